@@ -1,0 +1,247 @@
+"""Every setting of the pipeline: one frozen model a stage, with bounds and a sentence on each field.
+
+`Config` says *what* is made and enters the digests of results. `Where` says *how and where* it is made (device,
+workers, folders) and never does. `agepipe.presets` reads the files that fill a `Config`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from agepipe.ages import AgeRanges, RangeSpec
+from agepipe.settings import Settings, check_grid
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, (str, Path)) else value
+
+
+class SourceSettings(Settings):
+    """Where the photographs come from."""
+
+    data: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ("sample",)
+    """Folders or archives of UTKFace photographs, `kaggle:OWNER/NAME`, or `sample` for drawn faces."""
+    sample_count: Annotated[int, Field(ge=28, le=100_000)] = 2400
+    """How many faces `sample` draws."""
+    sample_seed: Seed = 7
+    """The seed from which `sample` draws its faces."""
+
+
+class IngestSettings(Settings):
+    """How files become rows of the catalogue and pictures of the pixel store."""
+
+    size: Annotated[int, Field(ge=32, le=512)] = 108
+    """Side of a stored picture in px; training crops `learn.size` out of it."""
+    min_side: Annotated[int, Field(ge=1, le=4096)] = 32
+    """A photograph with a shorter side, in px, is rejected as too small."""
+    max_pixels: Annotated[int, Field(ge=1_000, le=500_000_000)] = 40_000_000
+    """A header that announces more pixels is rejected as a decompression bomb, before anything is decoded."""
+    min_age: Annotated[int, Field(ge=0, le=130)] = 1
+    """A younger age in a file name is rejected as out of range."""
+    max_age: Annotated[int, Field(ge=1, le=130)] = 116
+    """An older age in a file name is rejected as out of range."""
+    max_reject_share: Share = 0.2
+    """The stage stops when a larger share of the files is unusable."""
+    near_duplicate: Annotated[float, Field(gt=0.9, le=1.0)] = 0.975
+    """Correlation of 24×24 grey thumbnails above which two photographs count as the same one."""
+
+
+class LabelSettings(Settings):
+    """How ages become classes."""
+
+    ranges: RangeSpec = "utkface"
+    """`utkface` (fourteen ranges), `years` (single years), or the ranges by name, youngest first."""
+    conflicts: Literal["keep", "drop", "median"] = "keep"
+    """Duplicates that disagree on the age: keep each as it is, drop the group, or give all the median age."""
+
+    def age_ranges(self) -> AgeRanges:
+        """The ranges, checked."""
+        return AgeRanges.of(self.ranges)
+
+    @field_validator("ranges")
+    @classmethod
+    def _check_ranges(cls, value: RangeSpec) -> RangeSpec:
+        AgeRanges.of(value)
+        return value
+
+
+class SplitSettings(Settings):
+    """Which rows are locked away as test rows."""
+
+    test: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2
+    """Share of the rows that is locked as the test set, stratified by range, duplicates kept together."""
+    seed: Seed = 20
+    """The seed from which the test groups are drawn."""
+    extend: bool = True
+    """Whether to extend the champion's split, so that rows it placed stay on their side."""
+
+
+class AugmentSettings(Settings):
+    """What training changes in a batch; validation, test and camera never do."""
+
+    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Probability of a mirror image."""
+    shift: bool = True
+    """Crop `learn.size` out of the stored picture at a random place; false takes the centre."""
+    rotate: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
+    """Largest rotation either way, degrees."""
+    scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Largest change of scale either way, as a share."""
+    brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest change of brightness either way, as a share."""
+    contrast: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest change of contrast either way, as a share."""
+    grey: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability of a grey picture."""
+    erase: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a random rectangle is erased."""
+
+
+class LearnSettings(Settings):
+    """What every trial and the final training share: the network, its objective and its optimizer."""
+
+    network: str = "shufflenet_v2_x0_5"
+    """Any torchvision classifier by name."""
+    weights: str = "none"
+    """`none` for random weights, a torchvision weights name such as `IMAGENET1K_V1`, or a local file."""
+    head: Literal["linear", "v1", "v2", "v3"] = "linear"
+    """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.learn.network`)."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout before (and, in v1 to v3, inside) the head."""
+    size: Annotated[int, Field(ge=32, le=512)] = 96
+    """Side of the network's input in px; at most `ingest.size`."""
+    target: Literal["ranges", "years"] = "ranges"
+    """What the network predicts: the ranges, or a distribution over single years that is summed into ranges."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target spread over all classes (`target = "ranges"`)."""
+    class_weights: bool = False
+    """Weigh each row by the inverse frequency of its range in the training rows."""
+    years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
+    """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """The optimizer."""
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
+    """Largest learning rate."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of SGD; first beta of AdamW."""
+    nesterov: bool = False
+    """Nesterov momentum (`optimizer = "sgd"`)."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Weight decay."""
+    l1: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Weight of the L1 norm of the parameters in the loss."""
+    schedule: Literal["constant", "one-cycle", "cosine"] = "one-cycle"
+    """How the learning rate moves over the training."""
+    batch: Annotated[int, Field(ge=2, le=4096)] = 64
+    """Rows in a batch; must not exceed the training rows."""
+    epochs: Annotated[int, Field(ge=1, le=2000)] = 8
+    """Epochs of a trial; `final.epochs` says how many the last training takes."""
+    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay a step of the exponential average of the weights; 0 keeps none."""
+    mirror: bool = False
+    """Average the prediction over the photograph and its mirror image."""
+    augment: AugmentSettings = AugmentSettings()
+    """What training changes in a batch."""
+    seed: Seed = 1
+    """Seed of weights, order of batches and augmentation."""
+
+
+Metric = Literal["macro_recall", "accuracy", "within_one", "mae", "macro_f1", "loss"]
+LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss"})
+
+
+class SearchSettings(Settings):
+    """Which settings are tried, and how the best is chosen."""
+
+    grid: dict[str, tuple[Any, ...]] = {}
+    """Fields of `learn` by dotted name, each with the values to try; empty tries `learn` as it is."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 3
+    """Folds of the cross-validation inside the development rows."""
+    seed: Seed = 30
+    """The seed from which the folds are drawn."""
+    metric: Metric = "macro_recall"
+    """Validation figure that decides, as the mean over folds; ties go to the cheaper setting."""
+
+    @field_validator("grid")
+    @classmethod
+    def _check_grid(cls, value: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        check_grid(LearnSettings(), value)
+        return value
+
+
+class FinalSettings(Settings):
+    """What only the last training has; a change here recomputes it and what follows, not the search."""
+
+    epochs: Annotated[int, Field(ge=1, le=2000)] = 12
+    """Epochs of the last training."""
+    validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
+    """Share of the development rows that early stopping and the choice of the best epoch look at."""
+    patience: Annotated[int, Field(ge=1, le=2000)] = 7
+    """Epochs without a better validation figure after which training stops."""
+    metric: Metric = "macro_recall"
+    """Validation figure that the best epoch and early stopping go by."""
+    seed: Seed = 40
+    """The seed from which the validation groups are drawn; weights and batches use `learn.seed`."""
+
+
+class EvaluateSettings(Settings):
+    """How the test figures and their intervals are computed."""
+
+    draws: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Bootstrap draws; groups of duplicates are drawn, not rows."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Coverage of the intervals."""
+    seed: Seed = 50
+    """Seed of the bootstrap."""
+
+
+class ReleaseSettings(Settings):
+    """When a new version becomes the champion."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")] = "agepipe"
+    """Name of the registered model."""
+    metric: Metric = "macro_recall"
+    """Figure of the paired comparison with the champion on the same test rows."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """A challenger is promoted when it is better in at least this share of the bootstrap draws."""
+    min_rows: Annotated[int, Field(ge=1)] = 50
+    """A comparison over fewer rows that neither model has seen is refused."""
+
+
+class Config(Settings):
+    """Everything that decides what comes out."""
+
+    preset: str = "custom"
+    """Name of the preset that this started from."""
+    source: SourceSettings = SourceSettings()
+    ingest: IngestSettings = IngestSettings()
+    labels: LabelSettings = LabelSettings()
+    split: SplitSettings = SplitSettings()
+    learn: LearnSettings = LearnSettings()
+    search: SearchSettings = SearchSettings()
+    final: FinalSettings = FinalSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    release: ReleaseSettings = ReleaseSettings()
+
+
+class Where(Settings):
+    """Where and how the work is done; never part of a result's digest."""
+
+    workspace: Path = Path("workspace")
+    """Folder of data sets, checkpoints, bundles and evaluations."""
+    tracking: str = "sqlite:///mlruns/mlflow.db"
+    """MLflow tracking URI: a local SQLite file, or the address of a server."""
+    experiment: str = "agepipe"
+    """MLflow experiment."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the training; `auto` takes a GPU where there is one."""
+    workers: Annotated[int, Field(ge=0, le=512)] = 0
+    """Trials and decoders at a time; 0 takes one a core."""
+    threads: Annotated[int, Field(ge=0, le=512)] = 0
+    """Threads of the final training; 0 takes one a core. A trial takes cores // workers."""
+    parent: str | None = None
+    """MLflow run under which runs are nested; set by the pipeline flow."""

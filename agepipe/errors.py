@@ -1,0 +1,55 @@
+"""Every error that agepipe raises on purpose, as one tree.
+
+AgepipeError                 catch this to catch them all
+├── ConfigError              a setting, preset or override that cannot be used
+├── SourceError              a folder, archive or download that cannot be read as photographs
+│   └── TooManyRejectsError  more files were unusable than the configuration allows
+├── DataError                a table or pixel store that contradicts what its record says
+├── TrainingError            a training that cannot go on (a loss that is not finite, no memory, a full disk)
+│   └── WorkerError          the process of a trial ended without a result
+├── LeakageError             a model would be judged on rows that it has seen
+├── ModelError               a bundle, checkpoint or registered version that cannot be used
+└── ServiceError             a local server that cannot be started, reached or ended
+
+A message is one sentence that names the field or file, the value received and what is allowed, and what to do.
+"""
+
+
+class AgepipeError(Exception):
+    """Base of all errors that a user can act on; the command line prints its message without a traceback."""
+
+
+class ConfigError(AgepipeError):
+    """A setting, preset or override that cannot be used."""
+
+
+class SourceError(AgepipeError):
+    """A folder, archive or download that cannot be read as photographs."""
+
+
+class TooManyRejectsError(SourceError):
+    """More files were unusable than `ingest.max_reject_share` allows."""
+
+
+class DataError(AgepipeError):
+    """A table or pixel store that contradicts what its record says."""
+
+
+class TrainingError(AgepipeError):
+    """A training that cannot go on; the last good checkpoint is kept."""
+
+
+class WorkerError(TrainingError):
+    """The process of a trial ended without a result."""
+
+
+class LeakageError(AgepipeError):
+    """A model would be judged on rows that it has seen."""
+
+
+class ModelError(AgepipeError):
+    """A bundle, checkpoint or registered version that cannot be used."""
+
+
+class ServiceError(AgepipeError):
+    """A local server that cannot be started, reached or ended."""

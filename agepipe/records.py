@@ -1,0 +1,212 @@
+"""The small frozen records that pass between stages: paths, digests and counts, never pixels or weights.
+
+A record's `digest` says what it is; its paths say where it lies. Two records with one digest are the same thing.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from agepipe.ages import AgeRanges
+
+
+def digest_of(*parts: object) -> str:
+    """SHA-256 over the parts, hex: records by their digest, pydantic models as JSON, all else by `repr`."""
+    whole = hashlib.sha256()
+    for part in parts:
+        text = _plain(part).encode()
+        whole.update(len(text).to_bytes(8, "little") + text)
+    return whole.hexdigest()
+
+
+def _plain(part: object) -> str:
+    if isinstance(part, Record):
+        return part.digest
+    if isinstance(part, BaseModel):
+        return part.model_dump_json()
+    if isinstance(part, (tuple, list)):
+        return "[" + ",".join(_plain(item) for item in part) + "]"
+    return repr(part)
+
+
+class Record(BaseModel):
+    """What every record has: a digest, and the files that must exist for it to be of use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    """SHA-256, hex, of what the record stands for; never of paths, times or order."""
+    run: str | None = None
+    """The MLflow run that made it, if one did."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files and folders without which the record is worthless."""
+        return tuple(value for _, value in self if isinstance(value, Path))
+
+    def intact(self) -> bool:
+        """Whether all that the record points to is still there."""
+        nested = [value for _, value in self if isinstance(value, Record)]
+        return all(path.exists() for path in self.files()) and all(record.intact() for record in nested)
+
+
+class Source(Record):
+    """Photographs to read: the digest covers names, sizes and times, so that it is quick to take."""
+
+    name: str
+    """A short readable name for folders and titles, such as `utkface`."""
+    locations: tuple[Path, ...]
+    """Folders and archives to read, in order."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The locations."""
+        return self.locations
+
+
+class Catalogue(Record):
+    """What ingest made of a source: one table row and one stored picture for each usable photograph.
+
+    The digest is over the content digests and labels of all rows, whatever their order or paths.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    """Side of a stored picture, px."""
+    count: int
+    rejected: int
+
+    @property
+    def pixels(self) -> Path:
+        """`.npy`, uint8 `(count, size, size, 3)`, RGB."""
+        return self.folder / "pixels.npy"
+
+    @property
+    def table(self) -> Path:
+        """Parquet, one row a photograph: the columns of `agepipe.data.ingest.SCHEMA`."""
+        return self.folder / "catalogue.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """Parquet: `path`, `reason`, `detail` of every file that could not be used."""
+        return self.folder / "rejects.parquet"
+
+
+class Rows(Record):
+    """Labelled rows: a Parquet table whose `index` points into the pixel store.
+
+    The digest is over the sorted pairs of content digest and class, and the ranges.
+    """
+
+    table: Path
+    """Parquet: the catalogue's columns, `group` and `label` among them."""
+    pixels: Path
+    """`.npy`, uint8 `(all photographs, size, size, 3)`, RGB; `index` picks the rows."""
+    size: int
+    count: int
+    ranges: AgeRanges
+    name: str = ""
+    outside: int = 0
+    """Rows of the catalogue that were left out because their age has no range."""
+
+
+class Partition(Record):
+    """Development and test rows that share no photograph, nor copies of one."""
+
+    development: Rows
+    test: Rows
+    whole: str
+    """Digest of the rows that were split."""
+    earlier: str | None = None
+    """Digest of the partition that this one extends, if it does."""
+    left_out: int = 0
+    """New rows that would have tied a test group to a development group."""
+    members: Path
+    """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
+
+
+class Fold(BaseModel):
+    """Which part of the development rows a trial validates on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int
+    count: int
+    seed: int
+
+
+class Trial(Record):
+    """One setting trained from a fresh network on all folds but one, and judged on that one."""
+
+    settings: dict[str, Any]
+    """The values of the searched fields, by dotted name inside `learn`."""
+    setting: int
+    """Position of the setting in the grid."""
+    fold: Fold
+    metrics: dict[str, float]
+    """Validation figures of the best epoch."""
+    seconds: float
+    epochs: int
+    folder: Path
+
+
+class Choice(Record):
+    """The setting that won the search, with the mean and standard deviation of its score over folds."""
+
+    settings: dict[str, Any]
+    metric: str
+    mean: float
+    deviation: float
+    trials: int
+    runs: tuple[str, ...] = ()
+    """The MLflow runs of all trials."""
+
+
+class Model(Record):
+    """A trained network, exported; the digest is over the network file and the card."""
+
+    folder: Path
+    """The bundle: `model.onnx`, `card.json`, `lineage.parquet`, `curves.parquet`; see `agepipe.serve.bundle`."""
+    lineage: Literal["known", "unknown"] = "known"
+    metrics: dict[str, float] = {}
+    """Validation figures of the kept epoch."""
+    epochs: int = 0
+    seconds: float = 0.0
+
+
+class Evaluation(Record):
+    """What a model does on rows that it has not seen; the digest is over model, rows and settings."""
+
+    model: str
+    """Digest of the model."""
+    rows: str
+    """Digest of the rows it was judged on."""
+    count: int
+    folder: Path
+    """`metrics.json`, `predictions.parquet`, `report.html` and plots."""
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    excluded: int = 0
+    """Rows left out because the model had seen them."""
+
+    @property
+    def report(self) -> Path:
+        """One HTML file that opens from disk."""
+        return self.folder / "report.html"
+
+    @property
+    def predictions(self) -> Path:
+        """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column a class."""
+        return self.folder / "predictions.parquet"
+
+
+class Registered(Record):
+    """A version in the model registry and what became of it; the digest is the model's."""
+
+    name: str
+    version: int
+    alias: str
+    """`champion` or `challenger`."""
+    reason: str
+    """One sentence: why it has this alias."""
