@@ -1,0 +1,1 @@
+"""One stage of the pipeline each: a decorator and a call into the library."""

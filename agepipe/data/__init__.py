@@ -1,0 +1,1 @@
+"""Photographs become a checked catalogue, labelled rows and a leak-proof split."""

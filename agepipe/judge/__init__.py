@@ -1,0 +1,1 @@
+"""Models are judged on rows they have not seen, and every figure carries its doubt."""

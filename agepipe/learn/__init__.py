@@ -1,0 +1,1 @@
+"""Networks are built fresh, trained, searched and exported."""

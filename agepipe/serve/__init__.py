@@ -1,0 +1,1 @@
+"""Exported models answer for pictures; nothing here needs torch or Prefect."""
