@@ -7,7 +7,7 @@ workers, folders) and never does. `agepipe.presets` reads the files that fill a 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from agepipe.ages import AgeRanges, RangeSpec
 from agepipe.settings import Settings, check_grid
@@ -228,11 +228,18 @@ class Config(Settings):
     release: ReleaseSettings = ReleaseSettings()
 
 
+StageName = Literal["ingest", "relabel", "split", "search", "train", "evaluate"]
+STAGES: tuple[StageName, ...] = ("ingest", "relabel", "split", "search", "train", "evaluate")
+"""The stages whose results are kept, in the order in which they follow from one another."""
+
+
 class Where(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
-    workspace: Path = Path("workspace")
-    """Folder of data sets, checkpoints, bundles and evaluations."""
+    workspace: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
+        default=Path("workspace"), validate_default=True
+    )
+    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records."""
     tracking: str = "sqlite:///mlruns/mlflow.db"
     """MLflow tracking URI: a local SQLite file, or the address of a server."""
     experiment: str = "agepipe"
@@ -243,5 +250,7 @@ class Where(Settings):
     """Trials and decoders at a time; 0 takes one a core."""
     threads: Annotated[int, Field(ge=0, le=512)] = 0
     """Threads of the final training; 0 takes one a core. A trial takes cores // workers."""
+    refresh: tuple[StageName, ...] = ()
+    """Stages to compute anew, with all that follow from them, even where their results are kept."""
     parent: str | None = None
-    """MLflow run under which runs are nested; set by the pipeline flow."""
+    """MLflow run under which runs are nested; set by the flows."""

@@ -45,6 +45,10 @@ class Record(BaseModel):
         """The files and folders without which the record is worthless."""
         return tuple(value for _, value in self if isinstance(value, Path))
 
+    def home(self) -> Path | None:
+        """The folder that was made for this record alone; None when it owns none."""
+        return None
+
     def intact(self) -> bool:
         """Whether all that the record points to is still there."""
         nested = [value for _, value in self if isinstance(value, Record)]
@@ -92,6 +96,10 @@ class Catalogue(Record):
         """Parquet: `path`, `reason`, `detail` of every file that could not be used."""
         return self.folder / "rejects.parquet"
 
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
+
 
 class Rows(Record):
     """Labelled rows: a Parquet table whose `index` points into the pixel store.
@@ -110,6 +118,10 @@ class Rows(Record):
     outside: int = 0
     """Rows of the catalogue that were left out because their age has no range."""
 
+    def home(self) -> Path:
+        """Its folder."""
+        return self.table.parent
+
 
 class Partition(Record):
     """Development and test rows that share no photograph, nor copies of one."""
@@ -124,6 +136,10 @@ class Partition(Record):
     """New rows that would have tied a test group to a development group."""
     members: Path
     """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.members.parent
 
 
 class Fold(BaseModel):
@@ -150,6 +166,10 @@ class Trial(Record):
     epochs: int
     folder: Path
 
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
+
 
 class Choice(Record):
     """The setting that won the search, with the mean and standard deviation of its score over folds."""
@@ -173,6 +193,10 @@ class Model(Record):
     """Validation figures of the kept epoch."""
     epochs: int = 0
     seconds: float = 0.0
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
 
 
 class Evaluation(Record):
@@ -199,6 +223,10 @@ class Evaluation(Record):
     def predictions(self) -> Path:
         """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column a class."""
         return self.folder / "predictions.parquet"
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
 
 
 class Registered(Record):
