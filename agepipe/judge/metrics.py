@@ -1,0 +1,118 @@
+"""The figures by which a model is judged, each from scikit-learn or one line of numpy.
+
+Evaluators yield `(name, value)` and know nothing of who logs them. The class order is that of the columns of
+`probabilities`, which is that of the model's ranges.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import accuracy_score, confusion_matrix, mean_absolute_error, precision_recall_fscore_support
+
+from agepipe.errors import DataError
+
+FIGURES = (
+    "accuracy", "within_one", "macro_precision", "macro_recall", "macro_f1",
+    "weighted_precision", "weighted_recall", "weighted_f1", "mae", "loss",
+)  # fmt: skip
+"""All figures, in the order in which they are shown."""
+
+TINY = 1e-12
+"""The smallest probability whose logarithm enters the loss, so that one sure mistake costs 27.6 nats, not infinity."""
+
+
+def figures(
+    labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
+) -> Iterator[tuple[str, float]]:
+    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0.
+
+    Args:
+        labels: true classes, int `(n,)`, in `[0, classes)`.
+        probabilities: float `(n, classes)`, columns in class order.
+        ages: true ages in years, `(n,)`.
+        years: predicted ages in years, float `(n,)`.
+
+    Raises:
+        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
+    """
+    true, shares, age, year = checked(labels, probabilities, ages, years)
+    predicted = shares.argmax(axis=1)
+    classes = range(shares.shape[1])
+    yield "accuracy", float(accuracy_score(true, predicted))
+    yield "within_one", float(np.mean(np.abs(true - predicted) <= 1))
+    for average in ("macro", "weighted"):
+        scores = precision_recall_fscore_support(true, predicted, labels=classes, average=average, zero_division=0)
+        for name, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
+            yield f"{average}_{name}", float(value)
+    yield "mae", float(mean_absolute_error(age, year))
+    yield "loss", float(row_losses(true, shares).mean())
+
+
+def checked(
+    labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """The four arrays in their own types: int64 `(n,)`, float64 `(n, classes)`, float64 `(n,)`, float64 `(n,)`.
+
+    Raises:
+        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
+    """
+    shares = np.asarray(probabilities, dtype=np.float64)
+    if shares.ndim != 2 or shares.shape[1] < 2:
+        raise DataError(f"probabilities: shape {shares.shape}, but (rows, classes) with 2 classes or more is needed.")
+    if len(shares) == 0:
+        raise DataError("probabilities: there are no rows to judge; give at least one.")
+    _check_finite("probabilities", shares)
+    if shares.min() < 0 or shares.max() > 1 + 1e-4:
+        raise DataError(f"probabilities: {shares.min():g} to {shares.max():g}, but they must lie between 0 and 1.")
+    true = _column("labels", labels, len(shares))
+    outside = (true < 0) | (true >= shares.shape[1]) | (true != np.floor(true))
+    if outside.any():
+        raise DataError(f"labels: {true[outside][0]:g} has no class; allowed are 0 to {shares.shape[1] - 1}.")
+    return true.astype(np.int64), shares, _column("ages", ages, len(shares)), _column("years", years, len(shares))
+
+
+def row_losses(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Negative log likelihood of each row's true class in nats, float64 `(n,)`."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return np.asarray(-np.log(np.clip(chosen, TINY, 1.0)), dtype=np.float64)
+
+
+def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Counts, int64 `(classes, classes)`: true classes down, predicted classes across, both in class order."""
+    return np.asarray(confusion_matrix(labels, predicted, labels=range(classes)), dtype=np.int64)
+
+
+def by_range(
+    names: tuple[str, ...], labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
+) -> pl.DataFrame:
+    """One row a range, in class order: `range`, `support`, `precision`, `recall`, `f1`, `mae` (years, null if empty).
+
+    Raises:
+        DataError: as `figures`, or there are not as many names as classes.
+    """
+    true, shares, age, year = checked(labels, probabilities, ages, years)
+    if len(names) != shares.shape[1]:
+        raise DataError(f"ranges: {len(names)} names for {shares.shape[1]} columns of probabilities; they must match.")
+    precision, recall, f1, support = precision_recall_fscore_support(
+        true, shares.argmax(axis=1), labels=range(len(names)), average=None, zero_division=0
+    )
+    wrong = np.bincount(true, weights=np.abs(age - year), minlength=len(names))
+    mae = [float(w / n) if n else None for w, n in zip(wrong, support, strict=True)]
+    columns = {"range": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
+    return pl.DataFrame(columns).with_columns(pl.Series("mae", mae, dtype=pl.Float64))
+
+
+def _column(name: str, values: ArrayLike, rows: int) -> NDArray[np.float64]:
+    column = np.asarray(values, dtype=np.float64)
+    if column.shape != (rows,):
+        raise DataError(f"{name}: shape {column.shape}, but ({rows},) is needed, one value a row of probabilities.")
+    _check_finite(name, column)
+    return column
+
+
+def _check_finite(name: str, values: NDArray[np.float64]) -> None:
+    wrong = int(values.size - np.isfinite(values).sum())
+    if wrong:
+        raise DataError(f"{name}: {wrong} of {values.size} values are not finite; the model or its input is broken.")
