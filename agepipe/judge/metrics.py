@@ -5,6 +5,7 @@ Evaluators yield `(name, value)` and know nothing of who logs them. The class or
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,28 @@ TINY = 1e-12
 """The smallest probability whose logarithm enters the loss, so that one sure mistake costs 27.6 nats, not infinity."""
 
 
+class Judged(NamedTuple):
+    """What is known and what was said about `n` rows, in types and shapes that were checked."""
+
+    labels: NDArray[np.int64]
+    """True classes, `(n,)`."""
+    probabilities: NDArray[np.float64]
+    """`(n, classes)`, columns in class order."""
+    ages: NDArray[np.float64]
+    """True ages in years, `(n,)`."""
+    years: NDArray[np.float64]
+    """Predicted ages in years, `(n,)`."""
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each row, `(n,)`; the younger one of two that are level."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+    def subset(self, rows: NDArray[np.bool_]) -> "Judged":
+        """The rows of a mask, `(n,)`."""
+        return Judged(*(values[rows] for values in self))
+
+
 def figures(
     labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
 ) -> Iterator[tuple[str, float]]:
@@ -37,23 +60,23 @@ def figures(
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
     """
-    true, shares, age, year = checked(labels, probabilities, ages, years)
-    predicted = shares.argmax(axis=1)
-    classes = range(shares.shape[1])
-    yield "accuracy", float(accuracy_score(true, predicted))
-    yield "within_one", float(np.mean(np.abs(true - predicted) <= 1))
+    rows = checked(labels, probabilities, ages, years)
+    predicted = rows.predicted
+    classes = range(rows.probabilities.shape[1])
+    yield "accuracy", float(accuracy_score(rows.labels, predicted))
+    yield "within_one", float(np.mean(np.abs(rows.labels - predicted) <= 1))
     for average in ("macro", "weighted"):
-        scores = precision_recall_fscore_support(true, predicted, labels=classes, average=average, zero_division=0)
+        scores = precision_recall_fscore_support(
+            rows.labels, predicted, labels=classes, average=average, zero_division=0
+        )
         for name, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
             yield f"{average}_{name}", float(value)
-    yield "mae", float(mean_absolute_error(age, year))
-    yield "loss", float(row_losses(true, shares).mean())
+    yield "mae", float(mean_absolute_error(rows.ages, rows.years))
+    yield "loss", float(row_losses(rows).mean())
 
 
-def checked(
-    labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The four arrays in their own types: int64 `(n,)`, float64 `(n, classes)`, float64 `(n,)`, float64 `(n,)`.
+def checked(labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike) -> Judged:
+    """The four arrays, fit to be judged.
 
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
@@ -70,12 +93,14 @@ def checked(
     outside = (true < 0) | (true >= shares.shape[1]) | (true != np.floor(true))
     if outside.any():
         raise DataError(f"labels: {true[outside][0]:g} has no class; allowed are 0 to {shares.shape[1] - 1}.")
-    return true.astype(np.int64), shares, _column("ages", ages, len(shares)), _column("years", years, len(shares))
+    return Judged(
+        true.astype(np.int64), shares, _column("ages", ages, len(shares)), _column("years", years, len(shares))
+    )
 
 
-def row_losses(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+def row_losses(rows: Judged) -> NDArray[np.float64]:
     """Negative log likelihood of each row's true class in nats, float64 `(n,)`."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    chosen = rows.probabilities[np.arange(len(rows.labels)), rows.labels]
     return np.asarray(-np.log(np.clip(chosen, TINY, 1.0)), dtype=np.float64)
 
 
@@ -92,13 +117,15 @@ def by_range(
     Raises:
         DataError: as `figures`, or there are not as many names as classes.
     """
-    true, shares, age, year = checked(labels, probabilities, ages, years)
-    if len(names) != shares.shape[1]:
-        raise DataError(f"ranges: {len(names)} names for {shares.shape[1]} columns of probabilities; they must match.")
+    rows = checked(labels, probabilities, ages, years)
+    if len(names) != rows.probabilities.shape[1]:
+        raise DataError(
+            f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
+        )
     precision, recall, f1, support = precision_recall_fscore_support(
-        true, shares.argmax(axis=1), labels=range(len(names)), average=None, zero_division=0
+        rows.labels, rows.predicted, labels=range(len(names)), average=None, zero_division=0
     )
-    wrong = np.bincount(true, weights=np.abs(age - year), minlength=len(names))
+    wrong = np.bincount(rows.labels, weights=np.abs(rows.ages - rows.years), minlength=len(names))
     mae = [float(w / n) if n else None for w, n in zip(wrong, support, strict=True)]
     columns = {"range": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
     return pl.DataFrame(columns).with_columns(pl.Series("mae", mae, dtype=pl.Float64))

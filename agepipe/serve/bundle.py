@@ -1,9 +1,9 @@
 """The bundle: a folder that holds all that a trained network needs to serve and to be judged, without pickle.
 
-model.onnx       images uint8 [N, size, size, 3] RGB in; probabilities [N, classes] and years [N] out
-card.json        what the network is: ranges in class order, sizes, statistics, settings, versions
-lineage.parquet  every photograph that it has seen, by content and by appearance, and in which role
-curves.parquet   one row an epoch
+- model.onnx       images uint8 [N, size, size, 3] RGB in; probabilities [N, classes] and years [N] out
+- card.json        what the network is: ranges in class order, sizes, statistics, settings, versions
+- lineage.parquet  every photograph that it has seen, by content and by appearance, and in which role
+- curves.parquet   one row an epoch
 """
 
 import hashlib
