@@ -1,0 +1,114 @@
+"""Which photographs are the same one: exact copies by digest, near copies by appearance, and copies across data sets.
+
+Inside one data set, `groups` joins near duplicates: on aligned face chips a correlation of 24×24 grey thumbnails above
+0.975 always was the same photograph, looked at by eye. Across data sets and years, `looks` gives each picture 256 bits
+of appearance that a model can carry along, and `near` finds re-encoded copies by them.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from agepipe.data.neighbours import joined, merge
+
+SIDE = 24
+"""Side of a thumbnail, px."""
+BITS = 256
+"""Bits of a look."""
+LOOK_SIDE = 32
+"""Side of the grey picture whose frequencies a look is made of, px."""
+COPY_BITS = 40
+"""Looks that differ in at most so many bits are those of one photograph."""
+BLOCK_PAIRS = 1 << 20
+"""Pairs of looks compared at a time, so that the work stays in the processor's cache."""
+
+
+def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB pictures, uint8 `(n, size, size, 3)`."""
+    return _grey(pixels, SIDE)
+
+
+def _grey(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    found = np.empty((len(pixels), side, side), dtype=np.uint8)
+    for picture, out in zip(pixels, found, strict=True):
+        cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (side, side), dst=out, interpolation=cv2.INTER_AREA)
+    return found
+
+
+def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) -> list[str]:
+    """The name of each row's group of duplicates: the smallest content digest in it.
+
+    Rows share a group when their digests or their thumbnails are equal, or when a chain of thumbnails with a
+    correlation above the threshold links them. The answer does not depend on the order of the rows.
+
+    Args:
+        thumbs: uint8 `(n, side, side)`.
+        digests: content digests of the files, `n` of them.
+        threshold: Pearson correlation above which two thumbnails are one photograph.
+    """
+    if len(thumbs) != len(digests):
+        raise ValueError(f"groups: {len(thumbs)} thumbnails, but {len(digests)} digests")
+    if len(digests) == 0:
+        return []
+    keys = np.array([blake2b(thumb.tobytes(), digest_size=16).digest() for thumb in thumbs])
+    _, first, kind = np.unique(keys, return_index=True, return_inverse=True)
+    names, rank = np.unique(np.array(digests, dtype=np.bytes_), return_inverse=True)
+    labels = joined(thumbs[first], threshold)[kind]
+    return _smallest(labels, rank, names)
+
+
+def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray[np.bytes_]) -> list[str]:
+    """Join what shares a digest, and name each component by the smallest digest (lowest rank) in it."""
+    component = np.arange(len(labels) + len(names), dtype=np.int64)
+    rows = labels + len(names)  # digests come first, so that the smallest member of a component is its lowest rank
+    merge(component, rows, rank)
+    return [name.decode() for name in names[component[rank]].tolist()]
+
+
+def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
+    """A hash of appearance, 32 bytes for each picture of uint8 `(n, size, size, 3)`.
+
+    The signs of the 256 lowest frequencies of the grey picture (a perceptual hash of the DCT kind), the mean left
+    out: brightness, contrast, size, colour and compression hardly change them.
+    """
+    order = _lowest()
+    found = []
+    for picture in _grey(pixels, LOOK_SIDE):
+        waves = cv2.dct(picture.astype(np.float32)).reshape(-1)[order]
+        found.append(np.packbits(waves > 0).tobytes())
+    return found
+
+
+def _lowest() -> NDArray[np.int64]:
+    """Positions of the `BITS` lowest frequencies in a flat DCT, by distance from the mean, which is left out."""
+    row, column = np.indices((LOOK_SIDE, LOOK_SIDE))
+    return np.lexsort((row.ravel(), (row + column).ravel()))[1 : BITS + 1]
+
+
+def near(looks_a: Sequence[bytes], looks_b: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:
+    """For each look of `a` the position in `b` of the nearest look within `limit` bits, or -1; int64 `(len(a),)`.
+
+    Of equally near ones the first is taken.
+    """
+    a, b = _words(looks_a), _words(looks_b)
+    found = np.full(a.shape[1], -1, dtype=np.int64)
+    if b.shape[1] == 0:
+        return found
+    step = max(1, BLOCK_PAIRS // b.shape[1])
+    for start in range(0, a.shape[1], step):
+        part = a[:, start : start + step]
+        differing = np.zeros((part.shape[1], b.shape[1]), dtype=np.uint16)
+        for left, right in zip(part, b, strict=True):
+            differing += np.bitwise_count(left[:, None] ^ right)
+        best = differing.argmin(axis=1)
+        close = differing[np.arange(len(best)), best] <= limit
+        found[start : start + step] = np.where(close, best, -1)
+    return found
+
+
+def _words(looks_: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Looks as uint64 `(4, n)`."""
+    return np.frombuffer(b"".join(looks_), dtype=np.uint64).reshape(-1, BITS // 64).T.copy()

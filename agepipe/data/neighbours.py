@@ -1,0 +1,127 @@
+"""Finds pairs of nearly equal thumbnails among very many, at a cost that does not grow with the square of the rows.
+
+Sorted sketches: every thumbnail becomes a string of bits, the signs of random projections of its low frequencies
+(Charikar, "Similarity estimation techniques from rounding algorithms", 2002). The strings are sorted, and each is
+compared with the few that follow it; other random projections give other orders, and a pair of copies is adjacent in
+one of them. A bucket of fixed length would collapse where all pictures look alike; a sorted list cannot: however the
+pictures are distributed, a row meets `WINDOW` others in each order. Candidates are verified by their exact correlation.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 12
+"""How many followers in a sorted order each row is compared with."""
+BAND = 9
+"""Low frequencies kept along each axis: `BAND * BAND - 1` features, the mean left out."""
+SKETCH_LIMIT = 84
+"""Candidates whose 256-bit sketches differ in more bits are not verified; unrelated faces differ in about 128."""
+BLOCK = 8192
+"""Rows handled at a time, so that memory stays bounded."""
+
+Codes = NDArray[np.uint64]
+Indices = NDArray[np.int64]
+
+
+def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
+    """Connected components of the thumbnails whose correlation is above the threshold.
+
+    Args:
+        thumbs: uint8 `(n, side, side)`, distinct and in an order that does not depend on the files' order.
+        threshold: Pearson correlation above which two thumbnails are joined.
+
+    Returns:
+        int64 `(n,)`: the smallest row of each row's component.
+    """
+    labels = np.arange(len(thumbs), dtype=np.int64)
+    if len(thumbs) < 2:
+        return labels
+    flat = thumbs.reshape(len(thumbs), -1)
+    features = _features(thumbs)
+    random = np.random.default_rng(0)
+    sketch = np.stack([_code(features, random) for _ in range(4)])
+    for _ in range(tables(len(thumbs))):
+        order = np.argsort(_code(features, random), kind="stable").astype(np.int64)
+        _join_neighbours(labels, order, sketch[:, order], flat, threshold)
+    return labels
+
+
+def tables(count: int) -> int:
+    """How many sorted orders are used for `count` rows: grows with their logarithm, for the same share found."""
+    return 8 + int(1.5 * np.log2(max(count, 2)))
+
+
+def _features(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Low frequencies of the normalised thumbnails, each scaled to mean 0 and deviation 1; float32 `(n, features)`."""
+    side = thumbs.shape[1]
+    grid = (2 * np.arange(side) + 1) * np.arange(BAND)[:, None]
+    cosines = np.cos(np.pi * grid / (2 * side)).astype(np.float32)
+    basis = np.einsum("ki,lj->ijkl", cosines, cosines).reshape(side * side, -1)[:, 1:]
+    basis /= np.linalg.norm(basis, axis=0)
+    found = np.empty((len(thumbs), basis.shape[1]), dtype=np.float32)
+    for start in range(0, len(thumbs), BLOCK):
+        block = thumbs[start : start + BLOCK].reshape(-1, side * side).astype(np.float32)
+        block -= block.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(block, axis=1, keepdims=True)
+        found[start : start + BLOCK] = block @ basis / np.maximum(norm, 1e-6)
+    found -= found.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(np.square(found).mean(axis=0, dtype=np.float64))
+    found /= np.maximum(deviation, 1e-6).astype(np.float32)
+    return found
+
+
+def _code(features: NDArray[np.float32], random: np.random.Generator) -> Codes:
+    """Signs of 64 random projections as one number, uint64 `(n,)`; the first projection is the highest bit."""
+    planes = random.standard_normal((features.shape[1], 64)).astype(np.float32)
+    codes = np.empty(len(features), dtype=np.uint64)
+    for start in range(0, len(features), BLOCK):
+        signs = features[start : start + BLOCK] @ planes > 0
+        codes[start : start + BLOCK] = np.packbits(signs, axis=1).view(">u8")[:, 0]
+    return codes
+
+
+def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, flat: NDArray[np.uint8], threshold: float) -> None:
+    """Compare each row with its followers in one order and merge, in place, the labels of those that correlate."""
+    for step in range(1, min(WINDOW, len(order) - 1) + 1):
+        differing = np.zeros(len(order) - step, dtype=np.uint16)
+        for word in sketch:
+            differing += np.bitwise_count(word[:-step] ^ word[step:])
+        at = np.flatnonzero(differing <= SKETCH_LIMIT)
+        left, right = order[at], order[at + step]
+        apart = labels[left] != labels[right]  # what is joined already costs no second look
+        left, right = left[apart], right[apart]
+        same = correlation(flat, left, right) > threshold
+        merge(labels, left[same], right[same])
+
+
+def correlation(flat: NDArray[np.uint8], left: Indices, right: Indices) -> NDArray[np.float64]:
+    """Pearson correlation of pairs of rows of `flat` `(n, pixels)`, float64 `(pairs,)`; 0 where a row is constant.
+
+    The sums are taken in whole numbers, so that the result does not depend on the order of anything.
+    """
+    found = np.zeros(len(left), dtype=np.float64)
+    pixels = flat.shape[1]
+    for start in range(0, len(left), BLOCK):
+        a = flat[left[start : start + BLOCK]].astype(np.int32)
+        b = flat[right[start : start + BLOCK]].astype(np.int32)
+        ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.int64) for x, y in ((a, b), (a, a), (b, b)))
+        sa, sb = a.sum(axis=1, dtype=np.int64), b.sum(axis=1, dtype=np.int64)
+        spread = np.sqrt((pixels * aa - sa * sa).astype(np.float64)) * np.sqrt((pixels * bb - sb * sb).astype(float))
+        covariance = (pixels * ab - sa * sb).astype(np.float64)
+        np.divide(covariance, spread, out=found[start : start + BLOCK], where=spread > 0)
+    return found
+
+
+def merge(labels: Indices, left: Indices, right: Indices) -> None:
+    """Join the components of `left[i]` and `right[i]` for every i, in place; the smaller label wins.
+
+    A vectorised union-find: hook each root onto the smallest root that it is joined to, then shorten all paths, until
+    nothing changes.
+    """
+    while len(left):
+        a, b = labels[left], labels[right]
+        apart = a != b
+        left, right, a, b = left[apart], right[apart], a[apart], b[apart]
+        np.minimum.at(labels, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(shorter := labels[labels], labels):
+            labels[:] = shorter
