@@ -43,7 +43,7 @@ class Judged(NamedTuple):
 
     def subset(self, rows: NDArray[np.bool_]) -> "Judged":
         """The rows of a mask, `(n,)`."""
-        return Judged(*(values[rows] for values in self))
+        return Judged(self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
 
 
 def figures(
