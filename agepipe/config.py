@@ -4,6 +4,7 @@
 workers, folders) and never does. `agepipe.presets` reads the files that fill a `Config`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -228,8 +229,8 @@ class Config(Settings):
     release: ReleaseSettings = ReleaseSettings()
 
 
-StageName = Literal["ingest", "relabel", "split", "search", "train", "evaluate"]
-STAGES: tuple[StageName, ...] = ("ingest", "relabel", "split", "search", "train", "evaluate")
+StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate"]
+STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate")
 """The stages whose results are kept, in the order in which they follow from one another."""
 
 
@@ -254,3 +255,23 @@ class Where(Settings):
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
     parent: str | None = None
     """MLflow run under which runs are nested; set by the flows."""
+
+    @property
+    def worker_count(self) -> int:
+        """Trials and decoders at a time."""
+        return self.workers or cores()
+
+    @property
+    def trial_threads(self) -> int:
+        """Threads of one trial, so that trials at a time × threads never exceed the cores."""
+        return max(1, cores() // self.worker_count)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of the final training."""
+        return self.threads or cores()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from agepipe.ages import AgeRanges
+from agepipe.config import SplitSettings
 
 
 def digest_of(*parts: object) -> str:
@@ -101,6 +102,26 @@ class Catalogue(Record):
         return self.folder
 
 
+class DataReport(Record):
+    """What the photographs are; the digest is over the catalogue and the labels' settings."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """One HTML file that opens from disk."""
+        return self.folder / "report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The counts, as JSON."""
+        return self.folder / "audit.json"
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
+
+
 class Rows(Record):
     """Labelled rows: a Parquet table whose `index` points into the pixel store.
 
@@ -134,6 +155,8 @@ class Partition(Record):
     """Digest of the partition that this one extends, if it does."""
     left_out: int = 0
     """New rows that would have tied a test group to a development group."""
+    settings: SplitSettings
+    """What it was drawn by."""
     members: Path
     """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
 
@@ -238,3 +261,19 @@ class Registered(Record):
     """`champion` or `challenger`."""
     reason: str
     """One sentence: why it has this alias."""
+
+
+class Outcome(BaseModel):
+    """What a run of the whole pipeline found and made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    """The MLflow run of the pipeline."""
+    catalogue: Catalogue
+    report: DataReport
+    partition: Partition
+    choice: Choice
+    model: Model
+    evaluation: Evaluation
+    registered: Registered
