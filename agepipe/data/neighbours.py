@@ -1,4 +1,4 @@
-"""Finds pairs of nearly equal thumbnails among very many, at a cost that does not grow with the square of the rows.
+"""Finds pairs of nearly equal pictures among very many, at a cost that does not grow with the square of the rows.
 
 Sorted sketches: every thumbnail becomes a string of bits, the signs of random projections of its low frequencies
 (Charikar, "Similarity estimation techniques from rounding algorithms", 2002). The strings are sorted, and each is
@@ -6,6 +6,8 @@ compared with the few that follow it; other random projections give other orders
 one of them. A bucket of fixed length would collapse where all pictures look alike; a sorted list cannot: however the
 pictures are distributed, a row meets `WINDOW` others in each order. Candidates are verified by their exact correlation.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ BLOCK = 8192
 
 Codes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
+Verify = Callable[[Indices, Indices], NDArray[np.bool_]]
+"""Which pairs of rows, `(pairs,)` and `(pairs,)`, are copies of each other."""
 
 
 def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
@@ -42,7 +46,29 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
     sketch = np.stack([_code(features, random) for _ in range(4)])
     for _ in range(tables(len(thumbs))):
         order = np.argsort(_code(features, random), kind="stable").astype(np.int64)
-        _join_neighbours(labels, order, sketch[:, order], flat, threshold)
+        _join_neighbours(
+            labels, order, sketch, SKETCH_LIMIT, lambda left, right: correlation(flat, left, right) > threshold
+        )
+    return labels
+
+
+def alike(words: Codes, limit: int) -> Indices:
+    """Connected components of hashes that differ in at most `limit` bits.
+
+    Args:
+        words: uint64 `(words, n)`, distinct and in an order that does not depend on the files' order.
+        limit: Hamming distance up to which two hashes are joined.
+
+    Returns:
+        int64 `(n,)`: the smallest row of each row's component.
+    """
+    labels = np.arange(words.shape[1], dtype=np.int64)
+    random = np.random.default_rng(0)
+    bits = np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1)
+    for _ in range(tables(len(labels))):
+        chosen = np.ascontiguousarray(bits[:, random.permutation(bits.shape[1])[:64]])
+        order = np.argsort(_packed(chosen), kind="stable").astype(np.int64)
+        _join_neighbours(labels, order, words, limit, lambda left, _: np.ones(len(left), dtype=np.bool_))
     return labels
 
 
@@ -76,21 +102,27 @@ def _code(features: NDArray[np.float32], random: np.random.Generator) -> Codes:
     codes = np.empty(len(features), dtype=np.uint64)
     for start in range(0, len(features), BLOCK):
         signs = features[start : start + BLOCK] @ planes > 0
-        codes[start : start + BLOCK] = np.packbits(signs, axis=1).view(">u8")[:, 0]
+        codes[start : start + BLOCK] = _packed(signs)
     return codes
 
 
-def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, flat: NDArray[np.uint8], threshold: float) -> None:
-    """Compare each row with its followers in one order and merge, in place, the labels of those that correlate."""
+def _packed(bits: NDArray[np.bool_] | NDArray[np.uint8]) -> Codes:
+    """64 bits a row, `(n, 64)`, as one number; the first is the highest bit, so that it decides the order first."""
+    return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
+
+
+def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, limit: int, verify: Verify) -> None:
+    """Compare each row with its followers in one order and merge, in place, the labels of the copies among them."""
+    ordered = sketch[:, order]
     for step in range(1, min(WINDOW, len(order) - 1) + 1):
         differing = np.zeros(len(order) - step, dtype=np.uint16)
-        for word in sketch:
+        for word in ordered:
             differing += np.bitwise_count(word[:-step] ^ word[step:])
-        at = np.flatnonzero(differing <= SKETCH_LIMIT)
+        at = np.flatnonzero(differing <= limit)
         left, right = order[at], order[at + step]
         apart = labels[left] != labels[right]  # what is joined already costs no second look
         left, right = left[apart], right[apart]
-        same = correlation(flat, left, right) > threshold
+        same = verify(left, right)
         merge(labels, left[same], right[same])
 
 
