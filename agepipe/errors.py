@@ -4,10 +4,12 @@ AgepipeError                 catch this to catch them all
 ├── ConfigError              a setting, preset or override that cannot be used
 ├── SourceError              a folder, archive or download that cannot be read as photographs
 │   └── TooManyRejectsError  more files were unusable than the configuration allows
+├── ImageError               bytes that cannot be used as a photograph
 ├── DataError                a table or pixel store that contradicts what its record says
 ├── TrainingError            a training that cannot go on (a loss that is not finite, no memory, a full disk)
 │   └── WorkerError          the process of a trial ended without a result
 ├── LeakageError             a model would be judged on rows that it has seen
+├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
 └── ServiceError             a local server that cannot be started, reached or ended
 
@@ -31,6 +33,20 @@ class TooManyRejectsError(SourceError):
     """More files were unusable than `ingest.max_reject_share` allows."""
 
 
+class ImageError(AgepipeError):
+    """Bytes that cannot be used as a photograph.
+
+    Attributes:
+        reason: one of `agepipe.imaging.Fault`.
+        detail: what was found and what is allowed.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"The picture cannot be used ({reason}): {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
 class DataError(AgepipeError):
     """A table or pixel store that contradicts what its record says."""
 
@@ -45,6 +61,10 @@ class WorkerError(TrainingError):
 
 class LeakageError(AgepipeError):
     """A model would be judged on rows that it has seen."""
+
+
+class TrackingError(AgepipeError):
+    """A tracking store that cannot be opened, or that another MLflow has changed."""
 
 
 class ModelError(AgepipeError):

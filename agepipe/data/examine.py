@@ -1,0 +1,110 @@
+"""One file of a source becomes a catalogue row with its picture, or a reject with its reason. Touches no disk."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from agepipe.config import IngestSettings
+from agepipe.data import duplicates
+from agepipe.data.archives import Entry
+from agepipe.data.utkface import Reject, class_folder, parse
+from agepipe.errors import ImageError
+from agepipe.imaging import SUFFIXES, Image, Limits, decode, fit
+
+FILE_COLUMNS: dict[str, Any] = {
+    "path": pl.String,
+    "age": pl.UInt8,
+    "gender": pl.Int8,
+    "race": pl.Int8,
+    "folder": pl.String,
+    "digest": pl.String,
+    "width": pl.UInt16,
+    "height": pl.UInt16,
+    "brightness": pl.Float32,
+    "sharpness": pl.Float32,
+    "reason": pl.String,
+    "detail": pl.String,
+}
+"""What is told of each file; those from `age` to `sharpness` are null for a reject, the last two for a photograph."""
+LEDGER: dict[str, Any] = {**FILE_COLUMNS, "look": pl.Binary, "thumbnail": pl.Binary}
+"""One row a file, in the source's order."""
+
+_BYTES_PER_PIXEL = 4
+"""A file with more bytes than the largest allowed picture has uncompressed is no photograph."""
+
+
+class Examined(NamedTuple):
+    """What became of some files."""
+
+    ledger: pl.DataFrame
+    """One row a file, in order: the columns of `LEDGER`."""
+    pixels: NDArray[np.uint8]
+    """The pictures of the usable ones, in order, `(usable, size, size, 3)`."""
+
+
+def examine(entries: Sequence[Entry], settings: IngestSettings) -> Examined:
+    """Read, check, decode and measure some files; the order is kept. Safe to call from several threads."""
+    pixels = np.empty((len(entries), settings.size, settings.size, 3), dtype=np.uint8)
+    rows: list[dict[str, Any]] = []
+    count = 0
+    for entry in entries:
+        row = _row(entry, settings, pixels[count])
+        rows.append({"path": entry.path, **row})
+        count += "reason" not in row
+    pixels = pixels[:count]
+    return Examined(_ledger(rows, pixels), pixels)
+
+
+def _ledger(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> pl.DataFrame:
+    columns = {name: [row.get(name) for row in rows] for name in FILE_COLUMNS}
+    usable = [position for position, row in enumerate(rows) if "reason" not in row]
+    looks: list[bytes | None] = [None] * len(rows)
+    thumbnails: list[bytes | None] = [None] * len(rows)
+    made = zip(usable, duplicates.looks(pixels), duplicates.thumbnails(pixels), strict=True)
+    for position, look, thumbnail in made:
+        looks[position], thumbnails[position] = look, thumbnail.tobytes()
+    return pl.DataFrame({**columns, "look": looks, "thumbnail": thumbnails}, schema=LEDGER)
+
+
+def _row(entry: Entry, settings: IngestSettings, out: Image) -> dict[str, Any]:
+    """The columns of a photograph, whose picture is written to `out`, or the reason and detail of a reject."""
+    label = refusal(entry, settings) or parse(entry.name, settings.min_age, settings.max_age)
+    if isinstance(label, Reject):
+        return label._asdict()
+    try:
+        data = entry.read()
+        image = decode(data, Limits(settings.min_side, settings.max_pixels))
+    except OSError as error:
+        return Reject("unreadable", error.strerror or str(error))._asdict()
+    except ImageError as error:
+        return {"reason": error.reason, "detail": error.detail}
+    if fit(image, settings.size, out) is not out:
+        out[...] = fit(image, settings.size)
+    height, width = image.shape[:2]
+    folder = class_folder(PurePosixPath(entry.path).parent.name)
+    measured = {"digest": sha256(data).hexdigest(), "width": width, "height": height, "folder": folder}
+    return {**label._asdict(), **measured, **_light(out)}
+
+
+def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
+    """Why a file need not be read at all, as far as its place, name and size tell."""
+    if entry.reject is not None:
+        return entry.reject
+    if not entry.name.lower().endswith(SUFFIXES):
+        return Reject("not an image", f"files ending in {', '.join(SUFFIXES)} are read.")
+    if entry.size > _BYTES_PER_PIXEL * settings.max_pixels:
+        return Reject("decompression bomb", f"{entry.size} bytes; no allowed picture takes so many.")
+    return None
+
+
+def _light(picture: Image) -> dict[str, float]:
+    """Mean luma in [0, 1], and variance of the luma's Laplacian (grey levels of 255, squared), at store size."""
+    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
+    return {"brightness": cv2.mean(luma)[0] / 255, "sharpness": float(deviation[0, 0]) ** 2}

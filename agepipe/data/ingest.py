@@ -1,0 +1,238 @@
+"""A source becomes a catalogue: a table, a pixel store, and the rejects with their reasons.
+
+Archives and folders are read in one pass; threads decode, because OpenCV lets go of the interpreter's lock; finished
+chunks are journaled, so that a killed ingest goes on where it stopped and ends with the same bytes.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import polars as pl
+
+import agepipe
+from agepipe.config import IngestSettings, Where
+from agepipe.data import archives, duplicates, sources
+from agepipe.data.archives import Entry
+from agepipe.data.examine import Examined, examine, refusal
+from agepipe.data.journal import Journal
+from agepipe.data.utkface import Reject
+from agepipe.errors import DataError, SourceError, TooManyRejectsError
+from agepipe.progress import Progress, silent
+from agepipe.records import Catalogue, Source, digest_of
+
+SCHEMA: dict[str, Any] = {
+    "index": pl.UInt32,
+    "path": pl.String,
+    "age": pl.UInt8,
+    "gender": pl.Int8,
+    "race": pl.Int8,
+    "folder": pl.String,
+    "digest": pl.String,
+    "look": pl.Binary,
+    "group": pl.String,
+    "width": pl.UInt16,
+    "height": pl.UInt16,
+    "brightness": pl.Float32,
+    "sharpness": pl.Float32,
+}
+"""Columns of the catalogue: `index` is the position in the pixel store, the others are told in `examine`."""
+REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
+"""Columns of the rejects."""
+VERSION = 1
+"""Raised when the same files would give another catalogue."""
+
+_CHUNK_PIXELS = 4 << 20
+"""Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
+_CHUNK_FILES = 32 << 20
+"""Bytes of files after which a chunk ends early, so that large photographs do not fill the memory."""
+_WHAT = ("size", "min_side", "max_pixels", "min_age", "max_age", "near_duplicate")
+"""Settings that change the result; `max_reject_share` only says whether it is accepted."""
+
+
+def ingest(source: Source, settings: IngestSettings, where: Where, progress: Progress = silent) -> Catalogue:
+    """Decode each photograph of a source once, and catalogue it.
+
+    A finished result is found again, a half-done one is completed. Two ingests of one source take turns.
+
+    Args:
+        source: from `agepipe.data.sources.fingerprint`.
+        settings: size, limits and the threshold for near duplicates.
+        where: workspace, and how many decoders work at a time.
+        progress: told after each chunk, in bytes of the source.
+
+    Raises:
+        SourceError: an archive is damaged, or no file is a usable photograph.
+        TooManyRejectsError: the share of rejects is above `settings.max_reject_share`.
+    """
+    key = digest_of("ingest", VERSION, source, settings.model_dump(include=set(_WHAT)))
+    folder = where.workspace / "datasets" / f"{source.name}-{key[:10]}"
+    with _turn(folder):
+        if not folder.is_dir():
+            work = folder.with_name(f"{folder.name}.partial")
+            ledger = _read_all(source, settings, where, work, progress)
+            _finish(ledger, source, settings, work, folder)
+    catalogue = _read_manifest(folder)
+    _check_share(pl.read_parquet(catalogue.rejects), catalogue.count, settings, catalogue.rejects)
+    return catalogue
+
+
+def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path, progress: Progress) -> pl.DataFrame:
+    """Everything up to a whole ledger and pixel store in the work folder."""
+    total = sum(_bytes(location) for location in source.locations)
+    workers = where.workers or os.cpu_count() or 1
+    with Journal(work, settings.size) as journal, _one_thread_each():
+        for examined, position in _examined(_chunks(source, settings, journal.files), settings, workers):
+            journal.add(examined)
+            progress(min(position, total), total, f"{journal.usable} photographs")
+        progress(total, total, f"{journal.usable} photographs")
+        return journal.close()
+
+
+def _bytes(location: Path) -> int:
+    if location.is_dir():
+        return sum(item.stat(follow_symlinks=False).st_size for _, item in archives.walk(location))
+    return location.stat().st_size
+
+
+def _chunks(source: Source, settings: IngestSettings, skip: int) -> Iterator[tuple[list[Entry], int]]:
+    """The files behind the first `skip`, archive members read, in pieces, and the bytes up to the end of each.
+
+    Where a piece ends depends on the files alone, not on where an earlier run was killed.
+    """
+    most = max(8, _CHUNK_PIXELS // (settings.size**2 * 3))
+    located = zip(source.locations, sources.prefixes(source), strict=True)
+    every = chain.from_iterable(archives.entries(location, prefix) for location, prefix in located)
+    chunk: list[Entry] = []
+    position = start = 0
+    for number, entry in enumerate(every):
+        position += entry.size
+        if number < skip:
+            start = position
+            continue
+        chunk.append(entry if entry.at_any_time else _loaded(entry, settings))
+        if len(chunk) == most or position - start > _CHUNK_FILES:
+            yield chunk, position
+            chunk, start = [], position
+    if chunk:
+        yield chunk, position
+
+
+def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
+    """The same entry with its content in memory, if it is to be read at all."""
+    if refusal(entry, settings):
+        return entry
+    try:
+        data = entry.read()
+    except OSError as error:
+        return replace(entry, reject=Reject("unreadable", str(error)))
+    return replace(entry, read=lambda: data)
+
+
+def _examined(
+    chunks: Iterable[tuple[list[Entry], int]], settings: IngestSettings, workers: int
+) -> Iterator[tuple[Examined, int]]:
+    """Examine chunks in parallel and give them in order; at most `workers + 1` are in memory."""
+    pending: deque[tuple[Future[Examined], int]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        for chunk, position in chunks:
+            pending.append((pool.submit(examine, chunk, settings), position))
+            if len(pending) > workers:
+                future, end = pending.popleft()
+                yield future.result(), end
+        for future, end in pending:
+            yield future.result(), end
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep OpenCV from starting threads of its own inside ours."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on this folder; the lock ends with the process that holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _finish(ledger: pl.DataFrame, source: Source, settings: IngestSettings, work: Path, folder: Path) -> None:
+    """Write the tables and the manifest, and give the work folder its name."""
+    usable = ledger.filter(pl.col("reason").is_null())
+    rejects = ledger.filter(pl.col("reason").is_not_null()).select(list(REJECTS))
+    rejects.write_parquet(work / "rejects.parquet")
+    _check_share(rejects, len(usable), settings, work / "rejects.parquet")
+    _catalogued(usable, settings).write_parquet(work / "catalogue.parquet")
+    manifest = _manifest(usable, len(rejects), source, settings)
+    (work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(work / "ledger")
+    work.rename(folder)
+
+
+def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
+    thumbnails = np.frombuffer(b"".join(usable.get_column("thumbnail")), dtype=np.uint8)
+    digests = usable.get_column("digest").to_list()
+    side = duplicates.SIDE
+    groups = duplicates.groups(thumbnails.reshape(-1, side, side), digests, settings.near_duplicate)
+    index = pl.int_range(len(usable), dtype=pl.UInt32).alias("index")
+    return usable.with_columns(index, pl.Series("group", groups, dtype=pl.String)).select(list(SCHEMA))
+
+
+def _manifest(usable: pl.DataFrame, rejected: int, source: Source, settings: IngestSettings) -> dict[str, Any]:
+    rows = usable.select("digest", "age", "gender", "race").sort(pl.all()).rows()
+    digest = digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
+    return {
+        "agepipe": agepipe.__version__,
+        "stage": "ingest",
+        "version": VERSION,
+        "inputs": {"source": source.digest},
+        "settings": settings.model_dump(include=set(_WHAT)),
+        "catalogue": {
+            "digest": digest,
+            "name": source.name,
+            "size": settings.size,
+            "count": len(usable),
+            "rejected": rejected,
+        },
+    }
+
+
+def _read_manifest(folder: Path) -> Catalogue:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return Catalogue(folder=folder, **manifest["catalogue"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: not a catalogue ({error}); delete the folder and run again.") from error
+
+
+def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, kept: Path) -> None:
+    counts = rejects.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rows()) or "it holds no files"
+    if usable == 0:
+        raise SourceError(f"source: no usable photograph ({reasons}; listed in {kept}); check source.data.")
+    share = len(rejects) / (len(rejects) + usable)
+    if share > settings.max_reject_share:
+        raise TooManyRejectsError(
+            f"ingest: {len(rejects)} of {len(rejects) + usable} files are unusable ({reasons}; listed in {kept}), "
+            f"{share:.1%} where ingest.max_reject_share allows {settings.max_reject_share:.1%}; "
+            "mend the source or raise the share."
+        )

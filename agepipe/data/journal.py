@@ -1,0 +1,66 @@
+"""The half-done ingest: which files are finished, so that a killed one goes on and ends with the same bytes.
+
+A chunk counts once its ledger file has its final name; its pictures were written before that. Pictures beyond the
+last counted chunk are cut off when the work goes on.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+
+from agepipe.data.examine import LEDGER, Examined
+from agepipe.data.pixels import PixelWriter
+
+
+class Journal:
+    """Finished chunks in a folder: `pixels.npy` and `ledger/00000.arrow`, one file a chunk."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self._ledger = folder / "ledger"
+        self._ledger.mkdir(parents=True, exist_ok=True)
+        self._chunks = self._finished()
+        self.files = sum(len(chunk) for chunk in self._chunks)
+        """Files that need not be looked at again."""
+        self.usable = sum(_usable(chunk) for chunk in self._chunks)
+        """Photographs among them."""
+        self._pixels = PixelWriter(folder / "pixels.npy", size, rows=self.usable)
+
+    def _finished(self) -> list[pl.DataFrame]:
+        """The chunks up to the first that is missing."""
+        chunks: list[pl.DataFrame] = []
+        while (path := self._path(len(chunks))).exists():
+            chunks.append(pl.read_ipc(path))
+        return chunks
+
+    def _path(self, position: int) -> Path:
+        return self._ledger / f"{position:06d}.arrow"
+
+    def add(self, examined: Examined) -> None:
+        """Keep the next chunk; it is there whole or not at all."""
+        self._pixels.append(examined.pixels)
+        self._pixels.flush()
+        path = self._path(len(self._chunks))
+        examined.ledger.write_ipc(path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+        self._chunks.append(examined.ledger)
+        self.files += len(examined.ledger)
+        self.usable += len(examined.pixels)
+
+    def close(self) -> pl.DataFrame:
+        """End the pixel store, and give the whole ledger, one row a file, in the source's order."""
+        self._pixels.finish()
+        return pl.concat(self._chunks) if self._chunks else pl.DataFrame(schema=LEDGER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pixels.__exit__(kind, error, trace)
+
+
+def _usable(chunk: pl.DataFrame) -> int:
+    return chunk.get_column("reason").null_count()

@@ -1,0 +1,157 @@
+"""Where photographs come from: folders, archives, a Kaggle download, or faces that are drawn.
+
+`fingerprint` finds out what there is, quickly: it lists names, sizes and times and decodes nothing.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+from agepipe.config import SourceSettings, Where
+from agepipe.data import archives
+from agepipe.errors import SourceError
+from agepipe.progress import Progress, silent
+from agepipe.records import Source, digest_of
+
+SAMPLE = "sample"
+KAGGLE = "kaggle:"
+EMPTY = "give a folder with UTKFace photographs or with .zip, .tar, .tar.gz or .tgz archives of them."
+
+
+def fingerprint(settings: SourceSettings, where: Where, progress: Progress = silent) -> Source:
+    """Find the photographs that the settings name, and identify them by names, sizes and times.
+
+    `sample` is drawn into the workspace unless it is there; its digest depends on its settings and version alone.
+
+    Args:
+        settings: what to read, and how to draw `sample`.
+        where: the workspace in which drawn faces are kept.
+        progress: watches the drawing of `sample`.
+
+    Raises:
+        SourceError: a path does not exist, is empty or is no readable archive, or a download failed.
+    """
+    if not settings.data:
+        raise SourceError(f"source.data is empty; {EMPTY}")
+    found = [_locate(text, settings, where, progress) for text in settings.data]
+    locations = tuple(location for location, _ in found)
+    parts = [digest for _, digest in found]
+    several = len(found) > 1
+    names = [location.name for location in locations] if several else []
+    return Source(digest=digest_of("source", parts, names), name=_name(settings.data, locations), locations=locations)
+
+
+def prefixes(source: Source) -> list[str]:
+    """What the paths of each location start with in the catalogue.
+
+    An archive's name always; a folder's name only where several locations must be told apart.
+    """
+    several = len(source.locations) > 1
+    return ["" if path.is_dir() and not several else f"{path.name}/" for path in source.locations]
+
+
+def _locate(text: str, settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:
+    if text == SAMPLE:
+        return _sample(settings, where, progress)
+    path = _download(text.removeprefix(KAGGLE)) if text.startswith(KAGGLE) else Path(text).expanduser().absolute()
+    if not path.exists():
+        raise SourceError(f"source: {path} does not exist; {EMPTY}")
+    if path.is_dir():
+        return path, digest_of(*_listing(path))
+    if not archives.is_archive(path.name):
+        raise SourceError(f"source: {path} is neither a folder nor an archive; {EMPTY}")
+    archives.check(path)
+    status = path.stat()
+    return path, digest_of(path.name, status.st_size, status.st_mtime_ns)
+
+
+def _listing(folder: Path) -> list[tuple[str, int, int]]:
+    try:
+        found = sorted(_stamp(path, item) for path, item in archives.walk(folder))
+    except OSError as error:
+        raise SourceError(f"source: {folder} cannot be listed ({error}); check its permissions.") from error
+    if not found:
+        raise SourceError(f"source: {folder} holds no files; {EMPTY}")
+    return found
+
+
+def _stamp(path: str, item: os.DirEntry[str]) -> tuple[str, int, int]:
+    status = item.stat(follow_symlinks=False)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:
+    from agepipe.data import sample  # drawing is needed by this source alone
+
+    digest = digest_of("sample", sample.VERSION, settings.sample_count, settings.sample_seed)
+    folder = where.workspace / "samples" / digest[:16]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+            drawn = Path(made, "faces")
+            drawn.mkdir()
+            sample.draw(drawn, settings.sample_count, settings.sample_seed, progress)
+            _move(drawn, folder)
+    return folder, digest
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Give a finished folder its name; if another process was faster, its folder is the same and stays."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(made)
+
+
+def _download(handle: str) -> Path:
+    if not re.fullmatch(r"[\w\-.]+/[\w\-.]+", handle):
+        raise SourceError(f"source: '{KAGGLE}{handle}' is not of the form kaggle:OWNER/NAME.")
+    try:
+        import kagglehub  # an optional extra, and slow to import
+    except ImportError as error:
+        raise SourceError(
+            f"source: '{KAGGLE}{handle}' needs kagglehub, which is not installed; pip install 'agepipe[kaggle]'."
+        ) from error
+    try:
+        return Path(kagglehub.dataset_download(handle))
+    except Exception as error:  # kagglehub, requests and urllib3 each raise their own
+        raise SourceError(
+            f"source: Kaggle's data set '{handle}' could not be downloaded ({_first_line(error)}); check the name and "
+            "the network, or download it by hand and give its path."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _name(data: tuple[str, ...], locations: tuple[Path, ...]) -> str:
+    """A readable name: `utkface` for utkface-1.tar and utkface-2.tar, the first of several that share nothing."""
+    names = list(_names(data, locations))
+    if len(names) == 1:
+        return names[0]
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    common = "".join(letters[0] for letters in same).rstrip("-_. ")
+    return common if len(common) >= 3 else f"{names[0]}-and-{len(names) - 1}-more"
+
+
+def _names(data: tuple[str, ...], locations: tuple[Path, ...]) -> Iterator[str]:
+    for text, path in zip(data, locations, strict=True):
+        if text == SAMPLE:
+            stem = SAMPLE
+        elif text.startswith(KAGGLE):
+            stem = text.rpartition("/")[2]
+        else:
+            stem = _stem(path.resolve())
+        yield re.sub(r"[^a-z0-9_.\-]+", "-", stem.lower()).strip("-.") or "photographs"
+
+
+def _stem(path: Path) -> str:
+    suffix = next((end for end in archives.SUFFIXES if path.name.lower().endswith(end)), "")
+    return path.name if path.is_dir() or not suffix else path.name[: -len(suffix)]

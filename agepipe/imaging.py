@@ -1,0 +1,157 @@
+"""The one way from a file's bytes to a square RGB picture: ingest, serving and prediction all take it.
+
+Pillow reads the header first, so that nothing large, small, broken or foreign is decoded; OpenCV decodes, because it
+is twice as fast. Pillow's format plugins are called directly: its `Image.open` tries formats that are no photographs,
+and its own bomb check warns where ours refuses.
+"""
+
+import io
+import re
+import struct
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import BmpImagePlugin, ExifTags, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+
+from agepipe.errors import ImageError
+
+Fault = Literal["not an image", "truncated", "too small", "decompression bomb"]
+Image = NDArray[np.uint8]
+
+MAX_PIXELS = 40_000_000
+"""Pixels above which a header counts as a decompression bomb, unless a caller allows more."""
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+"""File names that promise a photograph which can be read."""
+
+_PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+)
+_BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+"""What Pillow's plugins raise over damaged files."""
+_DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_JPEG_BARE = frozenset({0x01, 0xD8})
+_JPEG_END = 0xD9
+
+
+class Limits(NamedTuple):
+    """Which headers are let through."""
+
+    min_side: int = 1
+    """Smallest side, px."""
+    max_pixels: int = MAX_PIXELS
+    """Largest width × height, px."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """The whole photograph, upright (its EXIF orientation applied), uint8 RGB `(height, width, 3)`.
+
+    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture do no harm.
+
+    Raises:
+        ImageError: with the reason `not an image`, `truncated`, `too small` or `decompression bomb`.
+    """
+    opened = _open(data)
+    _check_size(opened, limits)
+    turn = _orientation(opened)
+    _check_whole(opened, data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE)
+    except cv2.error as error:
+        raise ImageError("not an image", f"its {opened.format} data cannot be decoded ({error.err}).") from error
+    if image is None:
+        raise ImageError("not an image", f"its header is that of a {opened.format}, but nothing can be decoded.")
+    return _upright(np.asarray(image, dtype=np.uint8), turn)
+
+
+def fit(image: Image, size: int, out: Image | None = None) -> Image:
+    """The centre square, scaled: uint8 `(size, size, 3)`; areas are averaged to shrink, linear to enlarge.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        size: side of the result, px.
+        out: where to write the result, if the caller has a place for it.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(square, (size, size), dst=out, interpolation=method), dtype=np.uint8)
+
+
+def _open(data: bytes) -> ImageFile:
+    plugin = next((kind for magic, kind in _PLUGINS if data.startswith(magic)), None)
+    if plugin is None:
+        start = data[:8].hex(" ") or "nothing"
+        raise ImageError("not an image", f"it starts with {start}; JPEG, PNG, WebP and BMP are read.")
+    try:
+        return plugin(io.BytesIO(data))
+    except _BROKEN as error:
+        cut = plugin is JpegImagePlugin.JpegImageFile and not _jpeg_ends(data)
+        reason: Fault = "truncated" if cut else "not an image"
+        raise ImageError(reason, f"its header cannot be read ({error}).") from error
+
+
+def _check_size(opened: ImageFile, limits: Limits) -> None:
+    width, height = opened.size
+    if width * height > limits.max_pixels:
+        raise ImageError("decompression bomb", f"{width}×{height} px; at most {limits.max_pixels} px are decoded.")
+    if min(width, height) < limits.min_side:
+        raise ImageError("too small", f"{width}×{height} px; each side must have at least {limits.min_side} px.")
+
+
+def _check_whole(opened: ImageFile, data: bytes) -> None:
+    """Refuse a picture that stops early: OpenCV would fill the rest with grey and say nothing.
+
+    A JPEG that has its end marker where it belongs is whole; for all else Pillow's strict decoder decides.
+    """
+    if opened.format == "JPEG" and _jpeg_ends(data):
+        return
+    try:
+        opened.load()
+    except _BROKEN as error:
+        raise ImageError("truncated", f"its {opened.format} data stops early ({error}).") from error
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the main picture's end marker is there, found by walking the segments of ITU-T T.81, annex B.
+
+    A search for the last FF D9 would be fooled by a thumbnail inside the EXIF segment.
+    """
+    at = 2
+    while marker := _JPEG_MARKER.search(data, at):
+        kind, at = data[marker.end() - 1], marker.end()
+        if kind == _JPEG_END:
+            return True
+        if kind not in _JPEG_BARE:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return False
+
+
+def _orientation(opened: ImageFile) -> int:
+    try:
+        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except _BROKEN:
+        return 1  # a damaged EXIF block says nothing about the picture
+
+
+def _upright(image: Image, turn: int) -> Image:
+    """Undo the EXIF orientations 2 to 8; any other value leaves the picture as it is."""
+    turned: Any = image
+    if turn in (5, 6, 7, 8):
+        turned = turned.transpose(1, 0, 2)
+    if turn in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if turn in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return image if turned is image else np.ascontiguousarray(turned)
