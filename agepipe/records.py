@@ -125,7 +125,8 @@ class DataReport(Record):
 class Rows(Record):
     """Labelled rows: a Parquet table whose `index` points into the pixel store.
 
-    The digest is over the sorted pairs of content digest and class, and the ranges.
+    The digest is over content digest, age, gender, race, group and class of each row in any order, the ranges and the
+    store size: not over paths or positions.
     """
 
     table: Path
