@@ -117,6 +117,13 @@ class AgeRanges(BaseModel):
     def __len__(self) -> int:
         return len(self.ranges)
 
+    def __eq__(self, other: object) -> bool:
+        # pydantic would compare the cached arrays too, whose comparison has no truth value
+        return isinstance(other, AgeRanges) and self.ranges == other.ranges
+
+    def __hash__(self) -> int:
+        return hash(self.ranges)
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The class names in class order."""
