@@ -1,0 +1,69 @@
+"""Files of a training that are there whole or not at all, and the random state that goes into them."""
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agepipe.errors import ModelError, TrainingError
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values under a temporary name, to the disk itself, then rename.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written; the file that was there before is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(buffer.getbuffer(), path)
+
+
+def write_whole(content: bytes | memoryview, path: Path) -> None:
+    """Write bytes so that after a power cut the file has either its old or its new content.
+
+    Raises:
+        TrainingError: the disk is full or cannot be written; the file that was there before is untouched.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(
+            f"{path}: could not be written ({error.strerror}, {len(content):,} bytes); the last good checkpoint is "
+            "kept: make room, and the same command goes on from it."
+        ) from error
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """What `save` wrote, on the CPU; None when there is no file. Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path}: damaged, so training cannot go on from it; delete it to start anew.") from error
+
+
+def random_state() -> dict[str, Any]:
+    """Where torch's random numbers stand, on the CPU and on each GPU."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Go on drawing where `random_state` was taken."""
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,241 @@
+"""One training, the same for trials and for the final model: a fresh network, epochs, checkpoints, the best epoch.
+
+Everything random follows from `learn.seed`. On a CPU, with the same number of threads, a training that was killed
+and goes on ends with the same weights, bit for bit, as one that was not.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agepipe.config import LOWER_IS_BETTER
+from agepipe.errors import TrainingError
+from agepipe.judge.metrics import figures
+from agepipe.learn import checkpoint
+from agepipe.learn.augment import augment
+from agepipe.learn.batches import Batch, Batches, Channels, open_store, statistics
+from agepipe.learn.job import EpochEvent, Fitted, Job
+from agepipe.learn.network import AgeNetwork, build
+from agepipe.learn.objective import Objective
+from agepipe.learn.optimise import Average, optimizer, schedule
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+"""All that is needed to go on after the last finished epoch."""
+BEST = "best.pt"
+"""State dict of the network at the best epoch: the averaged weights, where an average is kept."""
+CHECK_EVERY = 20
+"""Steps between looks at the loss; on a GPU each look waits for the device."""
+JUDGE_BATCH = 256
+"""Pictures at a time when nothing is learnt from them."""
+
+
+def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitted:
+    """Train to the end, going on from a checkpoint in `job.folder` where there is one; `BEST` lies there afterwards.
+
+    Raises:
+        TrainingError: the loss is not finite, memory is short, or the disk is full; the last checkpoint is kept.
+        ConfigError: the network is not known, or a batch is larger than the training rows.
+        DataError: the pixel store cannot be used.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        training = Training(job)
+        while not training.finished:
+            event = training.epoch()
+            if on_epoch:
+                on_epoch(event)
+        return training.fitted()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError(
+                f"learn.batch: no memory for {job.learn.batch} pictures of {job.learn.size} px at a time; take less."
+            ) from error
+        raise
+
+
+class Training:
+    """A training in progress: what a checkpoint holds, and how to go on by one epoch."""
+
+    def __init__(self, job: Job) -> None:
+        """Start anew from the seed, or from the checkpoint that lies in the job's folder."""
+        self.job, self.learn = job, job.learn
+        self.device = _device(job)
+        saved = checkpoint.load(job.folder / CHECKPOINT)
+        store = open_store(job.pixels)
+        self.mean, self.std = _statistics(saved, store, job)
+        torch.manual_seed(self.learn.seed)
+        self.network = build(self.learn, job.ranges, self.mean, self.std).to(self.device)
+        self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
+        self.train = Batches(store, job.train, self.learn.batch, self.device)
+        self.validation = Batches.whole(store, job.validation, JUDGE_BATCH, self.device)
+        labels = torch.from_numpy(job.train.labels)
+        self.objective = Objective(self.learn, job.ranges, self.network.readout, labels).to(self.device)
+        self.optimizer = optimizer(self.learn, self.network)
+        self.schedule = schedule(self.learn, self.optimizer, self.learn.epochs * len(self.train))
+        self.curves: list[dict[str, float]] = []
+        self.best, self.best_score = 0, -math.inf
+        if saved is not None:
+            self._restore(saved)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience has run out."""
+        done = len(self.curves)
+        patience = self.job.patience
+        return done >= self.learn.epochs or (patience is not None and done - self.best >= patience)
+
+    def epoch(self) -> EpochEvent:
+        """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""
+        start = time.perf_counter()
+        metrics = {**self._train(), **self._validate()}
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
+        score = metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
+        if score > self.best_score:
+            self.best, self.best_score = len(self.curves), score
+            checkpoint.save(self.judged.state_dict(), self.job.folder / BEST)
+        self.curves[-1]["seconds"] = time.perf_counter() - start
+        checkpoint.save(self._state(), self.job.folder / CHECKPOINT)
+        return EpochEvent(len(self.curves), self.learn.epochs, metrics, lr, self.curves[-1]["seconds"])
+
+    @property
+    def judged(self) -> AgeNetwork:
+        """The network that is judged and kept: the averaged one, where an average is kept."""
+        return self.average.network if self.average else self.network
+
+    def fitted(self) -> Fitted:
+        """What came out."""
+        kept = self.curves[self.best - 1]
+        metrics = {name.removeprefix("validation_"): kept[name] for name in kept if name.startswith("validation_")}
+        return Fitted(
+            curves=self.curves, best=self.best, metrics=metrics, mean=self.mean, std=self.std,
+            parameters=sum(one.numel() for one in self.network.parameters()),
+            seconds=sum(row["seconds"] for row in self.curves),
+        )  # fmt: skip
+
+    def _train(self) -> dict[str, float]:
+        self.network.train()
+        answers, total = Answers(self.network), torch.zeros((), device=self.device)
+        for step, batch in enumerate(self.train.shuffled()):
+            loss, logits = self._step(batch)
+            total += loss
+            answers.add(batch, logits.softmax(1))
+            if step % CHECK_EVERY == 0:
+                self._check(loss)
+        self._check(total)
+        return {"train_objective": float(total) / len(self.train), **answers.figures("train_")}
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        levels = augment(batch.images, self.learn.size, self.learn.augment)
+        with _precision(self.device):
+            logits = self.network.logits(levels)
+        loss = self.objective(self.network, logits, batch.labels, batch.ages)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average:
+            self.average.update(self.network)
+        return loss.detach(), logits.detach()
+
+    @torch.inference_mode()
+    def _validate(self) -> dict[str, float]:
+        network = self.judged.eval()
+        answers = Answers(network)
+        for batch in self.validation.in_order():
+            with _precision(self.device):
+                answers.add_read(batch, *network(batch.images))
+        return answers.figures("validation_")
+
+    def _check(self, loss: Tensor) -> None:
+        if not math.isfinite(float(loss)):
+            raise TrainingError(
+                f"learn.lr: {self.learn.lr} made the loss {float(loss)} in epoch {len(self.curves) + 1}; take a "
+                "smaller one (the last good checkpoint is kept)."
+            )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(), "random": checkpoint.random_state(),
+            "average": self.average.network.state_dict() if self.average else {},
+            "average_steps": self.average.steps if self.average else 0,
+            "curves": self.curves, "best": self.best, "best_score": self.best_score,
+            "mean": self.mean, "std": self.std,
+        }  # fmt: skip
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.average:
+            self.average.network.load_state_dict(saved["average"])
+            self.average.steps = saved["average_steps"]
+        self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
+        checkpoint.restore_random_state(saved["random"])
+        log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
+
+
+class Answers:
+    """Collects what a network says about an epoch's rows, to be judged at its end."""
+
+    def __init__(self, network: AgeNetwork) -> None:
+        self.network = network
+        self._parts: list[tuple[Tensor, ...]] = []
+
+    def add(self, batch: Batch, distribution: Tensor) -> None:
+        """Add a batch by its probabilities `(n, outputs)`."""
+        self.add_read(batch, *self.network.readout(distribution))
+
+    def add_read(self, batch: Batch, probabilities: Tensor, years: Tensor) -> None:
+        """Add a batch by the probabilities of its ranges `(n, classes)` and its years `(n,)`."""
+        self._parts.append((batch.labels, probabilities.float(), batch.ages, years.float()))
+
+    def figures(self, prefix: str) -> dict[str, float]:
+        """All figures of `agepipe.judge.metrics`, with a prefix."""
+        columns = (torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True))
+        return {prefix + name: value for name, value in figures(*columns)}
+
+
+def _statistics(saved: dict[str, Any] | None, store: np.ndarray[Any, Any], job: Job) -> tuple[Channels, Channels]:
+    if saved is not None:
+        return saved["mean"], saved["std"]
+    return statistics(store, job.train.index)
+
+
+def _device(job: Job) -> torch.device:
+    """The device; on a CPU also the number of threads, and only algorithms that give the same result twice."""
+    kind = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device: 'cuda', but torch finds no GPU; take 'cpu' or 'auto'.")
+    if kind == "cpu":
+        torch.set_num_threads(job.threads)
+        torch.use_deterministic_algorithms(True)
+    return torch.device(kind)
+
+
+def _precision(device: torch.device) -> AbstractContextManager[Any]:
+    # bf16 is 7 to 16 times slower on CPUs without its instructions
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def network_of(job: Job, fitted: Fitted, path: Path) -> AgeNetwork:
+    """The network that a training kept, on the CPU, ready to answer.
+
+    Raises:
+        ModelError: the file is damaged or missing.
+    """
+    network = build(job.learn, job.ranges, fitted.mean, fitted.std)
+    state = checkpoint.load(path)
+    network.load_state_dict(state or {})
+    return network.eval()

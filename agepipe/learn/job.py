@@ -1,0 +1,89 @@
+"""What a training is given and what it gives back: plain values that pass between processes, without torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from agepipe.ages import AgeRanges
+from agepipe.config import LearnSettings, Metric
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled rows, each by its place in the pixel store."""
+
+    index: NDArray[np.int64]
+    """Positions in the pixel store, `(n,)`."""
+    ages: NDArray[np.int64]
+    """Years, `(n,)`."""
+    labels: NDArray[np.int64]
+    """Classes, `(n,)`."""
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Self:
+        """The rows of a labelled table, in its order."""
+        columns = (table[name].cast(pl.Int64).to_numpy() for name in ("index", "age", "label"))
+        return cls(*columns)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training from a fresh network, in a folder where it can be resumed."""
+
+    folder: Path
+    """Where checkpoints go; a training that finds one there goes on from it."""
+    pixels: Path
+    """`.npy`, uint8 `(all, size, size, 3)`, RGB."""
+    train: Examples
+    validation: Examples
+    ranges: AgeRanges
+    learn: LearnSettings
+    """Every field that the training goes by; `learn.epochs` is how many it takes."""
+    metric: Metric
+    """Validation figure that the best epoch goes by."""
+    patience: int | None = None
+    """Epochs without a better figure after which it stops; None never stops early."""
+    device: str = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class EpochEvent:
+    """What is known at the end of an epoch."""
+
+    epoch: int
+    """Counts from 1."""
+    epochs: int
+    """How many there are at most."""
+    metrics: dict[str, float]
+    """`train_*` and `validation_*` figures, and `train_objective`: what was minimised."""
+    lr: float
+    """Learning rate of the last step."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training."""
+
+    curves: list[dict[str, float]] = field(default_factory=list)
+    """One row an epoch: `epoch`, `lr`, `seconds` and the metrics of its event."""
+    best: int = 0
+    """The epoch that was kept, from 1."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Validation figures of the kept epoch, without a prefix."""
+    parameters: int = 0
+    """Trainable numbers in the network."""
+    seconds: float = 0.0
+    """Time of all epochs, those before an interruption included."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Mean of the training pixels, a channel, in [0, 1]."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Standard deviation of the training pixels, a channel, in [0, 1]."""

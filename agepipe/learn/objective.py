@@ -1,0 +1,85 @@
+"""What training minimises, term by term; every term that a setting names reaches the gradient."""
+
+import logging
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agepipe.ages import AgeRanges
+from agepipe.config import LearnSettings
+from agepipe.learn.network import AgeNetwork, Readout, single_years
+
+log = logging.getLogger(__name__)
+
+
+class Objective(nn.Module):
+    """Cross-entropy to the ranges or to a soft target over single years, row weights, years' error, and L1.
+
+    The soft target is a normal distribution around the age over single years, with a deviation of 2 + 0.03 × age
+    years: apparent ages are noisy, the more so the older the face. A row's weight is the inverse frequency of its
+    range, scaled so that the mean over the training rows is 1.
+    """
+
+    weights: Tensor
+    targets: Tensor
+
+    def __init__(self, learn: LearnSettings, ranges: AgeRanges, readout: Readout, labels: Tensor) -> None:
+        """Take the settings, and the classes of all training rows, int64 `(n,)`."""
+        super().__init__()
+        self.learn, self.readout, self.warned = learn, readout, False
+        years = single_years(ranges)
+        self.youngest, self.oldest = int(years[0]), int(years[-1])
+        self.register_buffer("targets", soft_targets(years))
+        weights = inverse_frequency(labels, len(ranges)) if learn.class_weights else torch.ones(len(ranges))
+        self.register_buffer("weights", weights)
+
+    def forward(self, network: AgeNetwork, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
+        """The loss of a batch: logits float32 `(n, outputs)`, classes and ages int64 `(n,)`; a scalar in nats."""
+        rows = self.weights[labels] * self._cross_entropy(logits, labels, ages)
+        loss = rows.mean()
+        if self.learn.target == "years" and self.learn.years_loss > 0:
+            error = (self.readout.expected(logits.softmax(1)) - ages).abs()
+            loss = loss + self.learn.years_loss * (self.weights[labels] * error).mean()
+        if self.learn.l1 > 0:
+            penalty = self.learn.l1 * l1_norm(network)
+            self._warn(penalty, loss)
+            loss = loss + penalty
+        return loss
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
+        if self.learn.target == "years":
+            place = ages.clamp(self.youngest, self.oldest) - self.youngest
+            return functional.cross_entropy(logits, self.targets[place], reduction="none")
+        return functional.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing
+        )
+
+    def _warn(self, penalty: Tensor, loss: Tensor) -> None:
+        if not self.warned and float(penalty.detach()) > float(loss.detach()):
+            log.warning(
+                "learn.l1: the L1 term is %.3g and the loss of the data %.3g, so the network mostly learns to be "
+                "small; take an l1 below %.1g.",
+                float(penalty), float(loss), 0.1 * self.learn.l1 * float(loss) / float(penalty),
+            )  # fmt: skip
+        self.warned = True
+
+
+def soft_targets(years: Tensor) -> Tensor:
+    """One distribution over `years` for each of them, float32 `(years, years)`, rows summing to 1."""
+    centre = years.double()[:, None]
+    deviation = 2 + 0.03 * centre
+    density = torch.exp(-((years.double()[None] - centre) ** 2) / (2 * deviation**2))
+    return (density / density.sum(1, keepdim=True)).float()
+
+
+def inverse_frequency(labels: Tensor, classes: int) -> Tensor:
+    """A weight for each class, float32 `(classes,)`, with mean 1 over the rows; a class without rows gets 0."""
+    counts = torch.bincount(labels, minlength=classes).double()
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0).float()
+
+
+def l1_norm(network: nn.Module) -> Tensor:
+    """Sum of the absolute values of all trainable parameters; a scalar with a gradient."""
+    return torch.stack([parameter.abs().sum() for parameter in network.parameters() if parameter.requires_grad]).sum()
