@@ -50,7 +50,7 @@ def _put(draft: Path, folder: Path) -> None:
 def write_manifest(
     folder: Path, stage: str, settings: BaseModel, inputs: Mapping[str, str], result: Mapping[str, Any]
 ) -> None:
-    """Say what made the folder and what its record needs to be built again; to be called last, when all files lie there.
+    """Say what made the folder and what its record needs to be built again; called last, when all files lie there.
 
     Args:
         folder: the result folder, usually still under its temporary name.

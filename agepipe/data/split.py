@@ -1,0 +1,159 @@
+"""The test rows are locked away before the first network exists; no photograph lies on both sides.
+
+A split is drawn from the content of the photographs and a seed. A source that has grown extends an earlier split: what
+it placed stays on its side, copies of it follow, and only new groups are drawn.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
+from agepipe.config import SplitSettings, Where
+from agepipe.data.draw import check_sides, drawn, folds, holdout, units
+from agepipe.data.relabel import read_table, rows_digest
+from agepipe.data.ties import MEMBERS, bound
+from agepipe.errors import DataError, LeakageError
+from agepipe.records import Partition, Rows, digest_of
+
+VERSION = 1
+"""Raised when the same rows and settings would give another partition."""
+COLUMNS = ("digest", "group", "look", "label")
+"""Columns of labelled rows that a split looks at."""
+
+
+def split(rows: Rows, settings: SplitSettings, where: Where, earlier: Path | None = None) -> Partition:
+    """Divide labelled rows into development and test rows; a finished result is found again.
+
+    Stratified by range, copies kept together, the same whatever the order or the paths of the files. In the tables
+    that come out, `group` also binds photographs that only their looks show to be one (see `agepipe.data.ties`).
+
+    Args:
+        rows: what to split.
+        settings: share of the test rows, and the seed.
+        where: the workspace.
+        earlier: `Partition.members` of a split to extend; ignored unless `settings.extend`.
+
+    Raises:
+        DataError: a table is missing or damaged.
+        ConfigError: one side would be empty.
+    """
+    before = read_members(earlier if settings.extend else None)
+    extended = members_digest(before) if len(before) else None
+    key = digest_of("split", VERSION, rows, file_digest(rows.table), settings.test, settings.seed, extended)
+    folder = where.workspace / "splits" / f"{rows.name or 'rows'}-{key[:10]}"
+    manifest = read_manifest(folder)
+    if manifest is None:
+        _make(folder, rows, settings, before, extended)
+        manifest = read_manifest(folder) or {}
+    return _record(folder, manifest["result"], rows, settings, extended)
+
+
+def read_members(path: Path | None) -> pl.DataFrame:
+    """The members of an earlier split; no rows for None.
+
+    Raises:
+        DataError: the file is missing, or is not the members of a split.
+    """
+    if path is None:
+        return pl.DataFrame(schema=MEMBERS)
+    found = read_table(path, tuple(MEMBERS)).select(list(MEMBERS))
+    strange = found.filter(~pl.col("side").is_in(["test", "development"]) | pl.col("side").is_null())
+    if len(strange):
+        raise DataError(f"{path}: side {strange['side'][0]!r} is neither 'test' nor 'development'; split anew.")
+    return found
+
+
+def members_digest(members: pl.DataFrame) -> str:
+    """SHA-256, hex, of which content lies on which side."""
+    columns = ["digest", "group", "side"]
+    return digest_of("members", members.select(columns).unique().sort(columns).rows())
+
+
+def _make(folder: Path, rows: Rows, settings: SplitSettings, before: pl.DataFrame, extended: str | None) -> None:
+    frame = read_table(rows.table, COLUMNS)
+    placed, members, left_out = place(frame, settings, before)
+    parts = {side: placed.filter(pl.col("side") == side).drop("side") for side in ("development", "test")}
+    check_apart(parts["development"], parts["test"])
+    with whole(folder) as draft:
+        result: dict[str, Any] = {"left_out": len(left_out)}
+        for side, part in parts.items():
+            part.write_parquet(draft / f"{side}.parquet")
+            result[side] = {"digest": rows_digest(part, rows.ranges, rows.size), "count": len(part)}
+        left_out.write_parquet(draft / "left_out.parquet")
+        members.write_parquet(draft / "members.parquet")
+        result["members"] = members_digest(members)
+        inputs = {"rows": rows.digest} | ({"earlier": extended} if extended else {})
+        write_manifest(draft, "split", settings, inputs, result)
+
+
+def place(
+    frame: pl.DataFrame, settings: SplitSettings, before: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Give each row a side.
+
+    Args:
+        frame: labelled rows, with the columns `COLUMNS`.
+        settings: share and seed.
+        before: the members of an earlier split, or no rows.
+
+    Returns:
+        The rows with `side` and with `group` as it holds for the split; the members, one row for each content, those
+        of the earlier split that are no longer among the rows included; and the new rows that were left out.
+
+    Raises:
+        ConfigError: one side would be empty.
+    """
+    ties = bound(frame, before)
+    here = ties.tail(len(frame))
+    placed = frame.with_columns(here["group"], here["side"], here["tie"])
+    left_out = placed.filter(pl.col("tie")).drop("tie", "side")
+    placed = placed.filter(~pl.col("tie")).drop("tie")
+    fixed = placed.select("group", (pl.col("side") == "test").alias("drawn")).unique("group")
+    chosen = drawn(
+        units(placed, "test", settings.seed).join(fixed, on="group", how="left", maintain_order="left"), settings.test
+    )
+    side = pl.when(pl.col("group").is_in(list(chosen))).then(pl.lit("test")).otherwise(pl.lit("development"))
+    placed = placed.with_columns(pl.coalesce("side", side).alias("side"))
+    check_sides((placed["side"] == "test").to_numpy().astype(np.bool_), "split.test", settings.test, placed)
+    members = pl.concat([placed.select(list(MEMBERS)), ties.head(len(before)).select(list(MEMBERS))])
+    return placed, members.unique("digest", keep="first", maintain_order=True).sort("digest"), left_out
+
+
+def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:
+    """Refuse two tables that share a photograph.
+
+    Raises:
+        LeakageError: says how many test rows have their file, or a copy of it, among the development rows, and which.
+    """
+    for column, what in (("digest", "are the same files as"), ("group", "are copies of")):
+        shared = test.filter(pl.col(column).is_in(development[column].unique().to_list()))
+        if len(shared):
+            raise LeakageError(
+                f"split: {len(shared)} of {len(test)} test rows {what} development rows, "
+                f"'{shared[column][0]}' among them; keep each group of copies on one side."
+            )
+
+
+def _record(
+    folder: Path, result: dict[str, Any], rows: Rows, settings: SplitSettings, extended: str | None
+) -> Partition:
+    def part(side: str) -> Rows:
+        changes = {"table": folder / f"{side}.parquet", "outside": 0, "run": None, **result[side]}
+        return rows.model_copy(update=changes)
+
+    return Partition(
+        digest=digest_of("partition", result["development"]["digest"], result["test"]["digest"], result["members"]),
+        development=part("development"),
+        test=part("test"),
+        whole=rows.digest,
+        earlier=extended,
+        left_out=result["left_out"],
+        settings=settings,
+        members=folder / "members.parquet",
+    )
+
+
+__all__ = ["check_apart", "folds", "holdout", "members_digest", "place", "read_members", "split"]
