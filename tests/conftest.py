@@ -1,11 +1,13 @@
 """Fixtures that several parts of the suite share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agepipe.config import Where
+from flows import environment
 
 
 @pytest.fixture
@@ -30,3 +32,17 @@ def shared() -> Path:
 def sample_archive(shared: Path) -> Path:
     """700 real chips, 50 of each range."""
     return shared / "utkface-sample.tar"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server with its own database, for all tests of the session that run flows."""
+    home = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        for name, value in environment.settings(Where(workspace=home)).items():
+            patch.setenv(name, value)
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield

@@ -1,0 +1,96 @@
+"""What every stage shares: a task whose record is found again by its inputs' digests and its own settings.
+
+The key is the stage's name and version, the digests of the records that go in, and the settings; never `Where`.
+So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what it
+touches and what follows from it. Records lie in `workspace/records`, whatever server watches the run.
+"""
+
+import inspect
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+
+from agepipe.config import STAGES, StageName, Where
+from agepipe.records import Record, digest_of
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Record)
+
+
+def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
+    """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
+    what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Where))
+    return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
+
+
+def is_refreshed(name: StageName, where: Where) -> bool:
+    """Whether the user asked for this stage, or one before it, to be computed anew."""
+    return any(STAGES.index(asked) <= STAGES.index(name) for asked in where.refresh)
+
+
+class Stage(Generic[P, R]):
+    """A cached Prefect task that trusts a stored record only while the files that it points to are there."""
+
+    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str, retries: int) -> None:
+        self.name, self.version = name, version
+        self.signature = inspect.signature(body)
+        self.task: Task[P, R] = task(
+            body,
+            task_run_name=run_name,
+            tags=[f"stage:{name}"],
+            cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
+            persist_result=True,
+            result_serializer="json",
+            retries=retries,
+        )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The stage's record, from its store or computed now."""
+        return self._prepared(*args, **kwargs)(*args, **kwargs)
+
+    def gather(self, calls: Iterable[dict[str, Any]]) -> list[R]:
+        """The records of many calls, mapped over the flow's task runner; all end before the first error is raised."""
+        futures = [self._prepared(**call).submit(**call) for call in calls]
+        for future in futures:
+            future.wait()
+        return [future.result() for future in futures]
+
+    def _prepared(self, *args: P.args, **kwargs: P.kwargs) -> Task[P, R]:
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        where = next(value for value in arguments.values() if isinstance(value, Where))
+        storage = where.workspace / "records"
+        stored = self._stored(storage, arguments)
+        wanted_anew = is_refreshed(self.name, where)
+        if stored is not None and wanted_anew:
+            discard(stored)
+        stale = wanted_anew or (stored is not None and not stored.intact())
+        return self.task.with_options(result_storage=storage, refresh_cache=stale)
+
+    def _stored(self, storage: Path, arguments: dict[str, Any]) -> R | None:
+        key = cache_key(self.name, self.version, arguments)
+        store = ResultStore(result_storage=LocalFileSystem(basepath=str(storage)))
+        if not store.exists(key):
+            return None
+        record: R = store.read(key).result
+        return record
+
+
+def stage(
+    name: StageName, *, version: int, run_name: str | None = None, retries: int = 0
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function of records and settings a stage; raise `version` when what it computes changes."""
+    return lambda body: Stage(body, name, version, run_name or name, retries)
+
+
+def discard(record: Record) -> None:
+    """Remove what a stage made, so that it is made anew."""
+    if (home := record.home()) is not None:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+__all__ = ["Stage", "cache_key", "discard", "is_refreshed", "stage"]

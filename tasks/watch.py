@@ -1,0 +1,44 @@
+"""How a stage's progress reaches whoever watches: as log records that carry numbers.
+
+The command line turns them into bars; without it (a worker), Prefect keeps the lines with the task run.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from agepipe.progress import Progress
+
+logger = logging.getLogger("agepipe.progress")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One report: `done` of `total` units of `stage` are finished."""
+
+    stage: str
+    done: int
+    total: int
+    note: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether this was the last unit."""
+        return self.done >= self.total
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.done} of {self.total}" + (f", {self.note}" if self.note else "")
+
+
+def watch(stage: str, interval: float = 0.2) -> Progress:
+    """A progress callback that logs at most one `Step` in `interval` seconds, and always the last."""
+    latest = 0.0
+
+    def report(done: int, total: int, note: str = "") -> None:
+        nonlocal latest
+        step, now = Step(stage, done, total, note), time.monotonic()
+        if step.finished or now - latest >= interval:
+            latest = now
+            logger.info("%s", step, extra={"step": step})
+
+    return report

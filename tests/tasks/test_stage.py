@@ -1,0 +1,125 @@
+"""The stage decorator against a real Prefect server: what is computed again, and what is not."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from agepipe.config import IngestSettings, Where
+from agepipe.errors import SourceError
+from agepipe.records import Catalogue
+from tasks.stage import cache_key, is_refreshed, stage
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+calls: Counter[str] = Counter()
+
+
+def made(where: Where, name: str, digest: str) -> Catalogue:
+    folder = where.workspace / "datasets" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Catalogue(digest=digest, name=name, folder=folder, size=64, count=1, rejected=0)
+
+
+@stage("ingest", version=1)
+def first(settings: IngestSettings, where: Where) -> Catalogue:
+    calls["first"] += 1
+    if settings.min_side == 1:
+        raise SourceError("min_side: planted")
+    return made(where, f"first-{settings.size}", f"first {settings.size}")
+
+
+@stage("audit", version=1, run_name="second {factor}")
+def second(catalogue: Catalogue, factor: int, where: Where) -> Catalogue:
+    calls[f"second {factor}"] += 1
+    return made(where, f"second-{factor}", f"{catalogue.digest} {factor}")
+
+
+@flow
+def chain(settings: IngestSettings, where: Where, factors: tuple[int, ...] = (1, 2)) -> list[Catalogue]:
+    catalogue = first(settings, where)
+    return second.gather({"catalogue": catalogue, "factor": factor, "where": where} for factor in factors)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    calls.clear()
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_records(where: Where) -> None:
+    before = chain(IngestSettings(), where)
+    calls.clear()
+    assert chain(IngestSettings(), where) == before
+    assert not calls
+
+
+def test_where_the_work_is_done_does_not_matter(where: Where) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    chain(IngestSettings(), where.model_copy(update={"workers": 7, "device": "cuda", "parent": "another run"}))
+    assert not calls
+
+
+def test_a_changed_setting_recomputes_its_stage_and_what_follows(where: Where) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    chain(IngestSettings(size=64), where)
+    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+
+
+def test_one_more_setting_of_a_fan_out_computes_only_that(where: Where) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    chain(IngestSettings(), where, (1, 2, 3))
+    assert calls == {"second 3": 1}
+
+
+def test_refresh_computes_a_stage_and_those_after_it(where: Where) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    chain(IngestSettings(), where.model_copy(update={"refresh": ("audit",)}))
+    assert calls == {"second 1": 1, "second 2": 1}
+    calls.clear()
+    chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
+    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+
+
+def test_a_record_whose_files_are_gone_is_not_trusted(where: Where) -> None:
+    first_record = chain(IngestSettings(), where)[0]
+    calls.clear()
+    first_record.folder.rmdir()
+    chain(IngestSettings(), where)
+    assert calls == {"second 1": 1}
+
+
+def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(where: Where) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    for record in (where.workspace / "records").glob("ingest-*"):
+        record.write_bytes(record.read_bytes()[:100])
+    chain(IngestSettings(), where)
+    assert calls == {"first": 1}
+
+
+def test_an_error_comes_out_as_itself_and_is_not_kept(where: Where) -> None:
+    for _ in range(2):
+        with pytest.raises(SourceError, match="planted"):
+            chain(IngestSettings(min_side=1), where)
+    assert calls == {"first": 2}
+
+
+def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> None:
+    here = Catalogue(digest="a", name="x", folder=tmp_path / "here", size=64, count=1, rejected=0)
+    there = here.model_copy(update={"folder": tmp_path / "there", "run": "a run"})
+    other = here.model_copy(update={"digest": "b"})
+    keys = [cache_key("audit", 1, {"catalogue": item, "factor": 1, "where": Where()}) for item in (here, there, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert cache_key("audit", 2, {"catalogue": here, "factor": 1}) != keys[0]
+
+
+def test_refresh_reaches_later_stages_only() -> None:
+    where = Where(refresh=("split",))
+    assert is_refreshed("train", where)
+    assert is_refreshed("split", where)
+    assert not is_refreshed("ingest", where)
