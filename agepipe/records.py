@@ -189,6 +189,8 @@ class Trial(Record):
     seconds: float
     epochs: int
     folder: Path
+    parameters: int = 0
+    """Trainable numbers in the network; a tie in the search goes to the smaller."""
 
     def home(self) -> Path:
         """Its folder."""

@@ -65,10 +65,11 @@ def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int)
     linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
     if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
         raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
-    name, layer = linear[-1]
+    name: str = linear[-1][0]
+    features: int = linear[-1][1].in_features
     path, _, last = name.rpartition(".")
     parent = body.get_submodule(path)
-    setattr(parent, last, head(kind, layer.in_features, dropout, outputs))
+    setattr(parent, last, head(kind, features, dropout, outputs))
     before = str(int(last) - 1) if last.isdigit() else ""
     if before and isinstance(getattr(parent, before, None), nn.Dropout):
         setattr(parent, before, nn.Identity())

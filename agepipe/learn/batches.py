@@ -63,8 +63,9 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """All rows in their order; the last batch may be short."""
-        for places in torch.arange(len(self._index)).split(self.size):
-            yield self._batch(places)
+        order = torch.arange(len(self._index))
+        for start in range(0, len(order), self.size):
+            yield self._batch(order[start : start + self.size])
 
     def _batch(self, places: Tensor) -> Batch:
         here = places.to(self.device)

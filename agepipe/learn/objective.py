@@ -51,9 +51,7 @@ class Objective(nn.Module):
         if self.learn.target == "years":
             place = ages.clamp(self.youngest, self.oldest) - self.youngest
             return functional.cross_entropy(logits, self.targets[place], reduction="none")
-        return functional.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing
-        )
+        return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing)
 
     def _warn(self, penalty: Tensor, loss: Tensor) -> None:
         if not self.warned and float(penalty.detach()) > float(loss.detach()):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def double(value: int) -> int:
     return 2 * value
 
 
-def count(to: int, on_event) -> str:
+def count(to: int, on_event: Callable[[int], None]) -> str:
     for number in range(to):
         on_event(number)
     return "done"
@@ -93,7 +94,7 @@ def test_any_other_error_becomes_a_worker_error_with_its_last_line() -> None:
 
 
 @pytest.mark.parametrize(("ending", "args", "how"), [(leave, (3,), "exit status 3"), (die, (), "SIGKILL")])
-def test_a_process_that_dies_says_how(ending, args, how) -> None:
+def test_a_process_that_dies_says_how(ending: Callable[..., None], args: tuple[int, ...], how: str) -> None:
     with pytest.raises(WorkerError, match=how):
         isolated(ending, *args)
 
@@ -144,7 +145,7 @@ def test_the_parent_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def _until(condition, seconds: float) -> None:
+def _until(condition: Callable[[], bool], seconds: float) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"

@@ -1,0 +1,64 @@
+"""Refuse settings that cannot work, by field name, before any work is done and without importing torch."""
+
+from agepipe.config import Config, LearnSettings
+from agepipe.errors import ConfigError
+from agepipe.learn.names import check_network, check_weights
+from agepipe.settings import changed, combinations
+
+
+def check(config: Config, rows_count: int | None = None) -> None:
+    """Look at every network that would be trained: the base setting and each combination of the grid.
+
+    Args:
+        config: all settings.
+        rows_count: rows in the development part, where that is known.
+
+    Raises:
+        ConfigError: names the field, its value and what is allowed.
+    """
+    for settings in combinations(config.search.grid):
+        where = f"search.grid {settings}: " if settings else ""
+        learn = changed(config.learn, settings, "search.grid")
+        try:
+            check_learn(learn, config.ingest.size)
+            if rows_count is not None:
+                _check_batch(learn, _smallest_training(config, rows_count))
+        except ConfigError as error:
+            raise ConfigError(where + str(error)) from error
+
+
+def check_learn(learn: LearnSettings, stored: int) -> None:
+    """Refuse what cannot be trained whatever the rows; `stored` is the side of a stored picture in px.
+
+    Raises:
+        ConfigError: names the field, its value and what is allowed.
+    """
+    check_network(learn.network)
+    check_weights(learn.network, learn.weights)
+    if learn.size > stored:
+        raise ConfigError(
+            f"learn.size: {learn.size} px, but ingest.size stores {stored}; take at most that, or store larger ones."
+        )
+    if learn.network == "inception_v3" and learn.size < 75:
+        raise ConfigError(f"learn.size: {learn.size} px, but inception_v3 needs at least 75.")
+    if learn.network.startswith("vit") and learn.size % _patch(learn.network):
+        raise ConfigError(
+            f"learn.size: {learn.size} px, but {learn.network} needs a multiple of {_patch(learn.network)}."
+        )
+    if learn.nesterov and learn.optimizer == "sgd" and learn.momentum == 0:
+        raise ConfigError("learn.nesterov: true, but learn.momentum is 0; give a momentum or leave nesterov out.")
+
+
+def _patch(network: str) -> int:
+    return int(network.rsplit("_", 1)[1])
+
+
+def _smallest_training(config: Config, rows: int) -> int:
+    searched = rows * (config.search.folds - 1) // config.search.folds
+    last = int(rows * (1 - config.final.validation))
+    return min(searched, last) if len(combinations(config.search.grid)) > 1 else last
+
+
+def _check_batch(learn: LearnSettings, rows: int) -> None:
+    if learn.batch > rows:
+        raise ConfigError(f"learn.batch: {learn.batch}, but there are about {rows} training rows; take at most that.")

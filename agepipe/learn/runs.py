@@ -1,0 +1,58 @@
+"""What trials and the final training share: a folder for work in progress, and the entry of the training's process."""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from agepipe.artifact import file_digest, read_manifest
+from agepipe.config import LearnSettings
+from agepipe.data.relabel import read_table
+from agepipe.learn.job import EpochEvent, Fitted, Job
+from agepipe.learn.names import is_file
+from agepipe.records import Rows
+
+COLUMNS = ("index", "age", "label", "group", "digest", "look")
+"""Columns of labelled rows that a training needs."""
+
+
+def fitting(job: Job, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
+    """What the process of a training runs."""
+    from agepipe.learn.fit import fit
+
+    return fit(job, on_event)
+
+
+@contextmanager
+def in_progress(folder: Path) -> Iterator[Path]:
+    """The place of checkpoints for a result folder; kept while the result is unfinished, removed once it is there.
+
+    One process at a time works on a result; a second waits, and then finds it finished. The lock ends with its
+    process, however that ended.
+    """
+    work = folder.parent / f".{folder.name}-progress"
+    lock = work.with_name(work.name + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield work
+        if read_manifest(folder) is not None:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.unlink(missing_ok=True)  # whoever still waits on it finds the result finished
+
+
+def labelled(rows: Rows) -> pl.DataFrame:
+    """The table of labelled rows, in an order that follows from their content, so that a training does as well.
+
+    Raises:
+        DataError: the file is missing, is not Parquet, or lacks a column.
+    """
+    return read_table(rows.table, COLUMNS).sort("digest", "age", "label", "index")
+
+
+def weights_digest(learn: LearnSettings) -> str:
+    """What the first weights are: the digest of a file's content, or the name of torchvision's."""
+    return file_digest(Path(learn.weights)) if is_file(learn.weights) else learn.weights
