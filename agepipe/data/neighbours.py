@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 WINDOW = 12
 """How many followers in a sorted order each row is compared with."""
 BAND = 9
-"""Low frequencies kept along each axis: `BAND * BAND - 1` features, the mean left out."""
+"""Low frequencies kept along each axis: `BAND * BAND` features, a constant in the place of the mean."""
+FLOOR = 4.0
+"""A frequency counts in full only where it varies by more than so many times the noise between copies."""
 SKETCH_LIMIT = 84
 """Candidates whose 256-bit sketches differ in more bits are not verified; unrelated faces differ in about 128."""
 BLOCK = 8192
@@ -41,7 +43,7 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
     if len(thumbs) < 2:
         return labels
     flat = thumbs.reshape(len(thumbs), -1)
-    features = _features(thumbs)
+    features = _features(thumbs, 2 * (1 - threshold))
     random = np.random.default_rng(0)
     sketch = np.stack([_code(features, random) for _ in range(4)])
     for _ in range(tables(len(thumbs))):
@@ -77,22 +79,34 @@ def tables(count: int) -> int:
     return 8 + int(1.5 * np.log2(max(count, 2)))
 
 
-def _features(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Low frequencies of the normalised thumbnails, each scaled to mean 0 and deviation 1; float32 `(n, features)`."""
+def _features(thumbs: NDArray[np.uint8], noise: float) -> NDArray[np.float32]:
+    """Low frequencies of the normalised thumbnails, scaled so that all count alike; float32 `(n, features)`.
+
+    Each is centred and divided by its deviation, but not where that is below what copies may differ by: there, and
+    where all pictures are copies of one, only noise would be left. What such frequencies lack is made up by a
+    constant, which gives pictures that differ by noise alone the same code.
+
+    Args:
+        thumbs: uint8 `(n, side, side)`.
+        noise: largest squared distance between two normalised copies.
+    """
     side = thumbs.shape[1]
     grid = (2 * np.arange(side) + 1) * np.arange(BAND)[:, None]
     cosines = np.cos(np.pi * grid / (2 * side)).astype(np.float32)
     basis = np.einsum("ki,lj->ijkl", cosines, cosines).reshape(side * side, -1)[:, 1:]
     basis /= np.linalg.norm(basis, axis=0)
-    found = np.empty((len(thumbs), basis.shape[1]), dtype=np.float32)
+    found = np.empty((len(thumbs), BAND * BAND), dtype=np.float32)
     for start in range(0, len(thumbs), BLOCK):
         block = thumbs[start : start + BLOCK].reshape(-1, side * side).astype(np.float32)
         block -= block.mean(axis=1, keepdims=True)
         norm = np.linalg.norm(block, axis=1, keepdims=True)
-        found[start : start + BLOCK] = block @ basis / np.maximum(norm, 1e-6)
-    found -= found.mean(axis=0, dtype=np.float64)
-    deviation = np.sqrt(np.square(found).mean(axis=0, dtype=np.float64))
-    found /= np.maximum(deviation, 1e-6).astype(np.float32)
+        found[start : start + BLOCK, 1:] = block @ basis / np.maximum(norm, 1e-6)
+    varying = found[:, 1:]
+    varying -= varying.mean(axis=0, dtype=np.float64)
+    variance = np.square(varying).mean(axis=0, dtype=np.float64)
+    floor = FLOOR * max(noise, 1e-3) / side**2
+    varying /= np.sqrt(variance + floor).astype(np.float32)
+    found[:, 0] = np.sqrt((floor / (variance + floor)).sum())
     return found
 
 
