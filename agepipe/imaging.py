@@ -36,8 +36,8 @@ _BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, Ov
 """What Pillow's plugins raise over damaged files."""
 _DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_JPEG_BARE = frozenset({0x01, 0xD8})
-_JPEG_END = 0xD9
+_JPEG_BARE = frozenset({b"\xff\x01", b"\xff\xd8"})
+_JPEG_END = b"\xff\xd9"
 
 
 class Limits(NamedTuple):
@@ -124,16 +124,19 @@ def _check_whole(opened: ImageFile, data: bytes) -> None:
 
 
 def _jpeg_ends(data: bytes) -> bool:
-    """Whether the main picture's end marker is there, found by walking the segments of ITU-T T.81, annex B.
+    """Whether a JPEG whose header can be read has its end marker, found by walking the segments (ITU-T T.81, B).
 
-    A search for the last FF D9 would be fooled by a thumbnail inside the EXIF segment.
+    Bytes may follow it. A search for any FF D9 would be fooled by a thumbnail inside the EXIF segment; one at the
+    very end of the file is no thumbnail's, since the header went on behind it.
     """
+    if data.endswith(_JPEG_END):
+        return True
     at = 2
     while marker := _JPEG_MARKER.search(data, at):
-        kind, at = data[marker.end() - 1], marker.end()
-        if kind == _JPEG_END:
+        at = marker.end()
+        if marker[0] == _JPEG_END:
             return True
-        if kind not in _JPEG_BARE:
+        if marker[0] not in _JPEG_BARE:
             at += int.from_bytes(data[at : at + 2], "big")
     return False
 

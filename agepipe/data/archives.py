@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from agepipe.data.utkface import Reject
 from agepipe.errors import SourceError
@@ -45,7 +45,12 @@ class Entry:
     @property
     def name(self) -> str:
         """The file name without folders."""
-        return PurePosixPath(self.path).name
+        return self.path.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it lies in; empty at the top of a source."""
+        return self.path.rpartition("/")[0].rpartition("/")[2]
 
 
 def is_archive(path: str) -> bool:
@@ -55,8 +60,7 @@ def is_archive(path: str) -> bool:
 
 def is_litter(path: str) -> bool:
     """Whether an operating system left it behind, itself or a folder that it lies in."""
-    parts = PurePosixPath(path).parts
-    return any((part.startswith(".") and part != "..") or part.lower() in LITTER for part in parts)
+    return any((part[:1] == "." and part not in (".", "..")) or part.lower() in LITTER for part in path.split("/"))
 
 
 def check(archive: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import cv2
@@ -87,7 +86,7 @@ def _row(entry: Entry, settings: IngestSettings, out: Image) -> dict[str, Any]:
     if fit(image, settings.size, out) is not out:
         out[...] = fit(image, settings.size)
     height, width = image.shape[:2]
-    folder = class_folder(PurePosixPath(entry.path).parent.name)
+    folder = class_folder(entry.folder)
     measured = {"digest": sha256(data).hexdigest(), "width": width, "height": height, "folder": folder}
     return {**label._asdict(), **measured, **_light(out)}
 

@@ -68,7 +68,7 @@ def parse(name: str, min_age: int = 1, max_age: int = 116) -> Label | Reject:
         return _without_age(compact)
     age = int(match["age"][:9])
     if not min_age <= age <= max_age:
-        return Reject("age out of range", f"age {match['age']}; {min_age} to {max_age} are allowed.")
+        return Reject("age out of range", f"age {age}; {min_age} to {max_age} are allowed.")
     return Label(age, _code(match["gender"], GENDERS), _code(match["race"], RACES))
 
 

@@ -1,0 +1,131 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from PIL import ImageOps
+
+from agepipe.errors import ImageError
+from agepipe.imaging import Limits, decode, fit
+
+
+def picture(width: int = 60, height: int = 40) -> Pillow.Image:
+    """A smooth picture without any symmetry, so that a wrong turn shows and compression hardly does."""
+    y, x = np.mgrid[0:height, 0:width]
+    return Pillow.fromarray(np.stack([x * 255 // width, y * 255 // height, (x + y) % 128], axis=-1).astype(np.uint8))
+
+
+def encoded(image: Pillow.Image, kind: str = "JPEG", **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **{"quality": 95, **options})
+    return out.getvalue()
+
+
+def reason(data: bytes, limits: Limits = Limits()) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode(data, limits)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_lossless_formats_come_back_exactly_as_rgb(kind: str) -> None:
+    assert np.array_equal(decode(encoded(picture(), kind)), np.asarray(picture()))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_formats_come_back_nearly(kind: str) -> None:
+    found = decode(encoded(picture(), kind))
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - np.asarray(picture())).mean() < 4
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_exif_orientation_is_undone_as_pillow_does(kind: str, turn: int) -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = turn
+    data = encoded(picture(), kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Pillow.open(io.BytesIO(data))))
+    found = decode(data)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 1
+
+
+def test_grey_and_cmyk_jpegs_become_rgb() -> None:
+    assert decode(encoded(picture().convert("L"))).shape == (40, 60, 3)
+    assert decode(encoded(picture().convert("CMYK"))).shape == (40, 60, 3)
+
+
+def test_text_and_nothing_are_not_images() -> None:
+    assert reason(b"once upon a time") == "not an image"
+    assert reason(b"") == "not an image"
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.95, 0.999])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_stops_early_is_truncated(keep: float, progressive: bool) -> None:
+    data = encoded(picture(300, 300), progressive=progressive)
+    assert reason(data[: int(len(data) * keep)]) == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
+def test_other_formats_that_stop_early_are_refused(kind: str) -> None:
+    data = encoded(picture(300, 300), kind)
+    assert reason(data[: len(data) // 2]) in ("truncated", "not an image")
+
+
+def test_a_jpeg_cut_in_its_header_is_truncated() -> None:
+    assert reason(encoded(picture())[:30]) == "truncated"
+
+
+def test_a_thumbnail_in_the_exif_block_does_not_hide_a_cut() -> None:
+    thumbnail = b"Exif\0\0" + encoded(picture(16, 16))
+    data = encoded(picture(300, 300))
+    with_exif = data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+    assert decode(with_exif).shape == (300, 300, 3)
+    assert reason(with_exif[: len(with_exif) * 2 // 3]) == "truncated"
+
+
+@pytest.mark.parametrize("tail", [b"\0", b"trailing words", b"\xff\xd8\xff\xe0 a second picture begins", b"\xff" * 9])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_after_the_end_do_no_harm(tail: bytes, progressive: bool) -> None:
+    data = encoded(picture(300, 300), progressive=progressive)
+    assert np.array_equal(decode(data + tail), decode(data))
+
+
+def test_small_sides_are_refused() -> None:
+    assert reason(encoded(picture(31, 200)), Limits(min_side=32)) == "too small"
+    assert decode(encoded(picture(32, 200)), Limits(min_side=32)).shape == (200, 32, 3)
+
+
+def test_a_header_that_announces_too_much_is_refused_before_decoding() -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    empty = b"IDAT" + zlib.compress(b"\0")
+    bomb += struct.pack(">I", len(empty) - 4) + empty + struct.pack(">I", zlib.crc32(empty))
+    assert reason(bomb) == "decompression bomb"
+    assert reason(encoded(picture(60, 40)), Limits(max_pixels=2399)) == "decompression bomb"
+
+
+def test_fit_takes_the_centre_square() -> None:
+    image = np.zeros((40, 100, 3), np.uint8)
+    image[:, 30:70] = 200
+    assert (fit(image, 20) == 200).all()
+    assert (fit(np.ascontiguousarray(image.transpose(1, 0, 2)), 20) == 200).all()
+
+
+def test_fit_averages_areas_when_it_shrinks() -> None:
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * 200
+    image = np.repeat(checks[..., None], 3, axis=2).astype(np.uint8)
+    assert (np.abs(fit(image, 32).astype(int) - 100) <= 1).all()
+
+
+def test_fit_writes_where_it_is_told() -> None:
+    store = np.zeros((3, 24, 24, 3), np.uint8)
+    image = np.asarray(picture(60, 60))
+    fit(image, 24, store[1])
+    assert np.array_equal(store[1], fit(image, 24))
+    assert not store[0].any() and not store[2].any()
