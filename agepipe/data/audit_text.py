@@ -1,0 +1,121 @@
+"""An audit as text: Markdown for a flow's artifact, and tables for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from agepipe.data.audit import ROUND_FROM, Audit, Copies, Tally
+
+_BAR = 24
+
+
+def summary(audit: Audit) -> str:
+    """One or two plain sentences: what there is, and what to mind."""
+    text = f"{audit.usable:,} usable photographs of {audit.files:,} files"
+    if audit.ages:
+        text += f", aged {audit.ages[0][0]} to {audit.ages[-1][0]}"
+    near = audit.near
+    if near.groups:
+        text += f". {near.surplus:,} are copies of others, in {near.groups:,} groups"
+        text += f", and {near.ages:,} groups disagree on the age" if near.ages else ", and all groups agree on the age"
+    return text + "."
+
+
+def notes(audit: Audit) -> list[str]:
+    """What a person should know besides the counts, one sentence each."""
+    found = []
+    if audit.outside:
+        found.append(f"{audit.outside:,} photographs have an age outside all ranges and are left out of training.")
+    if audit.spikes:
+        most = sorted(audit.spikes, key=lambda spike: spike.count - spike.expected, reverse=True)[:8]
+        listed = ", ".join(f"{s.age} ({s.count:,} where {s.expected:,.0f} are expected)" for s in most)
+        found.append(f"Ages far above their neighbours: {listed}.")
+    if audit.round_share is not None:
+        found.append(
+            f"{audit.round_share:.0%} of the ages from {ROUND_FROM} on are multiples of 5; 20% would be chance."
+        )
+    if audit.foldered:
+        found.append(
+            f"{audit.misfiled:,} of {audit.foldered:,} photographs lie in the folder of another range than their age "
+            "has; the age in the file name wins."
+        )
+    empty = [tally.name for tally in audit.ranges if tally.count == 0]
+    if empty:
+        found.append(f"Ranges without any photograph: {', '.join(empty[:20])}.")
+    return found
+
+
+def markdown(audit: Audit) -> str:
+    """The audit as Markdown; names out of the source are quoted, so that they cannot become markup."""
+    parts = [f"# {_quoted(audit.name)}", summary(audit), *(f"- {note}" for note in notes(audit))]
+    parts.append(_section("Range", audit.ranges))
+    parts.append(_section("Gender", audit.genders))
+    parts.append(_section("Race", audit.races))
+    parts.append(_copies_section(audit))
+    if audit.rejects:
+        parts.append(_section("Rejected because", audit.rejects))
+    parts.append(_section("Size, px", audit.sizes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return "".join("\\" + letter if letter in "\\`*_{}[]()<>#+-!|" else letter for letter in text)
+
+
+def _section(title: str, tallies: Sequence[Tally]) -> str:
+    total = sum(tally.count for tally in tallies) or 1
+    lines = [f"| {title} | Photographs | Share |", "|---|---:|---:|"]
+    lines += [f"| {_quoted(t.name)} | {t.count:,} | {t.count / total:.1%} |" for t in tallies]
+    return "\n".join(lines)
+
+
+def copy_rows(audit: Audit) -> list[tuple[str, Copies]]:
+    """Both kinds of copies with their titles."""
+    return [("identical files", audit.exact), ("with re-encoded copies", audit.near)]
+
+
+def _copies_section(audit: Audit) -> str:
+    lines = ["| Copies | Groups | Surplus files | Ages differ | Ranges differ | Genders differ |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for title, c in copy_rows(audit):
+        lines.append(f"| {title} | {c.groups:,} | {c.surplus:,} | {c.ages:,} | {c.ranges:,} | {c.genders:,} |")
+    return "\n".join(lines)
+
+
+def table(audit: Audit) -> Group:
+    """The audit for the terminal."""
+    parts: list[Text | Table] = [Text(audit.name, style="bold"), Text(summary(audit))]
+    parts += [Text(f"• {note}", style="dim") for note in notes(audit)]
+    parts.append(_counts("range", audit.ranges))
+    parts += [_counts("gender", audit.genders), _counts("race", audit.races)]
+    parts.append(_copies_table(audit))
+    if audit.rejects:
+        parts.append(_counts("rejected because", audit.rejects))
+    return Group(*parts)
+
+
+def _counts(title: str, tallies: Sequence[Tally]) -> Table:
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column(title, min_width=16)
+    found.add_column("photographs", justify="right")
+    found.add_column("share", justify="right")
+    found.add_column("", style="cyan")
+    total = sum(tally.count for tally in tallies) or 1
+    most = max((tally.count for tally in tallies), default=0) or 1
+    for t in tallies:
+        bar = "█" * round(_BAR * t.count / most)
+        found.add_row(escape(t.name), f"{t.count:,}", f"{t.count / total:.1%}", bar)
+    return found
+
+
+def _copies_table(audit: Audit) -> Table:
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column("copies", min_width=16)
+    for title in ("groups", "surplus", "ages differ", "ranges differ", "genders differ"):
+        found.add_column(title, justify="right")
+    for title, c in copy_rows(audit):
+        found.add_row(title, *(f"{value:,}" for value in (c.groups, c.surplus, c.ages, c.ranges, c.genders)))
+    return found
