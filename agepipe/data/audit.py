@@ -165,10 +165,11 @@ def ranged(catalogue: Catalogue, ranges: AgeRanges) -> pl.DataFrame:
 def spikes(ages: Sequence[tuple[int, int]]) -> tuple[Spike, ...]:
     """The ages that stand far above those within two years of them, youngest first."""
     counts = dict(ages)
+    youngest, oldest = min(counts, default=0), max(counts, default=0)
     found = []
     for age, count in ages:
-        near = [counts.get(age + step, 0) for step in (-2, -1, 1, 2) if age + step >= 1]
-        expected = sum(near) / len(near)
+        near = [counts.get(age + step, 0) for step in (-2, -1, 1, 2) if youngest <= age + step <= oldest]
+        expected = sum(near) / len(near) if near else float(count)
         if count > SPIKE * expected and count - expected > SPIKE_DOUBT * max(expected, SPIKE_LEAST) ** 0.5:
             found.append(Spike(age=age, count=count, expected=expected))
     return tuple(found)
