@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import polars as pl
@@ -106,11 +107,12 @@ def _curves(epochs: int = 6) -> pl.DataFrame:
 def pictures(ages: NDArray[np.integer], size: int, seed: int, noise: float) -> NDArray[np.uint8]:
     """Random soft patterns, each at the brightness of its age give or take `noise`; uint8 `(n, size, size, 3)`."""
     random = np.random.default_rng(seed)
-    coarse = random.normal(0, 0.08, (len(ages), 8, 8, 3))
-    pattern = coarse.repeat(-(-size // 8), axis=1).repeat(-(-size // 8), axis=2)[:, :size, :size]
+    coarse = random.normal(0, 0.12, (len(ages), 24, 24))
+    pattern = np.stack([cv2.resize(one, (size, size), interpolation=cv2.INTER_CUBIC) for one in coarse])[..., None]
     pattern -= pattern.mean(axis=(1, 2, 3), keepdims=True)
     level = brightness(ages) + random.normal(0, noise, len(ages))
-    return np.asarray(np.clip((pattern + level[:, None, None, None]) * 255, 0, 255), dtype=np.uint8)
+    grey = np.clip((pattern + level[:, None, None, None]) * 255, 0, 255).astype(np.uint8)
+    return grey.repeat(3, axis=3)
 
 
 def make_rows(

@@ -137,7 +137,7 @@ def _sized(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _kept(path: Path, rows: int) -> dict[str, NDArray[np.float32]] | None:
     """A finished part, or None where there is none that can be used."""
     try:
-        with np.load(path) as archive:
+        with path.open("rb") as file, np.load(file) as archive:
             part = {name: archive[name] for name in ("probabilities", "years", "seconds")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -5,19 +5,17 @@ of the exported file that serves.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from agepipe.artifact import read_manifest, whole, write_manifest
 from agepipe.config import EvaluateSettings, Where
 from agepipe.errors import DataError, ModelError
 from agepipe.judge.answers import Answers, answer, read_rows
-from agepipe.judge.lineage import Overlap, overlap, refuse
+from agepipe.judge.lineage import overlap, refuse
 from agepipe.judge.metrics import Judged, checked
-from agepipe.judge.outcome import Outcome, numbers
+from agepipe.judge.outcome import Outcome, Subject, numbers
 from agepipe.judge.plots import draw
 from agepipe.judge.report import render
 from agepipe.progress import Progress, silent
@@ -52,19 +50,51 @@ def evaluate(
         ModelError: the bundle cannot be used.
         DataError: the rows cannot be used, or none is left.
     """
-    card = check_model(model)
-    table = read_rows(rows)
-    lineage = read_lineage(model.folder)
-    found = overlap(lineage, table)
+    subject = examine(model, rows)
     if not exclude_seen:
-        refuse(found, f"model {model.digest[:10]}")
+        refuse(subject.overlap, f"model {model.digest[:10]}")
     key = digest_of("evaluation", VERSION, model, rows, settings, exclude_seen)
     folder = where.workspace / "evaluations" / f"{rows.name or 'rows'}-{key[:10]}"
-    if not (folder / "metrics.json").exists():
-        kept, outside = labelled(card, table.filter(~pl.Series(found.seen)))
-        outcome = _outcome(model, card, rows, settings, kept, lineage, found, outside, where, progress)
-        _write(folder, key, outcome, exclude_seen)
+    if read_manifest(folder) is None:
+        outcome = judge(subject, settings, where, progress)
+        with whole(folder) as draft:
+            _write(draft, key, outcome, exclude_seen)
     return _record(folder)
+
+
+def examine(model: Model, rows: Rows) -> Subject:
+    """Open a bundle and rows, and find out which of the rows the model has seen.
+
+    Raises:
+        ModelError: the bundle cannot be used.
+        DataError: the rows cannot be used.
+    """
+    card = check_model(model)
+    table, lineage = read_rows(rows), read_lineage(model.folder)
+    return Subject(model, card, rows, table, lineage, overlap(lineage, table))
+
+
+def judge(subject: Subject, settings: EvaluateSettings, where: Where, progress: Progress = silent) -> Outcome:
+    """Predict the rows that the model has not seen, and compute everything about them.
+
+    Raises:
+        ModelError: the bundle cannot be used.
+        DataError: the rows cannot be used, or none is left.
+    """
+    card = subject.card
+    table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
+    answers = answer(subject.model, subject.rows, table, where, progress)
+    judged = judged_by(table, answers)
+    return Outcome(
+        **{**vars(subject), "table": table},
+        settings=settings,
+        judged=judged,
+        curves=read_curves(subject.model.folder),
+        outside=outside,
+        seconds=answers.seconds,
+        notes=tuple(_notes(card, subject.rows)),
+        **numbers(judged, table["group"], card.ranges.names, settings),
+    )
 
 
 def check_model(model: Model) -> Card:
@@ -102,38 +132,6 @@ def judged_by(table: pl.DataFrame, answers: Answers) -> Judged:
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years)
 
 
-def _outcome(
-    model: Model,
-    card: Card,
-    rows: Rows,
-    settings: EvaluateSettings,
-    table: pl.DataFrame,
-    lineage: pl.DataFrame,
-    found: Overlap,
-    outside: int,
-    where: Where,
-    progress: Progress,
-) -> Outcome:
-    answers = answer(model, rows, table, where, progress)
-    judged = judged_by(table, answers)
-    return Outcome(
-        model=model,
-        card=card,
-        rows=rows,
-        settings=settings,
-        table=table,
-        judged=judged,
-        curves=read_curves(model.folder),
-        lineage=lineage,
-        overlap=found,
-        excluded=found.count,
-        outside=outside,
-        seconds=answers.seconds,
-        notes=tuple(_notes(card, rows)),
-        **numbers(judged, table["group"], card.ranges.names, settings),
-    )
-
-
 def _notes(card: Card, rows: Rows) -> list[str]:
     notes = []
     if rows.size != card.size:
@@ -147,21 +145,19 @@ def _notes(card: Card, rows: Rows) -> list[str]:
 
 
 def _write(folder: Path, key: str, outcome: Outcome, exclude_seen: bool) -> None:
-    """Fill a folder under a temporary name and rename it."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "plots").mkdir(parents=True)
-    _predictions(outcome).write_parquet(temporary / "predictions.parquet")
-    outcome.ranges.write_csv(temporary / "ranges.csv")
+    (folder / "plots").mkdir()
+    _predictions(outcome).write_parquet(folder / "predictions.parquet")
+    outcome.ranges.write_csv(folder / "ranges.csv")
     names = outcome.card.ranges.names
     counts = pl.DataFrame(outcome.confusion, schema=list(names)).insert_column(0, pl.Series("true", names))
-    counts.write_csv(temporary / "confusion.csv")
-    drawings = draw(outcome, temporary / "plots")
-    (temporary / "report.html").write_text(render(outcome, drawings), encoding="utf-8")
-    _json(temporary / "manifest.json", outcome.manifest(exclude_seen))
-    _json(temporary / "metrics.json", {"digest": key} | outcome.summary())
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    counts.write_csv(folder / "confusion.csv")
+    drawings = draw(outcome, folder / "plots")
+    (folder / "report.html").write_text(render(outcome, drawings), encoding="utf-8")
+    summary = {"digest": key} | outcome.summary()
+    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    inputs = {"model": outcome.model.digest, "rows": outcome.rows.digest}
+    result = {name: summary[name] for name in ("digest", "count", "excluded", "outside", "notes")}
+    write_manifest(folder, "evaluate", outcome.settings, inputs, result | {"exclude_seen": exclude_seen})
 
 
 def _predictions(outcome: Outcome) -> pl.DataFrame:
@@ -172,10 +168,6 @@ def _predictions(outcome: Outcome) -> pl.DataFrame:
         pl.Series("years", judged.years, dtype=pl.Float32),
         **{name: pl.Series(values) for name, values in columns.items()},
     )
-
-
-def _json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _record(folder: Path) -> Evaluation:

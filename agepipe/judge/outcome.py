@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe import __version__
 from agepipe.config import EvaluateSettings
 from agepipe.judge.intervals import bootstrap
 from agepipe.judge.lineage import Overlap
@@ -17,15 +16,23 @@ from agepipe.serve.bundle import Card
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the report shows and `metrics.json` holds."""
+class Subject:
+    """A model, the rows it is to be judged on, and which of them it has seen."""
 
     model: Model
     card: Card
     rows: Rows
-    settings: EvaluateSettings
     table: pl.DataFrame
-    """The rows judged, `label` by the model's ranges."""
+    """One row a photograph to be judged; in an `Outcome`, with `label` by the model's ranges."""
+    lineage: pl.DataFrame
+    overlap: Overlap
+
+
+@dataclass(frozen=True)
+class Outcome(Subject):
+    """What the report shows and `metrics.json` holds."""
+
+    settings: EvaluateSettings
     judged: Judged
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
@@ -34,9 +41,6 @@ class Outcome:
     ranges: pl.DataFrame
     confusion: NDArray[np.int64]
     curves: pl.DataFrame
-    lineage: pl.DataFrame
-    overlap: Overlap
-    excluded: int
     outside: int
     """Rows left out because the model has no range for their age."""
     seconds: float
@@ -65,7 +69,7 @@ class Outcome:
             "rows": self.rows.digest,
             "count": len(self.judged.labels),
             "photographs": self.groups,
-            "excluded": self.excluded,
+            "excluded": self.overlap.count,
             "outside": self.outside,
             "metrics": self.figures | {"seconds": self.seconds},
             "intervals": self.intervals,
@@ -77,16 +81,6 @@ class Outcome:
                 "seen_by_content": self.overlap.by_content,
                 "seen_by_appearance": self.overlap.by_appearance,
             },
-            "notes": self.notes,
-        }
-
-    def manifest(self, exclude_seen: bool) -> dict[str, Any]:
-        """What made the folder."""
-        return {
-            "agepipe": __version__,
-            "stage": "evaluate",
-            "settings": self.settings.model_dump(mode="json") | {"exclude_seen": exclude_seen},
-            "inputs": {"model": self.model.digest, "rows": self.rows.digest},
             "notes": self.notes,
         }
 

@@ -63,6 +63,7 @@ def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
 
 def _save(figure: Figure, name: str, folder: Path) -> str:
     figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
+    figure.set_layout_engine("none")  # what was laid out once need not be again
     drawing = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -115,7 +116,11 @@ def _name_axes(axes: Axes, names: tuple[str, ...]) -> None:
     axes.set_xticks(at + 0.5, [names[k] for k in at], rotation=90 if len(names) > 8 else 0)
     axes.set_yticks(at + 0.5, [names[k] for k in at])
     axes.grid(visible=False)
-    axes.tick_params(length=0)
+    if len(names) <= MOST_CELLS:
+        axes.set_xticks(range(len(names)), minor=True)
+        axes.set_yticks(range(len(names)), minor=True)
+        axes.grid(which="minor", lw=0.4)
+    axes.tick_params(which="both", length=0)
 
 
 def curves_plot(curves: pl.DataFrame) -> Figure:

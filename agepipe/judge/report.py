@@ -34,7 +34,7 @@ def render(outcome: Outcome, drawings: Mapping[str, str]) -> str:
         loader=PackageLoader("agepipe.judge"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["figure"] = figure
+    environment.filters |= {"figure": figure, "span": span}
     page = environment.get_template("report.html.j2")
     drawn = {name: Markup(svg) for name, svg in drawings.items()}
     return page.render(o=outcome, drawings=drawn, titles=TITLES, verdict=verdict(outcome), version=__version__)
@@ -42,7 +42,13 @@ def render(outcome: Outcome, drawings: Mapping[str, str]) -> str:
 
 def figure(value: float, name: str) -> str:
     """A figure as it is read: shares in percent, years and nats as they are."""
-    return f"{value:.2f}" if name in ("mae", "loss") else f"{value:.1%}".replace("%", " %")
+    return f"{value:.2f}" if name in ("mae", "loss") else f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def span(interval: tuple[float, float], name: str) -> str:
+    """An interval as it is read, the unit given once."""
+    low, high = (figure(value, name) for value in interval)
+    return f"{low.removesuffix(chr(0xA0) + '%')} to {high}"
 
 
 def verdict(outcome: Outcome) -> str:

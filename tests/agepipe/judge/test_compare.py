@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+from bundles import make_bundle, make_rows, seen
+
+from agepipe.ages import AgeRanges
+from agepipe.config import EvaluateSettings, ReleaseSettings, Where
+from agepipe.judge.compare import Comparison, compare
+from agepipe.records import Model, Rows
+
+QUICK = EvaluateSettings(draws=400)
+
+
+def run(candidate: Model, champion: Model, rows: Rows, where: Where, **release: object) -> Comparison:
+    return compare(candidate, champion, rows, ReleaseSettings(**{"metric": "mae", **release}), QUICK, where)
+
+
+def test_the_better_is_promoted_and_the_worse_is_not(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 300, noise=0.02)
+    good, poor = make_bundle(tmp_path / "good", sharpness=400), make_bundle(tmp_path / "poor", sharpness=5)
+    up, down = run(good, poor, rows, where), run(poor, good, rows, where)
+    assert up.promote
+    assert up.reason.startswith("Promoted: mae")
+    assert up.difference is not None and up.difference < 0
+    assert (up.rows, up.excluded) == (300, 0)
+    assert not down.promote
+    assert "the champion is better" in down.reason
+    assert down.difference == pytest.approx(-up.difference)
+
+
+def test_two_that_cannot_be_told_apart_are_said_to_be(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 100)
+    same = run(make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b"), rows, where)
+    assert (same.promote, same.share_better) == (False, 0.0)
+    near = run(make_bundle(tmp_path / "c", sharpness=61.0), make_bundle(tmp_path / "b"), rows, where, metric="accuracy")
+    assert not near.promote
+    assert all("the two cannot be told apart" in found.reason for found in (same, near))
+
+
+def test_rows_that_either_has_seen_are_left_out(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 200, noise=0.02)
+    everything = seen(rows)
+    good = make_bundle(tmp_path / "good", sharpness=400, lineage=everything.head(30))
+    poor = make_bundle(tmp_path / "poor", sharpness=5, lineage=everything[20:60])
+    found = run(good, poor, rows, where)
+    assert (found.rows, found.excluded, found.promote) == (140, 60, True)
+
+
+def test_too_few_rows_decide_nothing(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 60, noise=0.02)
+    good = make_bundle(tmp_path / "good", sharpness=400, lineage=seen(rows, first=40))
+    poor = make_bundle(tmp_path / "poor", sharpness=5)
+    found = run(good, poor, rows, where)
+    assert (found.promote, found.rows, found.excluded, found.difference) == (False, 20, 40, None)
+    assert "only 20 test rows are left" in found.reason
+    assert run(good, poor, rows, where, min_rows=20).promote
+    all_seen = make_bundle(tmp_path / "all", lineage=seen(rows))
+    assert run(all_seen, poor, rows, where, min_rows=1).rows == 0
+
+
+def test_a_candidate_of_unknown_lineage_is_never_promoted(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 100, noise=0.02)
+    stray = make_bundle(tmp_path / "stray", sharpness=400, known=False)
+    poor = make_bundle(tmp_path / "poor", sharpness=5)
+    found = run(stray, poor, rows, where)
+    assert not found.promote
+    assert "nobody knows" in found.reason
+    assert not run(stray.model_copy(update={"lineage": "known"}), poor, rows, where).promote
+
+
+def test_other_ranges_compare_by_years_alone(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 300, noise=0.02)
+    fine = make_bundle(tmp_path / "fine", AgeRanges.of([*map(str, range(3, 60)), "over59"]), sharpness=3000)
+    coarse = make_bundle(tmp_path / "coarse", sharpness=5)
+    found = run(fine, coarse, rows, where, metric="accuracy")
+    assert not found.promote
+    assert "set release.metric to mae" in found.reason
+    found = run(fine, coarse, rows, where)
+    assert found.promote
+    young = int((pl.read_parquet(rows.table)["age"] < 3).sum())
+    assert found.excluded == young > 0
+
+
+def test_a_comparison_finds_what_evaluations_predicted(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 80)
+    a, b = make_bundle(tmp_path / "a", sharpness=50), make_bundle(tmp_path / "b", sharpness=70)
+    first = run(a, b, rows, where)
+    times = {path: path.stat().st_mtime_ns for path in where.workspace.glob("predictions/*/*")}
+    assert len(times) == 2
+    assert run(a, b, rows, where) == first
+    assert {path: path.stat().st_mtime_ns for path in where.workspace.glob("predictions/*/*")} == times

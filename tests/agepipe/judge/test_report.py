@@ -1,0 +1,147 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, make_rows
+
+from agepipe.ages import AgeRanges
+from agepipe.config import EvaluateSettings, Where
+from agepipe.judge.evaluate import evaluate, examine, judge
+from agepipe.judge.plots import VARIABLES, confusion_plot, draw, error_by_age, inline
+from agepipe.judge.report import TITLES, render, span, verdict
+
+QUICK = EvaluateSettings(draws=100)
+
+
+class Page(HTMLParser):
+    """Collects the text, the tags left open and every address in the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text())
+    assert page.open == []
+    return page
+
+
+def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 200), make_bundle(tmp_path / "model")
+    page = read(evaluate(model, rows, QUICK, where).report)
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    text = " ".join(page.text)
+    for words in (*TITLES.values(), "95 % interval", "0 by content, 0 by appearance", "recall error (1 − recall)"):
+        assert words in text
+
+
+def test_names_are_escaped(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 50).model_copy(update={"name": "<script>alert(1)</script>"})
+    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, where)
+    page = render(outcome, draw(outcome, tmp_path))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 50), make_bundle(tmp_path / "model", known=False, curves=False)
+    (model.folder / "curves.parquet").unlink(missing_ok=True)
+    text = " ".join(read(evaluate(model, rows, QUICK, where).report).text)
+    assert "Nobody knows what this model was trained on." in text
+    assert "never seen" not in text
+    assert "How it learned" not in text
+
+
+def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, where: Where) -> None:
+    years = AgeRanges.of("years")
+    rows, model = make_rows(tmp_path / "rows", 300, years), make_bundle(tmp_path / "model", years, sharpness=3000)
+    found = evaluate(model, rows, QUICK, where)
+    read(found.report)
+    assert found.report.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "noise", "words"),
+    [(2000.0, 0.01, "far above a constant answer"), (0.0, 0.01, "not to be told from a constant answer")],
+)
+def test_the_verdict_says_what_the_figures_say(
+    tmp_path: Path, where: Where, sharpness: float, noise: float, words: str
+) -> None:
+    rows = make_rows(tmp_path / "rows", 200, noise=noise)
+    outcome = judge(examine(make_bundle(tmp_path / "model", sharpness=sharpness), rows), QUICK, where)
+    sentence = verdict(outcome)
+    assert words in sentence
+    assert f"{outcome.figures['mae']:.1f} years on average" in sentence
+    assert "of 200 photographs" in sentence
+
+
+def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 200)
+    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, where)
+    shares = outcome.table["label"].value_counts(normalize=True)["proportion"]
+    assert outcome.baseline["accuracy"] == pytest.approx(shares.max())
+    assert outcome.baseline["macro_recall"] == 0.25
+    ages = outcome.table["age"].cast(float)
+    assert outcome.baseline["mae"] == pytest.approx((ages - ages.median()).abs().mean())
+
+
+def test_drawings_take_the_page_s_colours_and_size(tmp_path: Path, where: Where) -> None:
+    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 80)), QUICK, where)
+    for svg in draw(outcome, tmp_path).values():
+        head = svg[: svg.index(">")]
+        assert head.startswith("<svg")
+        assert " width=" not in head
+        assert " height=" not in head
+        assert "viewBox" in head
+        assert "var(--ink)" in svg
+        assert not any(colour in svg for colour in VARIABLES)
+    first = draw(outcome, tmp_path)
+    assert first == draw(outcome, tmp_path)
+
+
+def test_class_names_label_the_matrix_in_their_order() -> None:
+    ranges = AgeRanges.of("utkface")
+    figure = confusion_plot(__import__("numpy").eye(14, dtype=int), ranges.names)
+    axes = figure.axes[0]
+    assert tuple(label.get_text() for label in axes.get_xticklabels()) == ranges.names
+    assert tuple(label.get_text() for label in axes.get_yticklabels()) == ranges.names
+    assert axes.yaxis_inverted()
+
+
+def test_errors_are_binned_by_true_age(tmp_path: Path, where: Where) -> None:
+    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 300)), QUICK, where)
+    centres, quantiles = error_by_age(outcome.judged)
+    assert centres[0] == 2.0
+    assert quantiles.shape == (5, len(centres))
+    youngest = outcome.judged.ages < 5
+    errors = (outcome.judged.years - outcome.judged.ages)[youngest]
+    assert sorted(errors)[len(errors) // 2] >= quantiles[2, 0] >= sorted(errors)[(len(errors) - 1) // 2]
+
+
+def test_an_svg_loses_its_head_only() -> None:
+    text = '<?xml version="1.0"?>\n<svg height="10pt" viewBox="0 0 1 1" width="20pt"><rect width="1" height="2"/></svg>'
+    assert inline(text) == '<svg viewBox="0 0 1 1"><rect width="1" height="2"/></svg>'
+
+
+def test_an_interval_names_its_unit_once() -> None:
+    assert re.fullmatch(r"40\.0 to 60\.0.%", span((0.4, 0.6), "accuracy"))
+    assert span((1.5, 2.5), "mae") == "1.50 to 2.50"
