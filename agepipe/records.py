@@ -110,7 +110,7 @@ class DataReport(Record):
     @property
     def page(self) -> Path:
         """One HTML file that opens from disk."""
-        return self.folder / "report.html"
+        return self.folder / "data-report.html"
 
     @property
     def summary(self) -> Path:
