@@ -1,0 +1,185 @@
+"""Where the tracking store lies, who may change it, and how it is moved. Speaks SQLite and HTTP, not MLflow.
+
+A local store is two things side by side: the database `mlflow.db` and the folder `artifacts`. MLflow writes the
+absolute address of the artifacts into the database, so a folder that was moved points to where it was; `relocate`
+makes it point to where it is.
+"""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from agepipe.config import Where
+from agepipe.errors import ConfigError, TrackingError
+
+SCHEME = "sqlite:///"
+ROOT_TAG = "agepipe.root"
+"""Tag of an experiment: the folder of the database, as a URI, when its artifact addresses were last written."""
+
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Every table and column of MLflow's database that holds the address of an artifact folder."""
+
+
+_SILENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+
+
+def quiet() -> None:
+    """Keep MLflow off the terminal and off the network; what the user has set in the environment stands.
+
+    MLflow reads most of these when it is imported, so this comes first.
+    """
+    for name, value in _SILENT.items():
+        os.environ.setdefault(name, value)
+
+
+def database(where: Where) -> Path | None:
+    """The SQLite file of a local store, absolute; None for a server.
+
+    Raises:
+        ConfigError: the tracking URI is neither.
+    """
+    if where.tracking.startswith(SCHEME):
+        return Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+    if where.tracking.startswith(("http://", "https://")):
+        return None
+    raise ConfigError(
+        f"tracking: {where.tracking!r} is not supported; write sqlite:///PATH/mlflow.db, or the http(s) address of "
+        "an MLflow server."
+    )
+
+
+def address(where: Where) -> str:
+    """The tracking URI, the same from whatever folder it is asked for."""
+    path = database(where)
+    return where.tracking.rstrip("/") if path is None else f"{SCHEME}{path}"
+
+
+def artifacts(path: Path) -> Path:
+    """The artifact folder of the store with this database."""
+    return path.parent / "artifacts"
+
+
+@contextmanager
+def locked(where: Where, purpose: str) -> Iterator[None]:
+    """Take turns with other threads and processes; the lock ends with the process that holds it.
+
+    The lock lies beside a local store. For a server it lies in the workspace, and so binds those who share that.
+    """
+    path = database(where)
+    if path is None:
+        server = hashlib.sha256(address(where).encode()).hexdigest()[:10]
+        file = where.workspace / f".{purpose}-{server}.lock"
+    else:
+        file = path.with_name(f".{path.stem}-{purpose}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def check_server(where: Where) -> None:
+    """Ask a server once, briefly: MLflow itself would go on asking for minutes.
+
+    Raises:
+        TrackingError: nothing answers there.
+    """
+    try:
+        urllib.request.urlopen(address(where) + "/health", timeout=15).close()
+    except urllib.error.HTTPError:
+        return  # something answers; MLflow will say what is wrong with it
+    except (OSError, ValueError) as error:
+        raise TrackingError(
+            f"tracking: no MLflow server answers at {where.tracking} ({error}); start it, or use a local store "
+            "(tracking=sqlite:///mlruns/mlflow.db)."
+        ) from error
+
+
+def unusable(where: Where, error: Exception, version: str) -> TrackingError:
+    """What to tell the user when this version of MLflow cannot open the store."""
+    if "database schema" in str(error):
+        return TrackingError(
+            f"tracking: {where.tracking} was changed by another version of MLflow than {version}, which cannot read "
+            "it; install the version that changed it, or name another database (tracking=sqlite:///PATH/mlflow.db)."
+        )
+    first = str(error).splitlines()[0]
+    return TrackingError(f"tracking: {where.tracking} cannot be used ({first}); check the path or address.")
+
+
+def known(path: Path) -> bool:
+    """Whether this database is a store that agepipe has made an experiment in.
+
+    Raises:
+        TrackingError: the file is no database.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            return bool(_roots(connection))
+    except sqlite3.OperationalError:
+        return False  # no such table: MLflow has yet to make it
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(
+            f"{path}: not a database ({error}); name another file (tracking=sqlite:///PATH)."
+        ) from error
+
+
+def relocate(path: Path) -> int:
+    """Make a store that was moved point to its artifacts where they lie now, beside the database.
+
+    Args:
+        path: The SQLite database, where it lies now.
+
+    Returns:
+        How many addresses were rewritten; 0 when nothing had moved.
+
+    Raises:
+        TrackingError: there is no such file, it is not MLflow's, or it never was a store of agepipe.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise TrackingError(f"{path}: there is no such file; give the mlflow.db of a store that was moved.")
+    here = path.parent.as_uri()
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+            roots = _roots(connection)
+            moved = sum(_rewrite(connection, root, here) for root in roots if root != here)
+    except sqlite3.DatabaseError as error:
+        raise TrackingError(f"{path}: not a database that MLflow made ({error}); give the mlflow.db.") from error
+    if not roots:
+        raise TrackingError(f"{path}: agepipe has never written to it, so it cannot tell where it lay before.")
+    return moved
+
+
+def _roots(connection: sqlite3.Connection) -> list[str]:
+    found = connection.execute("SELECT DISTINCT value FROM experiment_tags WHERE key = ?", (ROOT_TAG,))
+    return [str(root) for (root,) in found.fetchall()]
+
+
+def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> int:
+    count = 0
+    for table, column in ADDRESSES:
+        changed = connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+            (new, len(old) + 1, len(old) + 1, old + "/"),
+        )
+        count += changed.rowcount
+    connection.execute("UPDATE experiment_tags SET value = ? WHERE key = ? AND value = ?", (new, ROOT_TAG, old))
+    return count

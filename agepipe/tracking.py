@@ -1,0 +1,256 @@
+"""The one module that logs to MLflow: explicit run ids over an explicit address, never an active run.
+
+MLflow's active run is not inherited by threads or processes; a run id is, as an argument. Every function here may
+be called from any thread or process that knows `Where`.
+
+A local store is read and written directly, as files: a SQLite database with the folder `artifacts` beside it, whose
+absolute address MLflow keeps in the database. Through a server the addresses would survive a move, but nothing could
+be read or logged without first starting one, which takes half a minute. So: direct files, and `relocate` after a
+move, which `prepare` does by itself. With `tracking = "http://..."` the server's own artifacts are used instead.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from agepipe import store
+from agepipe.config import Where
+from agepipe.environment import environment, gone, process
+from agepipe.loggable import described, flat, short
+from agepipe.records import Rows, digest_of
+from agepipe.store import quiet, relocate
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as Entity
+
+__all__ = [
+    "Run", "attach", "client", "end", "environment", "prepare", "quiet", "relocate", "run", "sweep",
+    "system_metrics",
+]  # fmt: skip
+
+Kind = Literal["pipeline", "ingest", "split", "search", "trial", "train", "evaluate", "release", "camera"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+KEY, KIND, PROCESS, ERROR = "agepipe.key", "agepipe.kind", "agepipe.process", "agepipe.error"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+BATCH = 100
+"""MLflow refuses more parameters at once."""
+
+_clients: dict[tuple[int, str], "MlflowClient"] = {}
+_guard = threading.Lock()
+
+
+def client(where: Where) -> "MlflowClient":
+    """The client of this process for a store, made once: opening a database costs more than using it."""
+    quiet()
+    from mlflow import MlflowClient
+
+    address = store.address(where)
+    with _guard:
+        key = (os.getpid(), address)
+        if key not in _clients:
+            _clients[key] = MlflowClient(tracking_uri=address, registry_uri=address)
+        return _clients[key]
+
+
+def prepare(where: Where) -> str:
+    """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
+
+    Returns:
+        The experiment's id.
+
+    Raises:
+        TrackingError: the database was changed by another MLflow, or the server does not answer.
+    """
+    path = store.database(where)
+    with store.locked(where, "prepare"):
+        if path is None:
+            store.check_server(where)
+        elif path.exists() and store.known(path):
+            relocate(path)
+        return _experiment(where, path)
+
+
+def _experiment(where: Where, path: Path | None) -> str:
+    quiet()
+    from mlflow.exceptions import MlflowException
+    from mlflow.version import VERSION
+
+    try:
+        found = client(where).get_experiment_by_name(where.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        if path is None:
+            return str(client(where).create_experiment(where.experiment))
+        tags = {store.ROOT_TAG: path.parent.as_uri()}
+        return str(client(where).create_experiment(where.experiment, store.artifacts(path).as_uri(), tags))
+    except MlflowException as error:
+        raise store.unusable(where, error, VERSION) from error
+
+
+class Run:
+    """An MLflow run to write to, from any thread or process."""
+
+    def __init__(self, connection: "MlflowClient", found: "Entity", *, resumed: bool = False) -> None:
+        """Use `run` or `attach`; `resumed` tells whether an earlier process began it."""
+        self.run_id: str = found.info.run_id
+        self.resumed = resumed
+        self._client = connection
+        self._logged = set(found.data.params)  # MLflow never lets a parameter change
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log settings, nested ones by dotted name; what the run has already stays as it is."""
+        from mlflow.entities import Param
+
+        new = [Param(name, value) for name, value in flat(values).items() if name not in self._logged]
+        for start in range(0, len(new), BATCH):
+            self._client.log_batch(self.run_id, params=new[start : start + BATCH])
+        self._logged.update(param.key for param in new)
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures in one call, for an epoch where `step` says which: ten cost no more than one."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, [Metric(k, float(v), now, step or 0) for k, v in values.items()])
+
+    def tags(self, values: Mapping[str, object]) -> None:
+        """Set tags; they may change."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(name, short(value)) for name, value in values.items()])
+
+    def description(self, sentence: str) -> None:
+        """What the run is, at the top of its page; Markdown."""
+        self.tags({NOTE: sentence})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Copy a file into the run."""
+        self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    def artifacts(self, source: Path, folder: str = "") -> None:
+        """Copy all that a folder holds into the run."""
+        self._client.log_artifacts(self.run_id, str(source), folder or None)
+
+    def text(self, text: str, file: str) -> None:
+        """Write a text file of the run, such as `config.toml`."""
+        self._client.log_text(self.run_id, text, file)
+
+    def figure(self, figure: "Figure", file: str) -> None:
+        """Write a matplotlib figure into the run, in the format of the file's ending."""
+        self._client.log_figure(self.run_id, figure, file)
+
+    def dataset(self, rows: Rows, context: Literal["training", "search", "test"]) -> None:
+        """Name the rows that the run worked on, by their own digest."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
+
+
+def attach(where: Where, run_id: str) -> Run:
+    """A run that someone else opened, to write to."""
+    return Run(client(where), client(where).get_run(run_id))
+
+
+@contextmanager
+def run(
+    where: Where,
+    *,
+    kind: Kind,
+    name: str,
+    key: str,
+    parent: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, object] | None = None,
+    watch: bool = False,
+) -> Iterator[Run]:
+    """Open a run and end it as the block ends: FINISHED, FAILED on an error, KILLED on an interruption.
+
+    An earlier run of this kind and key that failed, or whose process is gone, is taken up again.
+
+    Args:
+        where: The store; `where.parent` is the parent when none is given.
+        kind: What the run does.
+        name: What the table of runs shows.
+        key: What tells this piece of work from all others, such as a digest of its inputs and settings.
+        parent: The run to nest it under.
+        params: Settings to log, nested ones by dotted name.
+        tags: Further tags.
+        watch: Log the machine's load every few seconds as well.
+    """
+    opened = _reopened(where, kind, key) or _created(where, kind, name, key)
+    try:
+        above = {PARENT: parent or where.parent} if parent or where.parent else {}
+        opened.tags({**above, **(tags or {})})
+        opened.params(params or {})
+        with system_metrics(where, opened.run_id) if watch else nullcontext():
+            yield opened
+    except BaseException as error:
+        with suppress(Exception):  # the error to see is the one that ended the work, even when the store is lost
+            end(where, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", _said(error))
+        raise
+    end(where, opened.run_id, "FINISHED")
+
+
+def _created(where: Where, kind: Kind, name: str, key: str) -> Run:
+    known = environment()
+    tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
+    if commit := known.get("git.commit"):
+        tags["mlflow.source.git.commit"] = commit
+    return Run(client(where), client(where).create_run(prepare(where), tags=tags, run_name=name))
+
+
+def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
+    query = f"tags.`{KEY}` = '{digest_of(kind, key)}' AND attributes.status != 'FINISHED'"
+    for found in client(where).search_runs([prepare(where)], query):
+        owner = found.data.tags.get(PROCESS, "")
+        if found.info.status == "RUNNING" and not gone(owner):
+            continue  # someone is at work on it
+        again = Run(client(where), found, resumed=True)
+        again.tags({PROCESS: process(), ERROR: ""})
+        client(where).update_run(again.run_id, status="RUNNING")
+        return again
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def end(where: Where, run_id: str, status: Status, error: str = "") -> None:
+    """End a run, with the reason where it did not finish."""
+    if error:
+        client(where).set_tag(run_id, ERROR, short(error))
+    client(where).set_terminated(run_id, status)
+
+
+def sweep(where: Where) -> list[str]:
+    """End runs whose process is gone, as after `kill -9`; returns their ids. Those of other hosts are left alone."""
+    ended = []
+    for found in client(where).search_runs([prepare(where)], "attributes.status = 'RUNNING'", max_results=1000):
+        if gone(found.data.tags.get(PROCESS, process())):
+            end(where, found.info.run_id, "KILLED", "its process ended without a word")
+            ended.append(found.info.run_id)
+    return ended
+
+
+@contextmanager
+def system_metrics(where: Where, run_id: str, interval: float = 5.0) -> Iterator[None]:
+    """Log load of processor, memory, disk, network and GPU every `interval` seconds while the block runs."""
+    quiet()
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor: Any = SystemMetricsMonitor  # MLflow gives it no types
+    started = monitor(run_id, interval, resume_logging=True, tracking_uri=store.address(where))
+    started.start()
+    try:
+        yield
+    finally:
+        started.finish()
