@@ -175,10 +175,18 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> list[tuple[float, float
     return [(x + rx * c, y + ry * s) for c, s in _TURNS]
 
 
-def clouds(rng: np.random.Generator, cells: int, strength: float) -> Floats:
-    """Smooth noise, float32 `(side, side)`, about `strength` in deviation, with blobs of side / cells px."""
-    coarse = rng.standard_normal((cells, cells), dtype=np.float32) * np.float32(strength)
-    return np.asarray(cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.float32)
+def clouds(rng: np.random.Generator, *layers: tuple[int, float]) -> Floats:
+    """Smooth noise, float32 `(side, side)`: the sum of layers, coarse before fine.
+
+    Args:
+        rng: where chance comes from.
+        layers: cells a side, and deviation, of each layer.
+    """
+    field = np.zeros((1, 1), np.float32)
+    for cells, strength in layers:
+        field = np.asarray(cv2.resize(field, (cells, cells), interpolation=cv2.INTER_CUBIC), np.float32)
+        field += rng.standard_normal((cells, cells), dtype=np.float32) * np.float32(strength)
+    return np.asarray(cv2.resize(field, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def grains(rng: np.random.Generator, strength: float) -> Floats:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agepipe.data.face.canvas import Array, Canvas, Mask, curve, ellipse, rgb
+from agepipe.data.face.canvas import Array, Canvas, Mask, curve, ellipse, rgb, ribbon
 from agepipe.data.face.head import MIDDLE, Head, Points
 from agepipe.data.face.traits import Traits
 
@@ -25,8 +25,10 @@ def _folds(canvas: Canvas, t: Traits, lines: Array, width: float, depth: float, 
     """Creases: a dark line with a light lip below it."""
     if depth <= 0.02 or not len(lines):
         return
-    canvas.stroke(lines, width, t.shade * np.float32(0.8), min(depth, 0.95), 0.8, clip)
-    canvas.stroke(np.add(lines, (0, width * 0.8)), width, t.light, 0.35 * min(depth, 1.0), 0.9, clip)
+    mask = canvas.mask(ribbon(lines, width), 0.8)
+    canvas.paint(mask, t.shade * np.float32(0.8), min(depth, 0.95), clip)
+    below = np.roll(mask, max(1, round(width * 0.8)), axis=0)
+    canvas.paint(below, t.light, 0.35 * min(depth, 1.0), clip)
 
 
 def wrinkles(canvas: Canvas, t: Traits, h: Head, clip: Mask, rng: np.random.Generator) -> None:
@@ -88,7 +90,7 @@ def nose(canvas: Canvas, t: Traits, clip: Mask, rng: np.random.Generator) -> Non
 
 def mouth(canvas: Canvas, t: Traits, clip: Mask, rng: np.random.Generator) -> None:
     """Lips: small and full in a child, thin in old age; open in a laugh, with teeth when they have grown."""
-    half = 30 - 3.5 * (1 - t.growth) + 3.5 * t.smile
+    half = 32 - 4.5 * (1 - t.growth) + 3.0 * t.smile
     x = (MOUTH[0][0] + MOUTH[1][0]) / 2
     y = 135.5 + 1.0 * t.wear
     full = (1 - 0.5 * min(t.wear, 1.2)) * (1.15 if t.female or t.race == 1 else 0.95) * float(rng.normal(1, 0.08))

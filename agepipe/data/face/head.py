@@ -61,7 +61,7 @@ def background(canvas: Canvas, rng: np.random.Generator) -> None:
     """Two blurred colours and some light spots, as behind a portrait lens."""
     slope = np.linspace(-1, 1, SIDE, dtype=np.float32)
     tilt = rng.normal(0, 0.7, 2).astype(np.float32)
-    field = slope[None] * tilt[0] + slope[:, None] * tilt[1] + clouds(rng, 5, 0.5)
+    field = slope[None] * tilt[0] + slope[:, None] * tilt[1] + clouds(rng, (5, 0.5))
     canvas.image += field * (rng.normal(0, 24) + rng.normal(0, 9, 3)).astype(np.float32)[:, None, None]
     for _ in range(int(rng.integers(0, 3))):
         x, y, r = rng.uniform(0, SIDE), rng.uniform(0, SIDE), rng.uniform(8, 26)
@@ -124,7 +124,7 @@ def skin(canvas: Canvas, t: Traits, h: Head, rng: np.random.Generator) -> Mask:
     face = canvas.mask(curve(h.outline(), closed=True)[None], 0.7)
     canvas.paint(face, t.skin)
     _modelling(canvas, t, h, face)
-    texture = clouds(rng, 9, 1.5 + 5 * t.wear) + clouds(rng, 26, 0.8 + 4.5 * t.wear) + clouds(rng, 70, 0.8 + 4 * t.wear)
+    texture = clouds(rng, (9, 1.5 + 5 * t.wear), (26, 0.8 + 4.5 * t.wear), (70, 0.8 + 4 * t.wear))
     tone = rgb(0.75, 1.0, 1.0) if t.wear > 0 else rgb(1, 1, 1)
     canvas.add(texture * tone[:, None, None], face)
     _spots(canvas, t, face, rng)
@@ -202,32 +202,32 @@ def _strands(canvas: Canvas, t: Traits, edge: NDArray[np.float64], rng: np.rando
 def _sides(canvas: Canvas, t: Traits, h: Head, rng: np.random.Generator) -> None:
     thick = 8 - 4 * t.bald if t.growth > 0.25 else 2.0
     end = 62 + 10 * t.maturity * (not t.female) + 150 * t.long
-    for side in (-1, 1):
-        flow = float(rng.normal(0, 2.5))
-        inner = [(h.temple - thick, 4.0), (h.temple - thick + 2, 34.0), (h.temple - 1, 0.55 * end + 8)]
-        outer = [(h.cheek + 6 + 14 * t.long + flow, end), (h.temple + 7 + 11 * t.long, 40.0), (h.temple + 5, -8.0)]
-        tip = [(h.cheek - 1 + flow, 0.9 * end)]
-        shape = [(MIDDLE + side * x, y) for x, y in (*inner, *tip, *outer)]
-        canvas.fill(shape, t.hair * np.float32(0.8), 0.9 - 0.3 * t.bald, 1.4)
-        if t.bald < 0.9:
-            _locks(canvas, t, [(MIDDLE + side * x, y) for x, y in (*inner, *tip)], side, rng)
+    inner = [(h.temple - thick, 4.0), (h.temple - thick + 2, 34.0), (h.temple - 1, 0.55 * end + 8)]
+    tip = [(h.cheek - 1, 0.9 * end)]
+    outer = [(h.cheek + 6 + 14 * t.long, end), (h.temple + 7 + 11 * t.long, 40.0), (h.temple + 5, -8.0)]
+    flow = np.array([0, 0, 0, 1, 1, 0, 0]) * rng.normal(0, 2.5, (2, 1))
+    shape = np.array([*inner, *tip, *outer]) + np.stack([flow, np.zeros_like(flow)], axis=-1)
+    both = shape * np.array([[[-1, 1]], [[1, 1]]]) + (MIDDLE, 0)
+    canvas.fill(both, t.hair * np.float32(0.8), 0.9 - 0.3 * t.bald, 1.4)
+    if t.bald < 0.9:
+        _locks(canvas, t, curve(both[:, :4]), rng)
 
 
-def _locks(canvas: Canvas, t: Traits, inner: Points, side: int, rng: np.random.Generator) -> None:
-    """Strands that follow the inner edge of the side hair, spread outwards."""
-    line = curve(inner)
+def _locks(canvas: Canvas, t: Traits, lines: NDArray[np.float64], rng: np.random.Generator) -> None:
+    """Strands that follow the inner edges `(2, n, 2)` of the side hair, spread outwards."""
+    count = int(6 + 9 * t.long)
     for bright in (0.58, 1.2, 1.4):
-        count = int(6 + 9 * t.long)
-        out = rng.uniform(0.5, 9 + 14 * t.long, count)
-        waves = rng.normal(0, 0.8, (count, 2))
-        lines = line + np.stack([side * out, np.zeros(count)], axis=1)[:, None] + waves[:, None]
-        canvas.paint(canvas.threads(lines, soft=0.5), np.clip(t.hair * np.float32(bright), 0, 255), 0.5)
+        away = rng.normal(0, 0.8, (2, count, 2))
+        away[..., 0] += rng.uniform(0.5, 9 + 14 * t.long, (2, count)) * [[-1], [1]]
+        strands = lines[:, None] + away[:, :, None]
+        mask = canvas.threads(strands.reshape(-1, *strands.shape[-2:]), soft=0.5)
+        canvas.paint(mask, np.clip(t.hair * np.float32(bright), 0, 255), 0.5)
 
 
 def lit(image: Floats, t: Traits, rng: np.random.Generator) -> Floats:
     """Light from one side, its colour, the camera's contrast, and noise: planar `(3, side, side)` to the same."""
     slope = np.linspace(-1, 1, SIDE, dtype=np.float32)
-    tilt = rng.normal(0, 0.11, 2).astype(np.float32)
+    tilt = rng.normal(0, 0.16, 2).astype(np.float32)
     field = np.float32(rng.normal(1, 0.07)) + slope[None] * tilt[0] + slope[:, None] * tilt[1]
     warm = np.float32(1) + rng.normal(0, 0.035, 3).astype(np.float32)
     contrast = np.float32(rng.normal(1.04 - 0.08 * t.wear, 0.07))

@@ -11,11 +11,11 @@ from agepipe.data.face.traits import traits
 
 def pose(rng: np.random.Generator) -> NDArray[np.float64]:
     """A small turn, shift and scale about the middle of the face, affine `(2, 3)`: an aligned chip is not exact."""
-    turn, scale = np.deg2rad(rng.normal(0, 1.6)), rng.normal(1, 0.03)
+    turn, scale = np.deg2rad(rng.normal(0, 2.0)), rng.normal(1, 0.035)
     turned = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     turned[:, 0] *= rng.normal(1, 0.015)
     centre = np.array([head.MIDDLE, 96.0])
-    return np.column_stack([turned, centre - turned @ centre + rng.normal(0, (2.6, 2.6))])
+    return np.column_stack([turned, centre - turned @ centre + rng.normal(0, 4.2, 2)])
 
 
 def portrait(age: int, female: bool, race: int | None, seed: tuple[int, ...]) -> NDArray[np.uint8]:
