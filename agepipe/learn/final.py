@@ -76,7 +76,7 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
 
 
 def _bundle(folder: Path, job: Job, fitted: Fitted, rows: Rows, final: FinalSettings, table: pl.DataFrame) -> None:
-    seen, lineage = _lineage(table, job.learn)
+    seen, lineage = lineage_of(table, job.learn)
     with whole(folder) as draft:
         isolated(exporting, job, fitted, draft)
         write_card(draft, _card(job, fitted, rows, final, lineage))
@@ -119,24 +119,31 @@ def _card(job: Job, fitted: Fitted, rows: Rows, final: FinalSettings, lineage: s
     )  # fmt: skip
 
 
-def _lineage(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame, str]:
+def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame, str]:
     """Every photograph that the network has seen, each once, and whether that is all of them.
 
     Whatever was not fitted on was chosen by: the validation rows always, and by the search all rows.
+
+    Args:
+        table: `digest`, `look`, and bool `validation` of each development row.
+        learn: its `weights` may be those of an earlier bundle, whose lineage then goes along.
+
+    Returns:
+        `digest`, `look`, `role`; and `known`, or `unknown` when the first weights came from a file without lineage.
     """
     role = pl.when(pl.col("validation")).then(pl.lit("chosen")).otherwise(pl.lit("fitted"))
     seen = [table.select("digest", "look", role.alias("role"))]
     lineage = "known"
     if is_file(learn.weights):
         before = Path(learn.weights).parent / LINEAGE
-        lineage = _lineage_of(before.parent) if before.is_file() else "unknown"
+        lineage = _known(before.parent) if before.is_file() else "unknown"
         if before.is_file():
             seen.append(pl.read_parquet(before).select("digest", "look", "role"))
     # 'fitted' sorts after 'chosen', and is the stronger
     return pl.concat(seen).sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
 
 
-def _lineage_of(folder: Path) -> str:
+def _known(folder: Path) -> str:
     try:
         return read_card(folder).lineage
     except ModelError:

@@ -35,6 +35,8 @@ BEST = "best.pt"
 """State dict of the network at the best epoch: the averaged weights, where an average is kept."""
 CHECK_EVERY = 20
 """Steps between looks at the loss; on a GPU each look waits for the device."""
+NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+"""What torch and oneDNN say on a CPU when they get no memory; they have no class of error for it."""
 JUDGE_BATCH = 256
 """Pictures at a time when nothing is learnt from them."""
 
@@ -47,7 +49,6 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
         ConfigError: the network is not known, or a batch is larger than the training rows.
         DataError: the pixel store cannot be used.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
     try:
         training = Training(job)
         while not training.finished:
@@ -56,7 +57,7 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
                 on_epoch(event)
         return training.fitted()
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY):
             raise TrainingError(
                 f"learn.batch: no memory for {job.learn.batch} pictures of {job.learn.size} px at a time; take less."
             ) from error
@@ -69,6 +70,7 @@ class Training:
     def __init__(self, job: Job) -> None:
         """Start anew from the seed, or from the checkpoint that lies in the job's folder."""
         self.job, self.learn = job, job.learn
+        job.folder.mkdir(parents=True, exist_ok=True)
         self.device = _device(job)
         saved = checkpoint.load(job.folder / CHECKPOINT)
         store = open_store(job.pixels)
@@ -155,12 +157,13 @@ class Training:
         for batch in self.validation.in_order():
             with _precision(self.device):
                 answers.add_read(batch, *network(batch.images))
+        self._check(answers.total())  # weights may have burst in the last step, after its loss
         return answers.figures("validation_")
 
     def _check(self, loss: Tensor) -> None:
         if not math.isfinite(float(loss)):
             raise TrainingError(
-                f"learn.lr: {self.learn.lr} made the loss {float(loss)} in epoch {len(self.curves) + 1}; take a "
+                f"learn.lr: with {self.learn.lr} the loss is {float(loss)} in epoch {len(self.curves) + 1}; take a "
                 "smaller one (the last good checkpoint is kept)."
             )
 
@@ -200,6 +203,10 @@ class Answers:
     def add_read(self, batch: Batch, probabilities: Tensor, years: Tensor) -> None:
         """Add a batch by the probabilities of its ranges `(n, classes)` and its years `(n,)`."""
         self._parts.append((batch.labels, probabilities.float(), batch.ages, years.float()))
+
+    def total(self) -> Tensor:
+        """Sum of all probabilities and years: not finite if one of them is not."""
+        return torch.stack([probabilities.sum() + years.sum() for _, probabilities, _, years in self._parts]).sum()
 
     def figures(self, prefix: str) -> dict[str, float]:
         """All figures of `agepipe.judge.metrics`, with a prefix."""

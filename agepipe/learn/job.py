@@ -26,7 +26,7 @@ class Examples:
     @classmethod
     def of(cls, table: pl.DataFrame) -> Self:
         """The rows of a labelled table, in its order."""
-        columns = (table[name].cast(pl.Int64).to_numpy() for name in ("index", "age", "label"))
+        columns = (table[name].cast(pl.Int64).to_numpy(writable=True) for name in ("index", "age", "label"))
         return cls(*columns)
 
     def __len__(self) -> int:

@@ -54,13 +54,15 @@ class Objective(nn.Module):
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing)
 
     def _warn(self, penalty: Tensor, loss: Tensor) -> None:
-        if not self.warned and float(penalty.detach()) > float(loss.detach()):
+        if self.warned:
+            return
+        self.warned = True  # looked at once: each look waits for the device
+        small, data = float(penalty.detach()), float(loss.detach())
+        if small > data:
             log.warning(
                 "learn.l1: the L1 term is %.3g and the loss of the data %.3g, so the network mostly learns to be "
-                "small; take an l1 below %.1g.",
-                float(penalty), float(loss), 0.1 * self.learn.l1 * float(loss) / float(penalty),
+                "small; take an l1 below %.1g.", small, data, 0.1 * self.learn.l1 * data / small,
             )  # fmt: skip
-        self.warned = True
 
 
 def soft_targets(years: Tensor) -> Tensor:

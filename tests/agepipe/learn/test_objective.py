@@ -1,0 +1,97 @@
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+
+from agepipe.ages import AgeRanges
+from agepipe.config import LearnSettings
+from agepipe.learn.network import AgeNetwork, build, single_years
+from agepipe.learn.objective import Objective, inverse_frequency, l1_norm, soft_targets
+
+UTKFACE = AgeRanges.of("utkface")
+AGES = torch.tensor([1, 8, 26, 26, 40, 63, 116, 90])
+
+
+def _gradient(**changes: object) -> tuple[Tensor, float]:
+    """The gradient of all parameters and the loss of one batch, from one seed."""
+    learn = LearnSettings(**{"size": 32, "dropout": 0.0, "target": "ranges", **changes})
+    torch.manual_seed(0)
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
+    levels = torch.randint(0, 256, (len(AGES), 32, 32, 3)).float()
+    loss = _loss(learn, network, levels)
+    loss.backward()
+    return torch.cat([one.grad.flatten() for one in network.parameters()]), float(loss.detach())
+
+
+def _loss(learn: LearnSettings, network: AgeNetwork, levels: Tensor) -> Tensor:
+    labels = torch.from_numpy(UTKFACE.classes(AGES.numpy()))
+    objective = Objective(learn, UTKFACE, network.readout, labels)
+    return objective(network, network.logits(levels), labels, AGES)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"l1": 0.01}, {"class_weights": True}, {"label_smoothing": 0.2}, {"dropout": 0.5}, {"target": "years"}],
+)
+def test_each_setting_changes_the_gradient(changes: dict[str, object]) -> None:
+    before, _ = _gradient()
+    after, _ = _gradient(**changes)
+    assert before.shape != after.shape or not torch.allclose(before, after, rtol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"years_loss": 1.0}, {"class_weights": True}, {"l1": 0.01}])
+def test_each_setting_changes_the_gradient_of_single_years(changes: dict[str, object]) -> None:
+    before, _ = _gradient(target="years", years_loss=0.1)
+    after, _ = _gradient(**{"target": "years", "years_loss": 0.1, **changes})
+    assert not torch.allclose(before, after, rtol=1e-3)
+
+
+def test_l1_adds_its_sign_to_the_gradient_of_every_parameter() -> None:
+    learn = LearnSettings(size=32, l1=0.01)
+    torch.manual_seed(0)
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
+    weights = torch.cat([one.detach().flatten() for one in network.parameters()])
+    plain, loss = _gradient(l1=0.0)
+    with_l1, loss_with = _gradient(l1=0.01)
+    assert torch.allclose(with_l1 - plain, 0.01 * weights.sign(), atol=1e-4)
+    assert loss_with - loss == pytest.approx(0.01 * float(l1_norm(network).detach()), rel=1e-3)
+
+
+def test_an_l1_that_dwarfs_the_loss_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _gradient(l1=0.9)
+    assert sum("learn.l1" in record.message for record in caplog.records) == 1
+    caplog.clear()
+    _gradient(l1=1e-7)
+    assert not caplog.records
+
+
+def test_class_weights_are_inverse_frequencies_with_mean_one_over_the_rows() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 2 + [3])
+    weights = inverse_frequency(labels, 4)
+    assert weights[1] == pytest.approx(3 * float(weights[0]))
+    assert weights[2] == 0
+    assert float(weights[labels].mean()) == pytest.approx(1.0)
+
+
+def test_soft_targets_are_normal_and_widen_with_age() -> None:
+    years = single_years(UTKFACE)
+    targets = soft_targets(years).double()
+    assert torch.allclose(targets.sum(1), torch.ones(116, dtype=torch.float64), atol=1e-6)
+    for age in (40, 60):
+        mean = float(targets[age - 1] @ years.double())
+        deviation = float((targets[age - 1] @ (years.double() - mean) ** 2).sqrt())
+        assert mean == pytest.approx(age, abs=0.01)
+        assert deviation == pytest.approx(2 + 0.03 * age, rel=0.02)
+
+
+def test_a_sure_and_right_answer_costs_less_than_a_wrong_one() -> None:
+    learn = LearnSettings(size=32, target="years")
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
+    labels = torch.from_numpy(UTKFACE.classes(AGES.numpy()))
+    objective = Objective(learn, UTKFACE, network.readout, labels)
+    right = 20 * torch.nn.functional.one_hot(AGES - 1, 116).float()
+    near, far = right.roll(1, 1), right.roll(30, 1)
+    losses = [float(objective(network, logits, labels, AGES).detach()) for logits in (right, near, far)]
+    assert losses == sorted(losses)
