@@ -1,7 +1,6 @@
 """The one module that logs to MLflow: explicit run ids over an explicit address, never an active run.
 
-MLflow's active run is not inherited by threads or processes; a run id is, as an argument. Every function here may
-be called from any thread or process that knows `Where`.
+MLflow's active run is not inherited by threads or processes; a run id passes as an argument, to any that know `Where`.
 
 A local store is read and written directly, as files: a SQLite database with the folder `artifacts` beside it, whose
 absolute address MLflow keeps in the database. Through a server the addresses would survive a move, but nothing could
@@ -10,29 +9,26 @@ move, which `prepare` does by itself. With `tracking = "http://..."` the server'
 """
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe import store
 from agepipe.config import Where
-from agepipe.environment import environment, gone, process
+from agepipe.environment import environment as environment
+from agepipe.environment import gone, process
 from agepipe.loggable import described, flat, short
 from agepipe.records import Rows, digest_of
-from agepipe.store import quiet, relocate
+from agepipe.store import quiet as quiet
+from agepipe.store import relocate as relocate
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run as Entity
-
-__all__ = [
-    "Run", "attach", "client", "end", "environment", "prepare", "quiet", "relocate", "run", "sweep",
-    "system_metrics",
-]  # fmt: skip
 
 Kind = Literal["pipeline", "ingest", "split", "search", "trial", "train", "evaluate", "release", "camera"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -42,21 +38,18 @@ PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH = 100
 """MLflow refuses more parameters at once."""
 
-_clients: dict[tuple[int, str], "MlflowClient"] = {}
-_guard = threading.Lock()
-
 
 def client(where: Where) -> "MlflowClient":
     """The client of this process for a store, made once: opening a database costs more than using it."""
+    return _client(store.address(where), os.getpid())
+
+
+@cache
+def _client(address: str, _: int) -> "MlflowClient":
     quiet()
     from mlflow import MlflowClient
 
-    address = store.address(where)
-    with _guard:
-        key = (os.getpid(), address)
-        if key not in _clients:
-            _clients[key] = MlflowClient(tracking_uri=address, registry_uri=address)
-        return _clients[key]
+    return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
 def prepare(where: Where) -> str:
@@ -187,22 +180,20 @@ def run(
     """
     opened = _reopened(where, kind, key) or _created(where, kind, name, key)
     try:
-        above = {PARENT: parent or where.parent} if parent or where.parent else {}
-        opened.tags({**above, **(tags or {})})
+        opened.tags({**({PARENT: above} if (above := parent or where.parent) else {}), **(tags or {})})
         opened.params(params or {})
         with system_metrics(where, opened.run_id) if watch else nullcontext():
             yield opened
     except BaseException as error:
         with suppress(Exception):  # the error to see is the one that ended the work, even when the store is lost
-            end(where, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", _said(error))
+            end(where, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", repr(error))
         raise
     end(where, opened.run_id, "FINISHED")
 
 
 def _created(where: Where, kind: Kind, name: str, key: str) -> Run:
-    known = environment()
     tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
-    if commit := known.get("git.commit"):
+    if commit := environment().get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
     return Run(client(where), client(where).create_run(prepare(where), tags=tags, run_name=name))
 
@@ -218,10 +209,6 @@ def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
         client(where).update_run(again.run_id, status="RUNNING")
         return again
     return None
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def end(where: Where, run_id: str, status: Status, error: str = "") -> None:
@@ -247,10 +234,17 @@ def system_metrics(where: Where, run_id: str, interval: float = 5.0) -> Iterator
     quiet()
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor: Any = SystemMetricsMonitor  # MLflow gives it no types
-    started = monitor(run_id, interval, resume_logging=True, tracking_uri=store.address(where))
-    started.start()
+    monitor = SystemMetricsMonitor(run_id, interval, resume_logging=True, tracking_uri=store.address(where))
+    monitor.start()
     try:
         yield
     finally:
-        started.finish()
+        monitor.finish()
+
+
+def download(where: Where, uri: str, folder: Path) -> None:
+    """Copy the artifacts at an address, a file or a folder, into a folder on this machine."""
+    quiet()
+    from mlflow.artifacts import download_artifacts
+
+    download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(where))

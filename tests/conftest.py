@@ -1,11 +1,13 @@
 """Fixtures that several parts of the suite share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agepipe import tracking
 from agepipe.config import Where
 from flows import environment
 
@@ -16,6 +18,21 @@ def where(tmp_path: Path) -> Where:
     return Where(
         workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db", device="cpu", workers=2
     )
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking store with an experiment and nothing in it; MLflow takes seconds to make one."""
+    folder = tmp_path_factory.mktemp("empty") / "mlruns"
+    tracking.prepare(Where(tracking=f"sqlite:///{folder}/mlflow.db"))
+    return folder
+
+
+@pytest.fixture
+def tracked(where: Where, empty_store: Path, tmp_path: Path) -> Where:
+    """`where`, with the store already there: a copy, which `prepare` then relocates."""
+    shutil.copytree(empty_store, tmp_path / "mlruns")
+    return where
 
 
 @pytest.fixture(scope="session")

@@ -120,9 +120,9 @@ def test_a_file_that_is_no_database_is_refused(where: Where) -> None:
         tracking.prepare(where)
 
 
-def test_a_run_holds_what_was_logged(where: Where, rows: Rows) -> None:
-    with tracking.run(where, kind="pipeline", name="all", key="p") as parent:
-        inside = where.model_copy(update={"parent": parent.run_id})
+def test_a_run_holds_what_was_logged(tracked: Where, rows: Rows) -> None:
+    with tracking.run(tracked, kind="pipeline", name="all", key="p") as parent:
+        inside = tracked.model_copy(update={"parent": parent.run_id})
         with tracking.run(
             inside, kind="trial", name="t", key="k", params={"learn": LearnSettings(), "grid": {}}, tags={"fold": 1}
         ) as run:
@@ -132,7 +132,7 @@ def test_a_run_holds_what_was_logged(where: Where, rows: Rows) -> None:
             run.description("What it is.")
             run.dataset(rows, "training")
             run.artifact(rows.table, "tables")
-    client = tracking.client(where)
+    client = tracking.client(tracked)
     found = client.get_run(run.run_id)
     assert found.data.params["learn.augment.flip"] == "0.5"
     assert found.data.params["grid"] == "{}"
@@ -141,81 +141,83 @@ def test_a_run_holds_what_was_logged(where: Where, rows: Rows) -> None:
     assert found.data.tags["mlflow.parentRunId"] == parent.run_id
     assert found.data.tags["mlflow.note.content"] == "What it is."
     assert found.data.tags["fold"] == "1"
+    assert found.inputs is not None
     (dataset,) = [item.dataset for item in found.inputs.dataset_inputs]
+    assert dataset.profile is not None
     assert (dataset.name, dataset.digest) == ("two", "d" * 32)
     assert json.loads(dataset.profile)["num_rows"] == 2
     assert [item.path for item in client.list_artifacts(run.run_id, "tables")] == ["tables/rows.parquet"]
     assert found.info.status == "FINISHED"
 
 
-def test_a_figure_is_logged(where: Where) -> None:
+def test_a_figure_is_logged(tracked: Where) -> None:
     from matplotlib.figure import Figure
 
-    with tracking.run(where, kind="evaluate", name="e", key="k") as run:
+    with tracking.run(tracked, kind="evaluate", name="e", key="k") as run:
         run.figure(Figure(), "plots/empty.png")
-    assert [item.path for item in tracking.client(where).list_artifacts(run.run_id, "plots")] == ["plots/empty.png"]
+    assert [item.path for item in tracking.client(tracked).list_artifacts(run.run_id, "plots")] == ["plots/empty.png"]
 
 
-def test_an_error_ends_the_run_as_failed_with_its_message(where: Where) -> None:
-    with pytest.raises(ValueError, match="loss"), tracking.run(where, kind="train", name="t", key="k") as run:
+def test_an_error_ends_the_run_as_failed_with_its_message(tracked: Where) -> None:
+    with pytest.raises(ValueError, match="loss"), tracking.run(tracked, kind="train", name="t", key="k") as run:
         raise ValueError("the loss is not finite")
-    assert status(where, run.run_id) == "FAILED"
-    tags = tracking.client(where).get_run(run.run_id).data.tags
-    assert tags["agepipe.error"] == "ValueError: the loss is not finite"
+    assert status(tracked, run.run_id) == "FAILED"
+    tags = tracking.client(tracked).get_run(run.run_id).data.tags
+    assert tags["agepipe.error"] == "ValueError('the loss is not finite')"
 
 
-def test_an_interruption_ends_the_run_as_killed(where: Where) -> None:
-    with pytest.raises(KeyboardInterrupt), tracking.run(where, kind="train", name="t", key="k") as run:
+def test_an_interruption_ends_the_run_as_killed(tracked: Where) -> None:
+    with pytest.raises(KeyboardInterrupt), tracking.run(tracked, kind="train", name="t", key="k") as run:
         raise KeyboardInterrupt
-    assert status(where, run.run_id) == "KILLED"
+    assert status(tracked, run.run_id) == "KILLED"
 
 
-def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(where: Where) -> None:
+def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(tracked: Where) -> None:
     with (
         pytest.raises(OSError, match="disk"),
-        tracking.run(where, kind="train", name="t", key="k", params={"lr": 1}) as a,
+        tracking.run(tracked, kind="train", name="t", key="k", params={"lr": 1}) as a,
     ):
         raise OSError("disk full")
-    with tracking.run(where, kind="train", name="t", key="k", params={"lr": 2, "wd": 3}) as b:
-        assert status(where, b.run_id) == "RUNNING"
-    with tracking.run(where, kind="train", name="t", key="k") as c:
+    with tracking.run(tracked, kind="train", name="t", key="k", params={"lr": 2, "wd": 3}) as b:
+        assert status(tracked, b.run_id) == "RUNNING"
+    with tracking.run(tracked, kind="train", name="t", key="k") as c:
         pass
-    with tracking.run(where, kind="evaluate", name="t", key="k") as d:
+    with tracking.run(tracked, kind="evaluate", name="t", key="k") as d:
         pass
     assert (a.run_id, b.resumed) == (b.run_id, True)
     assert len({b.run_id, c.run_id, d.run_id}) == 3
-    found = tracking.client(where).get_run(b.run_id)
+    found = tracking.client(tracked).get_run(b.run_id)
     assert (found.info.status, found.data.tags["agepipe.error"]) == ("FINISHED", "")
     assert found.data.params == {"lr": "1", "wd": "3"}
 
 
-def test_a_run_that_another_is_at_work_on_is_left_alone(where: Where) -> None:
+def test_a_run_that_another_is_at_work_on_is_left_alone(tracked: Where) -> None:
     with (
-        tracking.run(where, kind="train", name="t", key="k") as first,
-        tracking.run(where, kind="train", name="t", key="k") as second,
+        tracking.run(tracked, kind="train", name="t", key="k") as first,
+        tracking.run(tracked, kind="train", name="t", key="k") as second,
     ):
         assert first.run_id != second.run_id
 
 
-def test_a_killed_process_leaves_a_run_that_is_swept_and_resumed(where: Where) -> None:
-    with tracking.run(where, kind="pipeline", name="mine", key="mine") as mine:
-        killed = python(ABANDON, where.tracking)
+def test_a_killed_process_leaves_a_run_that_is_swept_and_resumed(tracked: Where) -> None:
+    with tracking.run(tracked, kind="pipeline", name="mine", key="mine") as mine:
+        killed = python(ABANDON, tracked.tracking)
         run_id = killed.communicate(timeout=120)[0].strip()
-        assert status(where, run_id) == "RUNNING"
-        assert tracking.sweep(where) == [run_id]
-        assert status(where, run_id) == "KILLED"
-        assert status(where, mine.run_id) == "RUNNING"
-    with tracking.run(where, kind="train", name="again", key="k") as run:
+        assert status(tracked, run_id) == "RUNNING"
+        assert tracking.sweep(tracked) == [run_id]
+        assert status(tracked, run_id) == "KILLED"
+        assert status(tracked, mine.run_id) == "RUNNING"
+    with tracking.run(tracked, kind="train", name="again", key="k") as run:
         run.metrics({"loss": 1.0}, 1)
     assert run.run_id == run_id
-    history = tracking.client(where).get_metric_history(run_id, "loss")
+    history = tracking.client(tracked).get_metric_history(run_id, "loss")
     assert [point.value for point in history] == [2.0, 1.0]
 
 
-def test_a_killed_run_is_resumed_without_a_sweep(where: Where) -> None:
-    tracking.prepare(where)
-    run_id = python(ABANDON, where.tracking).communicate(timeout=120)[0].strip()
-    with tracking.run(where, kind="train", name="again", key="k") as run:
+def test_a_killed_run_is_resumed_without_a_sweep(tracked: Where) -> None:
+    tracking.prepare(tracked)
+    run_id = python(ABANDON, tracked.tracking).communicate(timeout=120)[0].strip()
+    with tracking.run(tracked, kind="train", name="again", key="k") as run:
         assert run.run_id == run_id
 
 
@@ -249,21 +251,24 @@ def test_threads_log_to_their_own_runs(where: Where) -> None:
     assert len(set(ids.values())) == 4
 
 
-def test_the_load_of_the_machine_is_logged(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tracking.run(where, kind="train", name="t", key="k") as run, tracking.system_metrics(where, run.run_id, 0.05):
+def test_the_load_of_the_machine_is_logged(tracked: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tracking.run(tracked, kind="train", name="t", key="k") as run,
+        tracking.system_metrics(tracked, run.run_id, 0.05),
+    ):
         threading.Event().wait(1.0)
-    metrics = tracking.client(where).get_run(run.run_id).data.metrics
+    metrics = tracking.client(tracked).get_run(run.run_id).data.metrics
     assert metrics["system/system_memory_usage_megabytes"] > 0
     assert "system/cpu_utilization_percentage" in metrics
 
 
-def test_a_store_that_was_moved_is_read_where_it_lies_now(where: Where, tmp_path: Path) -> None:
-    with tracking.run(where, kind="train", name="t", key="k") as run:
+def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Where, tmp_path: Path) -> None:
+    with tracking.run(tracked, kind="train", name="t", key="k") as run:
         run.text("hello", "a.txt")
-    old = store.database(where)
+    old = store.database(tracked)
     assert old is not None
     shutil.move(old.parent, tmp_path / "archive")
-    moved = Where(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=where.workspace)
+    moved = Where(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=tracked.workspace)
     before = tracking.client(moved).get_run(run.run_id).info.artifact_uri
     assert str(old.parent) in before
     assert tracking.relocate(tmp_path / "archive" / "mlflow.db") >= 2
@@ -276,8 +281,8 @@ def test_a_store_that_was_moved_is_read_where_it_lies_now(where: Where, tmp_path
     assert not old.parent.exists()
 
 
-def test_preparing_a_moved_store_relocates_it(where: Where, tmp_path: Path) -> None:
-    experiment = tracking.prepare(where)
+def test_preparing_a_moved_store_relocates_it(tracked: Where, tmp_path: Path) -> None:
+    experiment = tracking.prepare(tracked)
     shutil.move(tmp_path / "mlruns", tmp_path / "archive")
     moved = Where(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db")
     assert tracking.prepare(moved) == experiment
@@ -304,13 +309,13 @@ def test_the_environment_names_code_packages_and_machine() -> None:
         assert found["git.dirty"] in {"true", "false"}
 
 
-def test_a_run_that_is_over_can_be_added_to(where: Where) -> None:
-    with tracking.run(where, kind="pipeline", name="p", key="p") as run:
+def test_a_run_that_is_over_can_be_added_to(tracked: Where) -> None:
+    with tracking.run(tracked, kind="pipeline", name="p", key="p") as run:
         pass
-    again = tracking.attach(where, run.run_id)
+    again = tracking.attach(tracked, run.run_id)
     again.metrics({"test_macro_recall": 0.4})
     again.tags({"version": 3})
-    found = tracking.client(where).get_run(run.run_id)
+    found = tracking.client(tracked).get_run(run.run_id)
     assert found.data.metrics == {"test_macro_recall": 0.4}
     assert found.data.tags["version"] == "3"
 

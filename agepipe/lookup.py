@@ -1,0 +1,155 @@
+"""Finding registered models: by alias, version, run or folder, and on what rows they were trained and judged."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from agepipe import store, tracking
+from agepipe import versions as tags
+from agepipe.artifact import whole
+from agepipe.config import Where
+from agepipe.errors import ModelError
+from agepipe.records import Model, Partition
+from agepipe.serve import bundle
+from agepipe.versions import CHAMPION, Version
+
+
+def versions(name: str, where: Where) -> list[Version]:
+    """All versions of a model as they stand, newest first."""
+    tracking.prepare(where)
+    client, name = tracking.client(where), named(name, where)
+    registered = client.search_registered_models(f"name = '{name}'")
+    if not registered:
+        return []
+    aliases = registered[0].aliases  # those of a version that a search finds are empty
+    known = [
+        Version(
+            name=name, number=int(item.version), run=item.run_id, source=item.source, tags=item.tags,
+            aliases=tuple(alias for alias, number in aliases.items() if int(number) == int(item.version)),
+        )
+        for item in client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    ]  # fmt: skip
+    return sorted(known, key=lambda version: -version.number)
+
+
+def champion(name: str, where: Where) -> Version | None:
+    """The version that serves; None when there is none yet."""
+    return next((version for version in versions(name, where) if CHAMPION in version.aliases), None)
+
+
+def partition(name: str, where: Where) -> Partition | None:
+    """How the champion's rows were split; None when there is no champion, or it was not told."""
+    found = champion(name, where)
+    return None if found is None else _partition(found, where)
+
+
+def partition_of(model: Model, name: str, where: Where) -> Partition | None:
+    """How a registered model's rows were split; None when it is not registered, or was not told."""
+    found = of_digest(model.digest, name, where)
+    return None if found is None else _partition(found, where)
+
+
+def _partition(found: Version, where: Where) -> Partition | None:
+    if tags.PARTITION not in found.tags or found.run is None:
+        return None
+    uri = f"{tracking.client(where).get_run(found.run).info.artifact_uri}/partition"
+    folder = _local(uri, where.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", where)
+    kept = Partition.model_validate_json((folder / "partition.json").read_bytes())
+    copy = kept.model_copy(update={"members": folder / kept.members.name})
+    return kept if kept.members.exists() else copy
+
+
+def resolve(reference: str, where: Where, name: str = "") -> Model:
+    """The model that a user names; its folder lies on this machine.
+
+    Args:
+        reference: An alias, a version, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a run id, or a bundle's folder.
+        where: The store, and the workspace into which the bundle of a server's version is downloaded.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+
+    Raises:
+        ModelError: there is no such model; the message says what there is.
+    """
+    folder = Path(reference).expanduser().absolute()
+    if (folder / bundle.CARD).is_file():
+        return _in_folder(folder)
+    wanted = tags.parse(reference, name)
+    there = versions(wanted.name, where)
+    found = next((version for version in there if wanted.names(version)), None)
+    if found is not None:
+        return model_of(found, where)
+    if wanted.kind == "run" and (model := _of_run(wanted.value, where)) is not None:
+        return model
+    raise tags.unknown(reference, named(wanted.name, where), there)
+
+
+def _of_run(run_id: str, where: Where) -> Model | None:
+    """The bundle in a run that trained a model which was not registered."""
+    if not tracking.client(where).search_runs([tracking.prepare(where)], f"attributes.run_id = '{run_id}'"):
+        return None
+    if not any(item.path == "bundle" for item in tracking.client(where).list_artifacts(run_id)):
+        return None
+    uri = f"{tracking.client(where).get_run(run_id).info.artifact_uri}/bundle"
+    folder = _local(uri, where.workspace / "models" / f"run-{run_id[:10]}", where)
+    return _in_folder(folder).model_copy(update={"run": run_id})
+
+
+def _in_folder(folder: Path) -> Model:
+    return Model(digest=bundle.digest(folder), folder=folder, lineage=bundle.read_card(folder).lineage)
+
+
+def model_of(found: Version, where: Where) -> Model:
+    """The model of a version; its folder lies on this machine.
+
+    Raises:
+        ModelError: the files are gone, or are not those that were registered.
+    """
+    target = where.workspace / "models" / f"{found.name}-v{found.number}-{found.digest[:10]}"
+    folder = _local(f"{found.source}/artifacts/bundle", target, where)
+    model = _in_folder(folder)
+    if found.digest not in ("", model.digest):
+        raise ModelError(f"{folder}: its files are not those of version {found.number}; promote another version.")
+    told = json.loads(found.tags.get(tags.MODEL, "{}"))
+    return Model.model_validate({**model.model_dump(), **told, "folder": folder, "run": found.run})
+
+
+def _local(uri: str, target: Path, where: Where) -> Path:
+    """The folder of an artifact: where it lies, or in `target` where it has to be fetched from a server."""
+    parts = urlsplit(uri)
+    folder = Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else target / Path(parts.path).name
+    if folder.is_dir():
+        return folder
+    if parts.scheme in ("", "file"):
+        raise ModelError(f"{folder}: there is no such folder any more; restore it, or promote another version.")
+    with store.locked(where, "fetch"):
+        if not folder.is_dir():
+            with whole(target) as draft:
+                tracking.download(where, uri, draft)
+    return folder
+
+
+def of_digest(digest: str, name: str, where: Where) -> Version | None:
+    """The version of a model's digest; None when it is not registered."""
+    return next((version for version in versions(name, where) if version.digest == digest), None)
+
+
+def numbered(number: int, name: str, where: Where) -> Version:
+    """The version of a number.
+
+    Raises:
+        ModelError: there is no such version.
+    """
+    there = versions(name, where)
+    found = next((version for version in there if version.number == number), None)
+    if found is None:
+        raise tags.unknown(str(number), name, there)
+    return found
+
+
+def named(name: str, where: Where) -> str:
+    """The name itself; for none, `agepipe`, or the only registered model that there is."""
+    if name:
+        return name
+    names = [model.name for model in tracking.client(where).search_registered_models()]
+    return names[0] if len(names) == 1 else tags.DEFAULT_NAME

@@ -1,0 +1,94 @@
+"""What MLflow loads to serve a registered model: pictures as base64 text in, ranges with probabilities out.
+
+This file is copied into the model beside the bundle and the package, and run by MLflow when it loads the model
+(*models from code*): nothing is pickled. It ends in `set_model`, which is its purpose and its only side effect;
+nothing else imports it.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from numpy.typing import NDArray
+
+from agepipe.errors import ImageError
+from agepipe.imaging import decode, fit
+from agepipe.serve.predictor import Predictor
+
+COLUMN = "image"
+
+
+class ServedModel(PythonModel):
+    """Faces in, for each the most likely range, its probability, the age in years and all probabilities."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle that lies in the model."""
+        self.predictor = Predictor.load(Path(context.artifacts["bundle"]))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override]  # MLflow allows it
+        """Predict pictures, each a photograph file (JPEG, PNG, WebP or BMP) of one face as base64 text.
+
+        Args:
+            model_input: A frame with the column `image`; called directly, also a list of texts or of
+                `{"image": text}`, or `{"image": text or list of texts}`.
+
+        Returns:
+            One row a picture: `range`, `probability`, `age` (years), `probabilities` (a list in class order).
+
+        Raises:
+            MlflowException: names the row that is no picture, and what is wrong with it (HTTP status 400).
+        """
+        size = self.predictor.card.size
+        pictures = [_picture(text, row, size) for row, text in enumerate(_texts(model_input))]
+        images = np.stack(pictures) if pictures else np.empty((0, size, size, 3), dtype=np.uint8)
+        found = self.predictor.predict(images)
+        best = found.probabilities.argmax(axis=1)
+        return pd.DataFrame(
+            {
+                "range": [self.predictor.card.ranges.names[label] for label in best],
+                "probability": found.probabilities.max(axis=1).astype(float) if len(best) else [],
+                "age": found.years.astype(float),
+                "probabilities": [[float(value) for value in row] for row in found.probabilities],
+            }
+        )
+
+
+def _texts(given: pd.DataFrame | Mapping[str, Any] | Sequence[Any]) -> Iterator[Any]:
+    if isinstance(given, pd.DataFrame):
+        if COLUMN not in given.columns:
+            raise _refused(f"the columns are {list(given.columns)}, but '{COLUMN}' is needed.")
+        yield from given[COLUMN]
+    elif isinstance(given, Mapping):
+        value = given.get(COLUMN)
+        yield from value if isinstance(value, list | tuple | np.ndarray) else [value]
+    else:
+        for item in given:
+            yield from _texts(item) if isinstance(item, Mapping) else [item]
+
+
+def _picture(text: object, row: int, size: int) -> NDArray[np.uint8]:
+    """The photograph as the network takes it, uint8 `(size, size, 3)`."""
+    if not isinstance(text, str):
+        raise _refused(f"row {row} is {type(text).__name__}, but a photograph file as base64 text is needed.")
+    body = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return fit(decode(base64.b64decode(body, validate=True)), size)
+    except binascii.Error as error:
+        raise _refused(f"row {row} is not base64 ({error}); encode the bytes of a JPEG or PNG file.") from error
+    except ImageError as error:
+        raise _refused(f"row {row} cannot be used: {error}") from error
+
+
+def _refused(why: str) -> MlflowException:
+    return MlflowException(f"{COLUMN}: {why}", error_code=INVALID_PARAMETER_VALUE)
+
+
+set_model(ServedModel())

@@ -1,0 +1,137 @@
+"""What is written on a version in the model registry, and how a user names a model. Knows no MLflow."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from agepipe.errors import ModelError
+from agepipe.records import Evaluation, Model, Partition, Registered
+
+CHAMPION, CHALLENGER, RETIRED = "champion", "challenger", "retired"
+DEFAULT_NAME = "agepipe"
+
+MODEL, DIGEST, REASON = "agepipe.model", "agepipe.digest", "agepipe.reason"
+REPLACES, REPLACED_BY = "agepipe.replaces", "agepipe.replaced_by"
+SETTLED, HISTORY = "agepipe.settled", "agepipe.history"
+PARTITION, PIPELINE, EVALUATED = "agepipe.partition", "agepipe.pipeline", "agepipe.evaluation_run"
+
+
+class Version(BaseModel):
+    """A version in the registry as it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    number: int
+    run: str | None
+    source: str
+    """Address of the MLflow model's files."""
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The model's digest; empty for a version that agepipe did not register."""
+        return self.tags.get(DIGEST, "")
+
+    @property
+    def alias(self) -> str:
+        """`champion`, `challenger`, or `retired` for one that another has replaced."""
+        return next((alias for alias in (CHAMPION, CHALLENGER) if alias in self.aliases), RETIRED)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what became of it was decided and carried out."""
+        return SETTLED in self.tags
+
+    @property
+    def replaces(self) -> int | None:
+        """The version that was champion before this one."""
+        return int(self.tags[REPLACES]) if self.tags.get(REPLACES) else None
+
+    def record(self) -> Registered:
+        """The record of this version."""
+        return Registered(
+            digest=self.digest, run=self.run, name=self.name, version=self.number, alias=self.alias,
+            reason=self.tags.get(REASON, ""),
+        )  # fmt: skip
+
+
+def facts(model: Model, evaluation: Evaluation, partition: Partition | None, pipeline: str | None) -> dict[str, str]:
+    """The tags of a new version: what it is, what it was judged on, and the figures with their intervals."""
+    known = {
+        MODEL: model.model_dump_json(exclude={"folder"}),
+        DIGEST: model.digest,
+        "lineage": model.lineage,
+        "evaluation.digest": evaluation.digest,
+        "test.digest": evaluation.rows,
+        "test.rows": str(evaluation.count),
+        **{f"test.{name}": _figure(name, value, evaluation) for name, value in evaluation.metrics.items()},
+    }
+    linked = {PIPELINE: pipeline, PARTITION: partition.digest if partition else None, EVALUATED: evaluation.run}
+    return known | {name: value for name, value in linked.items() if value}
+
+
+def _figure(name: str, value: float, evaluation: Evaluation) -> str:
+    if name not in evaluation.intervals:
+        return f"{value:.4g}"
+    low, high = evaluation.intervals[name]
+    return f"{value:.4g} ({low:.4g} to {high:.4g})"
+
+
+def noted(tags: Mapping[str, str], what: str, reason: str) -> str:
+    """The version's history with one more line: when, what became of it, and why."""
+    line = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC {what}: {reason}"
+    return "\n".join([*filter(None, [tags.get(HISTORY)]), line])
+
+
+class Reference(NamedTuple):
+    """A model as a user names it."""
+
+    kind: Literal["version", "alias", "run"]
+    value: str
+    name: str
+
+    def names(self, version: Version) -> bool:
+        """Whether it is this version that is meant; a run names what it trained, judged or registered."""
+        if self.kind == "version":
+            return version.number == int(self.value)
+        if self.kind == "alias":
+            return self.value in version.aliases
+        return self.value in (version.run, version.tags.get(PIPELINE), version.tags.get(EVALUATED))
+
+
+def parse(text: str, name: str) -> Reference:
+    """Read `champion`, `@champion`, `3`, `NAME@champion`, `NAME/3`, the same after `models:/`, or a run id.
+
+    Raises:
+        ModelError: the text is none of these.
+    """
+    match = re.fullmatch(r"(?:models:/)?(?:(?P<name>[\w\-]+)(?=[@/]))?[@/]?(?P<value>[\w\-]+)", text)
+    if match is None:
+        raise ModelError(
+            f"model: {text!r} is not a reference; write an alias (champion), a version (3), models:/NAME/VERSION, a "
+            "run id, or the folder of a bundle."
+        )
+    value, name = match["value"], match["name"] or name
+    if value.isdecimal() and len(value) < 10:
+        return Reference("version", str(int(value)), name)
+    return Reference("run" if re.fullmatch(r"[0-9a-f]{32}", value) else "alias", value, name)
+
+
+def unknown(text: str, name: str, there: Sequence[Version]) -> ModelError:
+    """The error for a reference that leads nowhere; it lists what there is."""
+    if not there:
+        return ModelError(
+            f"model: {text!r} is not known, for '{name}' has no versions; `agepipe run sample` trains and registers "
+            "one in minutes."
+        )
+    numbers = ", ".join(str(version.number) for version in there[:10])
+    aliases = sorted({f"{alias} (version {v.number})" for v in there for alias in v.aliases})
+    return ModelError(
+        f"model: {text!r} is not known; '{name}' has the versions {numbers} and the aliases "
+        f"{', '.join(aliases) or 'none'}; a run id or the folder of a bundle can be given as well."
+    )

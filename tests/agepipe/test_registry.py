@@ -1,0 +1,335 @@
+"""Versions in a real registry: registered once, promoted with a reason, found by every name, fetched from a server."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pytest
+from bundles import make_bundle, make_rows, seen
+
+from agepipe import registry, store, tracking
+from agepipe.config import ReleaseSettings, SplitSettings, Where
+from agepipe.errors import ModelError
+from agepipe.records import Evaluation, Model, Partition, Registered
+from agepipe.serve import bundle
+
+RELEASE = ReleaseSettings()
+
+
+class Verdict(NamedTuple):
+    promote: bool
+    reason: str
+
+
+def better(_: Model) -> Verdict:
+    return Verdict(True, "Promoted: better.")
+
+
+def worse(_: Model) -> Verdict:
+    return Verdict(False, "Not promoted: worse.")
+
+
+def judged(model: Model) -> Evaluation:
+    return Evaluation(
+        digest="e" * 64, model=model.digest, rows="r" * 64, count=100, folder=model.folder,
+        metrics={"macro_recall": 0.4321, "mae": 5.0}, intervals={"macro_recall": (0.4, 0.46)},
+    )  # fmt: skip
+
+
+def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
+    made = make_bundle(tmp_path / f"bundle-{sharpness}-{known}", sharpness=sharpness, known=known)
+    return made.model_copy(update={"metrics": {"accuracy": 0.5}, "epochs": 7})
+
+
+def put(tmp_path: Path, where: Where, sharpness: float, decide: object = better) -> Registered:
+    new = model(tmp_path, sharpness)
+    return registry.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
+
+
+def split(folder: Path) -> Partition:
+    development, test = make_rows(folder / "d", 20), make_rows(folder / "t", 10, seed=1)
+    members = folder / "split" / "members.parquet"
+    members.parent.mkdir()
+    seen(development).write_parquet(members)
+    return Partition(
+        digest="p" * 64, development=development, test=test, whole="w" * 64, settings=SplitSettings(), members=members
+    )
+
+
+def test_the_first_version_is_champion_and_says_what_it_is(tracked: Where, tmp_path: Path) -> None:
+    first = put(tmp_path, tracked, 60.0, worse)
+    assert (first.version, first.alias, first.reason) == (
+        1, "champion", "The first version, so there was nothing to beat.",
+    )  # fmt: skip
+    found = registry.champion("agepipe", tracked)
+    assert found is not None
+    assert found.digest == first.digest
+    assert found.tags["test.macro_recall"] == "0.4321 (0.4 to 0.46)"
+    assert found.tags["test.mae"] == "5"
+    assert found.tags["evaluation.digest"] == "e" * 64
+    assert found.tags["lineage"] == "known"
+    version = tracking.client(tracked).get_model_version("agepipe", "1")
+    assert version.description == first.reason
+
+
+def test_a_model_is_registered_once(tracked: Where, tmp_path: Path) -> None:
+    first = put(tmp_path, tracked, 60.0)
+    assert put(tmp_path, tracked, 60.0, worse) == first
+    assert len(registry.versions("agepipe", tracked)) == 1
+
+
+def test_a_better_one_replaces_the_champion_and_a_worse_one_does_not(tracked: Where, tmp_path: Path) -> None:
+    shown: list[Model] = []
+
+    def decide(champion: Model) -> Verdict:
+        shown.append(champion)
+        return Verdict(champion.epochs == 7, "Promoted: it is better.")
+
+    first = put(tmp_path, tracked, 60.0)
+    second = put(tmp_path, tracked, 50.0, decide)
+    third = put(tmp_path, tracked, 40.0, worse)
+    assert [item.alias for item in (first, second, third)] == ["champion", "champion", "challenger"]
+    assert (shown[0].digest, bundle.digest(shown[0].folder)) == (first.digest, first.digest)
+    three, two, one = registry.versions("agepipe", tracked)
+    assert (one.alias, two.alias, three.alias) == ("retired", "champion", "challenger")
+    assert two.replaces == 1
+    assert one.tags["agepipe.replaced_by"] == "version 2: Promoted: it is better."
+    assert three.record().reason == "Not promoted: worse."
+    assert put(tmp_path, tracked, 60.0).alias == "retired"
+
+
+def test_without_a_comparison_nothing_is_promoted(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    assert put(tmp_path, tracked, 50.0, None).alias == "challenger"
+
+
+def test_a_model_of_unknown_lineage_is_never_promoted_by_itself(tracked: Where, tmp_path: Path) -> None:
+    imported = model(tmp_path, known=False)
+    first = registry.register(imported, judged(imported), RELEASE, tracked, decide=better)
+    assert first.alias == "challenger"
+    assert "nobody knows what it was trained on" in first.reason
+    assert registry.champion("agepipe", tracked) is None
+    assert registry.promote("agepipe", 1, "Measured by hand.", tracked).alias == "champion"
+
+
+def test_an_evaluation_of_another_model_is_refused(tracked: Where, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="it judged the model"):
+        registry.register(model(tmp_path), judged(model(tmp_path, 50.0)), RELEASE, tracked)
+
+
+@pytest.mark.parametrize("broken", ["set_registered_model_alias", "update_model_version", "set_model_version_tag"])
+def test_a_registration_that_was_cut_off_is_carried_on(
+    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    from mlflow import MlflowClient
+
+    put(tmp_path, tracked, 60.0)
+    whole = getattr(MlflowClient, broken)
+
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, broken, cut)
+    with pytest.raises(KeyboardInterrupt):
+        put(tmp_path, tracked, 50.0)
+    champion = registry.champion("agepipe", tracked)
+    assert champion is not None
+    assert champion.number == 1
+    monkeypatch.setattr(MlflowClient, broken, whole)
+    second = put(tmp_path, tracked, 50.0)
+    assert (second.version, second.alias, second.reason) == (2, "champion", "Promoted: better.")
+
+
+def test_a_promotion_cut_off_after_its_commit_stands(
+    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, tracked, 60.0)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(registry, "_finish", cut)
+        put(tmp_path, tracked, 50.0)
+    assert put(tmp_path, tracked, 50.0, worse).alias == "champion"
+    assert registry.versions("agepipe", tracked)[1].tags["agepipe.replaced_by"] == "version 2: Promoted: better."
+
+
+def test_promotion_and_rollback_by_hand_write_history(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    put(tmp_path, tracked, 50.0, worse)
+    assert registry.promote("", 2, "Better on the new camera.", tracked).alias == "champion"
+    assert registry.rollback("agepipe", tracked) == 1
+    two, one = registry.versions("agepipe", tracked)
+    assert (one.alias, two.alias) == ("champion", "retired")
+    assert two.tags["agepipe.replaced_by"] == "version 1: Rolled back from version 2."
+    lines = two.tags["agepipe.history"].splitlines()
+    assert [line.split(" UTC ")[1] for line in lines] == [
+        "challenger: Not promoted: worse.", "champion: Better on the new camera.",
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="no earlier champion"):
+        registry.rollback("agepipe", tracked)
+
+
+def test_a_promotion_needs_a_version_and_a_reason(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    with pytest.raises(ModelError, match="because: it is empty"):
+        registry.promote("agepipe", 1, " ", tracked)
+    with pytest.raises(
+        ModelError, match=r"'9' is not known; 'agepipe' has the versions 1 and .* champion \(version 1\)"
+    ):
+        registry.promote("agepipe", 9, "why not", tracked)
+
+
+def test_a_model_is_found_by_every_name(tracked: Where, tmp_path: Path) -> None:
+    new = model(tmp_path)
+    with tracking.run(tracked, kind="pipeline", name="p", key="p") as pipeline:
+        inside = tracked.model_copy(update={"parent": pipeline.run_id})
+        with tracking.run(inside, kind="train", name="t", key="t") as run:
+            trained = new.model_copy(update={"run": run.run_id})
+        registry.register(trained, judged(new), RELEASE, inside)
+    names = ["champion", "@champion", "1", "models:/agepipe@champion", "models:/agepipe/1", "agepipe/1"]
+    for name in [*names, run.run_id, pipeline.run_id]:
+        found = registry.resolve(name, tracked)
+        assert (found.digest, found.epochs, found.metrics) == (new.digest, 7, {"accuracy": 0.5}), name
+        assert bundle.digest(found.folder) == new.digest
+    assert registry.resolve(str(new.folder), tracked).digest == new.digest
+
+
+def test_a_run_that_was_not_registered_gives_its_bundle(tracked: Where, tmp_path: Path) -> None:
+    new = model(tmp_path)
+    with tracking.run(tracked, kind="train", name="t", key="t") as run:
+        run.artifacts(new.folder, "bundle")
+    found = registry.resolve(run.run_id, tracked)
+    assert (found.digest, found.run) == (new.digest, run.run_id)
+
+
+@pytest.mark.parametrize("name", ["nobody", "0" * 32, "7", "models:/other/1", str(Path("no") / "such" / "folder")])
+def test_an_unknown_model_is_answered_with_what_there_is(tracked: Where, name: str) -> None:
+    with pytest.raises(ModelError, match=r"agepipe run sample|not a reference"):
+        registry.resolve(name, tracked)
+
+
+def test_files_that_were_changed_are_refused(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    card = registry.resolve("1", tracked).folder / bundle.CARD
+    card.write_text(card.read_text(encoding="utf-8").replace("brightness", "other"), encoding="utf-8")
+    with pytest.raises(ModelError, match="not those of version 1"):
+        registry.resolve("1", tracked)
+
+
+def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where, tmp_path: Path) -> None:
+    new, drawn = model(tmp_path), split(tmp_path)
+    assert registry.partition("agepipe", tracked) is None
+    registry.register(new, judged(new), RELEASE, tracked, partition=drawn)
+    assert registry.partition("agepipe", tracked) == drawn
+    assert registry.partition_of(new, "", tracked) == drawn
+    rows = pl.read_parquet(drawn.members)
+    drawn.members.unlink()
+    copy = registry.partition("agepipe", tracked)
+    assert copy is not None
+    assert copy.digest == drawn.digest
+    assert pl.read_parquet(copy.members).equals(rows)
+
+
+def test_a_moved_store_still_gives_its_models(tracked: Where, tmp_path: Path) -> None:
+    first = put(tmp_path, tracked, 60.0)
+    (tmp_path / "mlruns").rename(tmp_path / "archive")
+    moved = tracked.model_copy(update={"tracking": f"sqlite:///{tmp_path}/archive/mlflow.db"})
+    found = registry.resolve("champion", moved)
+    assert found.folder.is_relative_to(tmp_path / "archive")
+    assert found.digest == first.digest
+    assert put(tmp_path, moved, 50.0).version == 2
+
+
+def test_two_processes_register_at_once(tracked: Where, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/agepipe"]
+from agepipe.config import Where
+from test_registry import put
+where = Where(tracking=sys.argv[2], workspace=Path(sys.argv[3]))
+print(put(Path(sys.argv[3]), where, float(sys.argv[4])).version)
+"""
+    root = Path(__file__).parents[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(root), tracked.tracking, str(tmp_path), sharpness],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for sharpness in ("60", "50")
+    ]  # fmt: skip
+    assert sorted(int(process.communicate(timeout=180)[0]) for process in running) == [1, 2]
+    two, one = registry.versions("agepipe", tracked)
+    assert (one.alias, two.alias, two.replaces) == ("retired", "champion", 1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Where]:
+    """A real MLflow server with a database of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path / "server"
+    home.mkdir()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
+    ]  # fmt: skip
+    switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (home / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, env={**os.environ, **switches}, stdout=log, stderr=log, cwd=home)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(f"{address}/health", process, home / "log.txt")
+        yield Where(workspace=tmp_path / "workspace", tracking=address)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(360):
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise AssertionError(log.read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
+    server: Where, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    new, drawn = model(tmp_path), split(tmp_path)
+    with tracking.run(server, kind="train", name="t", key="t", params={"lr": 1}) as run:
+        run.metrics({"loss": 1.0}, 0)
+        run.text("hello", "a.txt")
+    trained = new.model_copy(update={"run": run.run_id})
+    first = registry.register(trained, judged(new), RELEASE, server, partition=drawn)
+    second = put(tmp_path, server, 50.0)
+    assert (first.alias, first.run, second.alias) == ("champion", run.run_id, "champion")
+    drawn.members.unlink()
+    elsewhere = server.model_copy(update={"workspace": tmp_path / "elsewhere"})
+    found = registry.resolve("1", elsewhere)
+    assert found.folder.is_relative_to(tmp_path / "elsewhere" / "models")
+    assert found.digest == bundle.digest(found.folder) == new.digest
+    assert registry.resolve("1", elsewhere) == found
+    assert registry.rollback("agepipe", elsewhere) == 1
+    fetched = registry.partition("agepipe", elsewhere)
+    assert fetched is not None
+    assert fetched.members.is_relative_to(tmp_path / "elsewhere")
+    assert fetched.members.is_file()
+    assert store.database(server) is None
+    assert capfd.readouterr() == ("", "")
