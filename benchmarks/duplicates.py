@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000, 100_000, 300_000])
     cv2.setNumThreads(1)
-    print(print("     rows orders  seconds  µs/row exponent  planted    found others peak GB"))
+    print("     rows orders  seconds  µs/row exponent  planted    found others peak GB")
     before: tuple[int, float] | None = None
     for count in parser.parse_args().rows:
         seconds, share, pairs, others = measured(count)
