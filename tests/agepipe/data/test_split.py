@@ -1,0 +1,348 @@
+"""Laws 2 and 3: test rows are locked away, copies stay together, and what an earlier split placed stays put."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agepipe.ages import AgeRanges
+from agepipe.config import SplitSettings, Where
+from agepipe.data.split import check_apart, folds, holdout, members_digest, place, read_members, split
+from agepipe.data.ties import MEMBERS
+from agepipe.errors import ConfigError, DataError, LeakageError
+from agepipe.records import Partition, Rows
+
+RANGES = AgeRanges.of("utkface")
+NOTHING = pl.DataFrame(schema=MEMBERS)
+
+
+def name(*parts: object) -> str:
+    return sha256(repr(parts).encode()).hexdigest()
+
+
+def look(*parts: object) -> bytes:
+    """An appearance of its own for each photograph: two such differ in some 128 bits."""
+    return sha256(repr(("look", *parts)).encode()).digest()
+
+
+def rows_of(sizes: list[tuple[int, int]], salt: str = "") -> pl.DataFrame:
+    """Rows of groups, given by (class, number of copies); every copy has its own digest and look."""
+    found = []
+    for number, (label, copies) in enumerate(sizes):
+        digests = sorted(name(salt, number, copy) for copy in range(copies))
+        found += [(digest, digests[0], look(digest), label) for digest in digests]
+    frame = pl.DataFrame(
+        found, schema={"digest": pl.String, "group": pl.String, "look": pl.Binary, "label": pl.Int16}, orient="row"
+    )
+    return frame.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"))
+
+
+def many(groups: int = 400, seed: int = 0, classes: int = 5) -> pl.DataFrame:
+    random = Random(seed)
+    return rows_of([(random.randrange(classes), random.choice([1, 1, 1, 2, 4])) for _ in range(groups)], str(seed))
+
+
+SIZES = st.lists(st.tuples(st.integers(0, 13), st.integers(1, 4)), min_size=2, max_size=60).filter(
+    lambda sizes: max(np.bincount([label for label, _ in sizes])) > 1
+)
+
+
+def saved(frame: pl.DataFrame, folder: Path) -> Rows:
+    folder.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(folder / "rows.parquet")
+    digest = name(sorted(zip(frame["digest"], frame["label"], strict=True)))
+    files = {"table": folder / "rows.parquet", "pixels": folder / "pixels.npy"}
+    return Rows(digest=digest, name="faces", size=64, count=len(frame), ranges=RANGES, **files)
+
+
+def tables(partition: Partition) -> tuple[pl.DataFrame, pl.DataFrame]:
+    return pl.read_parquet(partition.development.table), pl.read_parquet(partition.test.table)
+
+
+def sides(frame: pl.DataFrame, share: float = 0.2, seed: int = 1, before: pl.DataFrame = NOTHING) -> dict[str, str]:
+    placed, _, _ = place(frame, SplitSettings(test=share, seed=seed), before)
+    return dict(zip(placed["digest"], placed["side"], strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.floats(0.05, 0.8), st.integers(0, 2**31 - 1), st.randoms(use_true_random=False))
+def test_split_ignores_order_and_paths_keeps_groups_whole_and_shares_close(
+    sizes: list[tuple[int, int]], share: float, seed: int, random: Random
+) -> None:
+    frame = rows_of(sizes)
+    found = sides(frame, share, seed)
+    order = random.sample(range(len(frame)), k=len(frame))
+    elsewhere = frame[order].with_columns(pl.lit("elsewhere").alias("path"))
+    assert sides(elsewhere, share, seed) == found
+    placed = frame.with_columns(pl.Series("side", [found[digest] for digest in frame["digest"]]))
+    assert placed.group_by("group").agg(pl.col("side").n_unique())["side"].max() == 1
+    for (label,), part in placed.group_by("label"):
+        groups = part.group_by("group").agg(pl.len(), pl.col("side").first())
+        test = int(groups.filter(pl.col("side") == "test")["len"].sum())
+        assert abs(test - share * len(part)) <= groups["len"].max(), label
+        assert (groups["side"].n_unique() == 2) == (len(groups) > 1)
+
+
+def test_many_single_rows_come_within_half_a_row_of_the_share() -> None:
+    frame = rows_of([(label, 1) for label in range(14) for _ in range(101 + label)])
+    found = sides(frame, 0.2)
+    for (label,), part in frame.group_by("label"):
+        test = sum(found[digest] == "test" for digest in part["digest"])
+        assert abs(test - 0.2 * len(part)) <= 0.5, label
+
+
+def test_another_seed_draws_others() -> None:
+    frame = many()
+    one, two = sides(frame, seed=1), sides(frame, seed=2)
+    assert one != two
+    assert sum(side == "test" for side in one.values()) == pytest.approx(0.2 * len(frame), abs=10)
+
+
+def test_a_range_without_rows_or_with_one_group_is_no_obstacle() -> None:
+    found = sides(rows_of([(0, 1)] * 30 + [(13, 1)]), 0.3)
+    assert found[name("", 30, 0)] == "development"
+
+
+def test_one_side_empty_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"split\.test is 0\.2, but 3 rows in 2 groups .* leave one side empty"):
+        sides(rows_of([(0, 1), (1, 2)]))
+
+
+def test_a_group_that_spans_ranges_is_whole() -> None:
+    frame = many().with_columns(pl.Series("label", Random(3).choices(range(5), k=len(many())), dtype=pl.Int16))
+    placed, _, _ = place(frame, SplitSettings(), NOTHING)
+    assert placed.group_by("group").agg(pl.col("side").n_unique())["side"].max() == 1
+
+
+def test_looks_bind_what_the_catalogue_has_not_grouped() -> None:
+    frame = many(200)
+    first, second = frame["look"][0], bytearray(frame["look"][0])
+    second[0] ^= 0b111
+    other = (frame["group"] != frame["group"][0]).arg_true()[0]
+    looks = frame["look"].to_list()
+    looks[other] = bytes(second)
+    assert looks[0] == first
+    for seed in range(6):
+        bound, _, _ = place(frame.with_columns(pl.Series("look", looks)), SplitSettings(seed=seed), NOTHING)
+        assert bound["group"][0] == bound["group"][other]
+        assert bound["side"][0] == bound["side"][other]
+        assert bound["group"][0] == min(bound.filter(pl.col("group") == bound["group"][0])["digest"])
+
+
+def test_the_records_of_development_hold_no_test_row(tmp_path: Path, where: Where) -> None:
+    frame = many()
+    partition = split(saved(frame, tmp_path), SplitSettings(), where)
+    development, test = tables(partition)
+    assert len(development) + len(test) == len(frame)
+    assert not set(development["digest"]) & set(test["digest"])
+    assert not set(development["group"]) & set(test["group"])
+    assert not set(development["index"]) & set(test["index"])
+    assert (partition.development.count, partition.test.count) == (len(development), len(test))
+    assert partition.development.ranges == RANGES
+    check_apart(development, test)
+
+
+def test_a_split_again_by_rows_instead_of_groups_is_caught(tmp_path: Path, where: Where) -> None:
+    development, test = tables(split(saved(many(), tmp_path), SplitSettings(), where))
+    everything = pl.concat([development, test]).sample(fraction=1.0, shuffle=True, seed=5)
+    cut = len(everything) // 5
+    with pytest.raises(LeakageError, match="test rows are copies of development rows"):
+        check_apart(everything[cut:], everything[:cut])
+    with pytest.raises(LeakageError, match=f"1 of {len(test)} test rows are the same files as development rows"):
+        check_apart(pl.concat([development, test[:1]]), test)
+
+
+def test_digest_is_made_of_content(tmp_path: Path, where: Where) -> None:
+    frame = many()
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=4).with_columns(pl.lit("there").alias("path"))
+    first = split(saved(frame, tmp_path / "a"), SplitSettings(), where)
+    second = split(saved(shuffled, tmp_path / "b"), SplitSettings(), where)
+    assert first.members != second.members
+    assert first.digest == second.digest
+    assert first.test.digest == second.test.digest
+    for other in (SplitSettings(seed=21), SplitSettings(test=0.3)):
+        assert split(saved(frame, tmp_path / "a"), other, where).digest != first.digest
+
+
+def test_a_finished_split_is_found_again(tmp_path: Path, where: Where) -> None:
+    rows = saved(many(), tmp_path)
+    first = split(rows, SplitSettings(), where)
+    written = first.members.stat().st_mtime_ns
+    assert split(rows, SplitSettings(), where) == first
+    assert first.members.stat().st_mtime_ns == written
+    first.test.table.unlink()
+    assert split(rows, SplitSettings(), where) == first
+    assert first.test.table.is_file()
+    manifest = json.loads((first.members.parent / "manifest.json").read_text())
+    assert manifest["inputs"] == {"rows": rows.digest}
+    assert str(tmp_path) not in json.dumps(manifest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES, st.integers(0, 1000), st.floats(0.1, 0.6), st.randoms(use_true_random=False))
+def test_a_source_that_grows_keeps_the_sides(
+    sizes: list[tuple[int, int]], more: list[tuple[int, int]], seed: int, share: float, random: Random
+) -> None:
+    old, new = rows_of(sizes, "old"), rows_of(more, "new")
+    chosen = SplitSettings(test=share, seed=seed)
+    _, before, _ = place(old, chosen, NOTHING)
+    kept = dict(zip(before["digest"], before["side"], strict=True))
+    grown = pl.concat([old, new])[random.sample(range(len(old) + len(new)), k=len(old) + len(new))]
+    placed, after, left_out = place(grown, chosen, before)
+    found = dict(zip(placed["digest"], placed["side"], strict=True))
+    assert {digest: found[digest] for digest in kept} == kept
+    assert len(left_out) == 0
+    assert set(after["digest"]) == set(grown["digest"])
+    check_apart(placed.filter(pl.col("side") == "development"), placed.filter(pl.col("side") == "test"))
+
+
+def test_extending_by_nothing_changes_nothing(tmp_path: Path, where: Where) -> None:
+    rows = saved(many(), tmp_path)
+    first = split(rows, SplitSettings(), where)
+    again = split(rows, SplitSettings(), where, first.members)
+    assert again.digest == first.digest
+    assert again.earlier == members_digest(read_members(first.members))
+    assert first.earlier is None
+
+
+def test_extension_is_drawn_to_the_wanted_share_of_all_rows(tmp_path: Path, where: Where) -> None:
+    old, new = rows_of([(0, 1)] * 200, "old"), rows_of([(0, 1)] * 300, "new")
+    first = split(saved(old, tmp_path / "a"), SplitSettings(test=0.2), where)
+    second = split(saved(pl.concat([old, new]), tmp_path / "b"), SplitSettings(test=0.3), where, first.members)
+    assert (first.test.count, second.test.count) == (40, 150)
+    kept = split(
+        saved(pl.concat([old, new]), tmp_path / "b"), SplitSettings(test=0.3, extend=False), where, first.members
+    )
+    assert kept.earlier is None
+
+
+def test_copies_of_placed_photographs_follow_them() -> None:
+    old = rows_of([(0, 1)] * 40, "old")
+    _, before, _ = place(old, SplitSettings(), NOTHING)
+    in_test, in_development = (
+        before.filter(pl.col("side") == side).row(0, named=True) for side in ("test", "development")
+    )
+    copies = rows_of([(0, 1)] * 2, "copies").with_columns(
+        pl.Series("look", [in_test["look"], in_development["look"]]),
+    )
+    found = sides(pl.concat([old, copies]), before=before)
+    assert [found[digest] for digest in copies["digest"]] == ["test", "development"]
+    # the originals are gone from the source, yet their copies are still known by their looks
+    found = sides(pl.concat([old.filter(~pl.col("digest").is_in([in_test["digest"]])), copies]), before=before)
+    assert found[copies["digest"][0]] == "test"
+
+
+def test_a_photograph_that_ties_both_sides_is_left_out_and_counted(tmp_path: Path, where: Where) -> None:
+    old = rows_of([(0, 1)] * 40, "old")
+    first = split(saved(old, tmp_path / "a"), SplitSettings(), where)
+    before = read_members(first.members)
+    one, two = (before.filter(pl.col("side") == side)["digest"][0] for side in ("test", "development"))
+    tie = rows_of([(0, 1)], "tie")
+    tied_name = min(one, two, tie["digest"][0])
+    bound = pl.col("digest").is_in([one, two, tie["digest"][0]])
+    grown = pl.concat([old, tie]).with_columns(pl.when(bound).then(pl.lit(tied_name)).otherwise("group").alias("group"))
+    second = split(saved(grown, tmp_path / "b"), SplitSettings(), where, first.members)
+    development, test = tables(second)
+    assert second.left_out == 1
+    assert pl.read_parquet(second.members.parent / "left_out.parquet")["digest"].to_list() == tie["digest"].to_list()
+    assert one in test["digest"]
+    assert two in development["digest"]
+    assert tie["digest"][0] not in pl.read_parquet(second.members)["digest"]
+    check_apart(development, test)
+
+
+def test_photographs_that_left_the_source_are_remembered() -> None:
+    old = rows_of([(0, 1)] * 40, "old")
+    _, before, _ = place(old, SplitSettings(), NOTHING)
+    _, after, _ = place(old[10:], SplitSettings(), before)
+    assert after.equals(before)
+
+
+def test_what_is_no_split_is_refused(tmp_path: Path, where: Where) -> None:
+    rows = saved(many(20), tmp_path)
+    with pytest.raises(DataError, match=r"gone\.parquet: the table cannot be read"):
+        split(rows, SplitSettings(), where, tmp_path / "gone.parquet")
+    many(3).write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="no column 'side'"):
+        split(rows, SplitSettings(), where, tmp_path / "other.parquet")
+    many(3).with_columns(pl.lit("left").alias("side")).write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="side 'left' is neither 'test' nor 'development'"):
+        split(rows, SplitSettings(), where, tmp_path / "other.parquet")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(0, 1000), st.data(), st.randoms(use_true_random=False))
+def test_folds_ignore_order_keep_groups_whole_and_are_balanced(
+    count: int, seed: int, data: st.DataObject, random: Random
+) -> None:
+    sizes = [
+        (label, data.draw(st.integers(1, 4)))
+        for label in data.draw(st.lists(st.integers(0, 13), min_size=1, max_size=5, unique=True))
+        for _ in range(data.draw(st.integers(count, 20)))
+    ]
+    frame = rows_of(sizes)
+    found = folds(frame, count, seed)
+    order = random.sample(range(len(frame)), k=len(frame))
+    assert (folds(frame[order], count, seed) == found[order]).all()
+    placed = frame.with_columns(pl.Series("fold", found))
+    assert placed.group_by("group").agg(pl.col("fold").n_unique())["fold"].max() == 1
+    for (_,), part in placed.group_by("label"):
+        rows = np.bincount(part["fold"], minlength=count)
+        assert rows.min() > 0
+        assert rows.max() - rows.min() <= part.group_by("group").len()["len"].max()
+
+
+def test_folds_are_even_over_all_ranges() -> None:
+    frame = rows_of([(label, 1) for label in range(14) for _ in range(7)])
+    assert np.bincount(folds(frame, 3, 0)).tolist() in ([33, 33, 32], [33, 32, 33], [32, 33, 33])
+    assert (folds(frame, 3, 0) != folds(frame, 3, 1)).any()
+
+
+def test_too_many_folds_name_the_range_and_the_most_there_can_be() -> None:
+    frame = rows_of([(0, 1)] * 30 + [(12, 2)] * 4)
+    with pytest.raises(ConfigError) as error:
+        folds(frame, 10, 0, RANGES)
+    assert str(error.value) == ("search.folds is 10, but range '71-80' has 4 groups of photographs; use at most 4.")
+    assert len(set(folds(frame, 4, 0, RANGES))) == 4
+    with pytest.raises(ConfigError, match="range '12'"):
+        folds(frame, 5, 0)
+
+
+def test_a_range_with_a_single_group_lies_in_one_fold() -> None:
+    found = folds(rows_of([(0, 1)] * 9 + [(12, 3)]), 3, 0)
+    assert len(set(found[-3:])) == 1
+    with pytest.raises(ConfigError, match=r"search\.folds is 3, but there are 2 groups"):
+        folds(rows_of([(0, 1), (1, 1)]), 3, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.floats(0.05, 0.8), st.integers(0, 1000), st.randoms(use_true_random=False))
+def test_holdout_ignores_order_and_keeps_groups_whole(
+    sizes: list[tuple[int, int]], share: float, seed: int, random: Random
+) -> None:
+    frame = rows_of(sizes)
+    mask = holdout(frame, share, seed)
+    order = random.sample(range(len(frame)), k=len(frame))
+    assert mask.dtype == np.bool_
+    assert (holdout(frame[order], share, seed) == mask[order]).all()
+    assert not set(frame.filter(mask)["group"]) & set(frame.filter(~mask)["group"])
+    assert 0 < mask.sum() < len(frame)
+
+
+def test_holdout_and_test_side_are_drawn_apart_where_they_share_a_seed() -> None:
+    frame = rows_of([(0, 1)] * 300)
+    test = np.array([side == "test" for side in sides(frame, 0.2, seed=9).values()])
+    mask = holdout(frame, 0.2, 9)
+    assert mask.sum() == test.sum() == 60
+    assert (mask & test).sum() < 40
+
+
+def test_holdout_with_one_side_empty_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"final\.validation is 0\.1, but 3 rows in 1 groups"):
+        holdout(rows_of([(0, 3)]), 0.1, 0)
