@@ -1,0 +1,81 @@
+"""A result folder is there whole or not at all."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agepipe import artifact
+from agepipe.artifact import MANIFEST, file_digest, read_manifest, whole, write_manifest
+from agepipe.config import LabelSettings
+from agepipe.errors import DataError
+
+
+def fill(folder: Path, text: str = "one") -> None:
+    with whole(folder) as draft:
+        (draft / "table.txt").write_text(text)
+        write_manifest(draft, "relabel", LabelSettings(), {"catalogue": "c"}, {"count": 3})
+
+
+def test_a_finished_folder_says_what_made_it(tmp_path: Path) -> None:
+    fill(tmp_path / "labels" / "a")
+    manifest = read_manifest(tmp_path / "labels" / "a")
+    assert manifest is not None
+    assert manifest["stage"] == "relabel"
+    assert manifest["settings"] == {"ranges": "utkface", "conflicts": "keep"}
+    assert manifest["inputs"] == {"catalogue": "c"}
+    assert manifest["result"] == {"count": 3}
+    assert manifest["files"] == ["table.txt"]
+    assert manifest["agepipe"]
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="half way"), whole(tmp_path / "a") as draft:
+        (draft / "table.txt").write_text("one")
+        raise RuntimeError("half way")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
+    with whole(tmp_path / "a") as draft:
+        write_manifest(draft, "relabel", LabelSettings(), {}, {})
+        assert read_manifest(tmp_path / "a") is None
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_first_of_two_that_finish_is_kept(tmp_path: Path) -> None:
+    with whole(tmp_path / "a") as draft:
+        fill(tmp_path / "a", "first")
+        (draft / "table.txt").write_text("second")
+        write_manifest(draft, "relabel", LabelSettings(), {}, {})
+    assert (tmp_path / "a" / "table.txt").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_half_done_removal_left_is_replaced(tmp_path: Path) -> None:
+    fill(tmp_path / "a", "old")
+    (tmp_path / "a" / "table.txt").unlink()
+    assert read_manifest(tmp_path / "a") is None
+    fill(tmp_path / "a", "new")
+    assert (tmp_path / "a" / "table.txt").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_put_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact.shutil, "rmtree", lambda *_, **__: None)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "other").touch()
+    with pytest.raises(OSError, match="not empty"):
+        fill(tmp_path / "a")
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", json.dumps({"stage": "relabel"})])
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json: the manifest .* remove the folder"):
+        read_manifest(tmp_path)
+
+
+def test_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
