@@ -266,7 +266,7 @@ class Registered(Record):
     """One sentence: why it has this alias."""
 
 
-class Outcome(BaseModel):
+class PipelineResult(BaseModel):
     """What a run of the whole pipeline found and made."""
 
     model_config = ConfigDict(frozen=True)

@@ -28,6 +28,8 @@ def settings(where: Where) -> dict[str, str]:
 
 def prepare(where: Where, api_url: str | None) -> None:
     """Set what the user has not set; `api_url` is the address of a Prefect server that `agepipe up` keeps."""
+    # Prefect makes its home but not the folders above it, and would then wait for a server that cannot start.
+    (where.workspace / "prefect").mkdir(parents=True, exist_ok=True)
     extra: Mapping[str, str] = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**settings(where), **QUIET_CONSOLE, **extra}.items():
         os.environ.setdefault(name, value)

@@ -40,27 +40,26 @@ class Stage(Generic[P, R]):
         self.name, self.version = name, version
         self.signature = inspect.signature(body)
         self.task: Task[P, R] = task(
-            body,
             task_run_name=run_name,
             tags=[f"stage:{name}"],
             cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
             persist_result=True,
             result_serializer="json",
             retries=retries,
-        )
+        )(body)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The stage's record, from its store or computed now."""
-        return self._prepared(*args, **kwargs)(*args, **kwargs)
+        return self._prepared(args, kwargs)(*args, **kwargs)
 
     def gather(self, calls: Iterable[dict[str, Any]]) -> list[R]:
         """The records of many calls, mapped over the flow's task runner; all end before the first error is raised."""
-        futures = [self._prepared(**call).submit(**call) for call in calls]
+        futures = [self._prepared((), call).submit(**call) for call in calls]
         for future in futures:
             future.wait()
         return [future.result() for future in futures]
 
-    def _prepared(self, *args: P.args, **kwargs: P.kwargs) -> Task[P, R]:
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
         where = next(value for value in arguments.values() if isinstance(value, Where))
         storage = where.workspace / "records"

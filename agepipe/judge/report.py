@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from agepipe import __version__
 from agepipe.judge.outcome import Outcome
+from agepipe.records import Evaluation
 
 TITLES = {
     "accuracy": "right range",
@@ -68,3 +69,13 @@ def verdict(outcome: Outcome) -> str:
         f"one range off for {found['within_one']:.0%}, and errs by {found['mae']:.1f} years on average: {standing} "
         f"({constant['accuracy']:.0%}, {constant['within_one']:.0%}, {constant['mae']:.1f} years)."
     )
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The figures with their intervals as a Markdown table, and where the page is."""
+    lines = [
+        f"| {title} | {figure(evaluation.metrics[name], name)} | {span(evaluation.intervals[name], name)} |"
+        for name, title in TITLES.items()
+    ]
+    head = f"{evaluation.count:,} rows that the model has not seen. Report: `{evaluation.report}`"
+    return "\n".join([head, "", "| figure | value | interval |", "|---|---|---|", *lines])

@@ -1,0 +1,178 @@
+"""The command line: it reads words, builds a `Config` and a `Where`, and starts a flow.
+
+It lies among the flows because it starts them. Everything heavy is imported inside a command, so that
+`agepipe --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agepipe.errors import AgepipeError
+
+if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
+    from agepipe.config import Where
+
+app = typer.Typer(
+    help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
+    epilog="Start here: agepipe run sample",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Workspace = Annotated[Path, typer.Option(help="Folder of data sets, checkpoints, bundles and evaluations.")]
+Tracking = Annotated[str, typer.Option(help="MLflow tracking URI: a local SQLite file or a server's address.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
+Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
+Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
+Data = Annotated[
+    list[str], typer.Option(help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable.")
+]
+ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
+
+WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
+
+
+def _where(**values: Any) -> "Where":
+    from agepipe.config import Where
+    from agepipe.settings import checked
+
+    return checked(Where, values, "option")
+
+
+def _enter(where: "Where") -> None:
+    """Prepare the environment for Prefect; must come before the first import of a flow."""
+    from flows import environment, services
+
+    environment.prepare(where, services.running(where).api_url)
+
+
+@app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz search.folds=5")
+def run(
+    preset: Annotated[str, typer.Argument(help="sample, laptop, gpu or notebook.")] = "sample",
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as field=value.")] = None,
+    data: Data = [],  # noqa: B006 - typer reads the default and never changes it
+    refresh: Refresh = [],  # noqa: B006
+    device: Device = "auto",
+    workers: Workers = 0,
+    threads: Threads = 0,
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Run the full pipeline: photographs in, an evaluated and registered model out."""
+    from agepipe import presets
+
+    changes = presets.parse_overrides(overrides or [])
+    if data:
+        changes["source.data"] = tuple(data)
+    config = presets.load(preset, changes)
+    where = _where(
+        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, refresh=tuple(refresh)
+    )
+    _enter(where)
+    from flows import show
+    from flows.pipeline import pipeline
+
+    show.plan(config, where)
+    with show.progress():
+        outcome = pipeline(config, where)
+    show.outcome(outcome)
+
+
+@app.command(epilog="Example: agepipe evaluate champion --data holiday-photos/ --exclude-seen")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An alias, a version, a run, or a bundle folder.")] = "champion",
+    data: Data = [],  # noqa: B006
+    exclude_seen: Annotated[bool, typer.Option(help="Leave out rows that the model has seen, and say so.")] = False,
+    name: ModelName = "",
+    refresh: Annotated[bool, typer.Option(help="Evaluate anew even where the result is kept.")] = False,
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Evaluate a model on its own locked test rows, or on other labelled photographs."""
+    where = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
+    _enter(where)
+    from flows import show
+    from flows.evaluate import evaluate as flow
+
+    with show.progress():
+        evaluation = flow(model, tuple(data), name=name, exclude_seen=exclude_seen, where=where)
+    show.evaluation(evaluation)
+
+
+@app.command(epilog="Example: agepipe audit UTKFace.tar.gz")
+def audit(
+    data: Annotated[list[str], typer.Argument(help="Folders or archives of UTKFace photographs, or sample.")],
+    ranges: Annotated[
+        str, typer.Option(help="utkface, years, or ranges with commas between: 1-17,18-64,over64.")
+    ] = "utkface",
+    workspace: Workspace = WORKSPACE,
+) -> None:
+    """Say what is in a folder or archive of photographs, without training anything."""
+    where = _where(workspace=workspace)
+    from flows import show
+
+    show.audit(data, ranges, where)
+
+
+@app.command(epilog='Example: agepipe promote 3 --because "better on the new camera"')
+def promote(
+    version: Annotated[int, typer.Argument(help="The version that becomes the champion.")],
+    because: Annotated[str, typer.Option(help="Why; it is written into the version's history.")],
+    name: ModelName = "agepipe",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Make a version the champion by hand."""
+    from agepipe import registry
+
+    registry.promote(name, version, because, _where(workspace=workspace, tracking=tracking))
+    typer.echo(f"{name} version {version} is the champion now.")
+
+
+@app.command(epilog="Example: agepipe rollback")
+def rollback(name: ModelName = "agepipe", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING) -> None:
+    """Give the champion's place back to the version that held it before."""
+    from agepipe import registry
+
+    version = registry.rollback(name, _where(workspace=workspace, tracking=tracking))
+    typer.echo(f"{name} version {version} is the champion again.")
+
+
+@app.command(epilog="Example: agepipe up --prefect-port 4300")
+def up(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server and page.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Keep a Prefect server, a worker and the MLflow page running, so that every command starts in seconds."""
+    from flows import services, show
+
+    where = _where(workspace=workspace, tracking=tracking)
+    show.services(services.up(where, prefect_port, mlflow_port))
+
+
+@app.command(epilog="Example: agepipe down")
+def down(workspace: Workspace = WORKSPACE) -> None:
+    """End the servers that `agepipe up` started, and nothing else."""
+    from flows import services
+
+    ended = services.down(_where(workspace=workspace))
+    typer.echo(f"Ended: {', '.join(ended)}." if ended else "Nothing was running.")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can act on is one sentence, without a traceback."""
+    try:
+        app()
+    except AgepipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,40 @@
+"""Only the evaluation: of any version, alias, run or bundle, on its own locked rows or on other photographs."""
+
+from prefect import flow
+
+from agepipe.config import EvaluateSettings, SourceSettings, Where
+from agepipe.records import Evaluation, Model, Rows
+from tasks.evaluate import evaluate as judge
+from tasks.ingest import fingerprint, ingest
+from tasks.relabel import relabel
+from tasks.resolve import ingest_settings, label_settings, resolve, test_rows
+
+
+@flow(name="evaluate", flow_run_name="evaluate {model}")
+def evaluate(
+    model: str = "champion",
+    data: tuple[str, ...] = (),
+    name: str = "",
+    settings: EvaluateSettings = EvaluateSettings(),
+    exclude_seen: bool = False,
+    where: Where = Where(),
+) -> Evaluation:
+    """Judge a model on rows that it has not seen; repeated with nothing changed, the stored result comes back.
+
+    Args:
+        model: An alias, a version, `models:/NAME/VERSION`, a run id, or a bundle folder.
+        data: Folders or archives of labelled photographs; none takes the model's own locked test rows.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        settings: Bootstrap draws and confidence.
+        exclude_seen: Leave out rows that the model has seen instead of stopping.
+        where: Workspace, tracking store and device.
+    """
+    found = resolve(model, name, where)
+    rows = photographs(found, data, where) if data else test_rows(found, name, where)
+    return judge(found, rows, settings, exclude_seen, where)
+
+
+def photographs(model: Model, data: tuple[str, ...], where: Where) -> Rows:
+    """Other photographs as rows with the model's own ranges, stored at the model's own size."""
+    source = fingerprint(SourceSettings(data=data), where)
+    return relabel(ingest(source, ingest_settings(model), where), label_settings(model), where)

@@ -1,0 +1,35 @@
+"""The whole way from photographs to a registered model: one call a stage."""
+
+from prefect import flow
+
+from agepipe.config import Config, Where
+from agepipe.records import PipelineResult
+from flows.search import search
+from tasks.audit import audit
+from tasks.evaluate import evaluate
+from tasks.ingest import fingerprint, ingest
+from tasks.parent import check, parent_run
+from tasks.register import register
+from tasks.relabel import relabel
+from tasks.split import champions_partition, partitioned
+from tasks.train import train
+
+
+@flow(name="pipeline", flow_run_name="pipeline {config.preset}")
+def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
+    """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
+    check(config)
+    with parent_run(config, where) as run:
+        here = run.where
+        catalogue = run.found(ingest(fingerprint(config.source, here), config.ingest, here))
+        report = run.found(audit(catalogue, config.labels, here))
+        rows = relabel(catalogue, config.labels, here)
+        partition = run.found(partitioned(rows, config.split, champions_partition(config, here), here))
+        choice = run.found(search(partition.development, config.learn, config.search, here))
+        model = run.found(train(partition.development, config.learn, choice, config.final, here))
+        evaluation = run.found(evaluate(model, partition.test, config.evaluate, False, here))
+        registered = run.found(register(model, evaluation, partition, config, here))
+    return PipelineResult(
+        run=run.id, catalogue=catalogue, report=report, partition=partition, choice=choice, model=model,
+        evaluation=evaluation, registered=registered,
+    )  # fmt: skip

@@ -1,0 +1,213 @@
+"""`agepipe up` and `down`: a Prefect server, a worker and the MLflow UI on the right stores, kept running.
+
+What was started is written to `workspace/services.json` with each process's start time, so that `down` ends just
+those and never a stranger that got the same process number.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agepipe import store, tracking
+from agepipe.config import Where
+from agepipe.errors import ServiceError
+from flows import environment
+
+POOL = "agepipe"
+START_LIMIT = 180.0
+"""Seconds that a server may take to answer; a busy laptop needs half a minute."""
+
+
+class Service(BaseModel):
+    """One process that `up` started."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int
+    started: float
+    url: str | None
+    log: Path
+
+    def process(self) -> psutil.Process | None:
+        """The process, unless it has ended or its number belongs to another by now."""
+        try:
+            found = psutil.Process(self.pid)
+            alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - self.started) < 1.0
+        except psutil.NoSuchProcess:
+            return None
+        return found if alive else None
+
+
+class Services(BaseModel):
+    """All that `up` started, and where they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    services: tuple[Service, ...] = ()
+
+    def url(self, name: str) -> str | None:
+        """The address of a service that is alive."""
+        return next((item.url for item in self.services if item.name == name and item.process()), None)
+
+    @property
+    def api_url(self) -> str | None:
+        """What PREFECT_API_URL must be to use the kept server."""
+        url = self.url("prefect")
+        return f"{url}/api" if url else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether any of them still runs."""
+        return any(item.process() for item in self.services)
+
+
+def state_file(where: Where) -> Path:
+    """Where it is written what was started."""
+    return where.workspace / "services.json"
+
+
+def running(where: Where) -> Services:
+    """What `up` started on this workspace, alive or not; nothing when `up` was never called."""
+    try:
+        return Services.model_validate_json(state_file(where).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Services()
+    except ValidationError as error:
+        raise ServiceError(f"{state_file(where)} cannot be read; end the servers by hand and delete it.") from error
+
+
+def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
+    """Start the Prefect server, the MLflow UI and a worker, and wait until they answer.
+
+    Raises:
+        ServiceError: they run already, a port is in use, or one ended or did not answer; none is left running.
+    """
+    if running(where).alive:
+        raise ServiceError("The servers run already; `agepipe down` ends them.")
+    for name, port in (("prefect-port", prefect_port), ("mlflow-port", mlflow_port)):
+        check_free(name, port)
+    tracking.prepare(where)
+    started: list[Service] = []
+    try:
+        started += [_start(where, "prefect", _prefect_server(prefect_port), f"http://127.0.0.1:{prefect_port}")]
+        started += [_start(where, "mlflow", _mlflow_ui(where, mlflow_port), f"http://127.0.0.1:{mlflow_port}")]
+        _wait(started[0], "/api/health")
+        _wait(started[1], "/health")
+        started += [_start(where, "worker", _worker(), None, api_url=f"{started[0].url}/api")]
+    except BaseException:
+        for item in started:
+            _end(item)
+        raise
+    services = Services(services=tuple(started))
+    state_file(where).write_text(services.model_dump_json(indent=2), encoding="utf-8")
+    return services
+
+
+def down(where: Where) -> list[str]:
+    """End what `up` started and nothing else; the names of those that were still running."""
+    ended = [item.name for item in reversed(running(where).services) if _end(item)]
+    state_file(where).unlink(missing_ok=True)
+    return ended
+
+
+def check_free(name: str, port: int) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        ServiceError: names the option and the port.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServiceError(f"--{name}: port {port} is in use; give another, such as {port + 1}.") from error
+
+
+def environ(where: Where, api_url: str | None) -> dict[str, str]:
+    """The environment of a kept process: ours, with the addresses of the kept servers."""
+    extra = {"PREFECT_API_URL": api_url} if api_url else {}
+    ours = {**environment.settings(where), **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    return {**inherited, **ours, "PWD": str(Path.cwd())}
+
+
+def _tool(name: str) -> list[str]:
+    return [str(Path(sys.executable).with_name(name))]
+
+
+def _prefect_server(port: int) -> list[str]:
+    return [*_tool("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _mlflow_ui(where: Where, port: int) -> list[str]:
+    bind = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(where), *bind]
+
+
+def _worker() -> list[str]:
+    return [*_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process", "--name", "agepipe-up"]
+
+
+def _start(where: Where, name: str, command: Sequence[str], url: str | None, api_url: str | None = None) -> Service:
+    log = where.workspace / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environ(where, api_url),
+            start_new_session=True,
+        )
+    return Service(name=name, pid=process.pid, started=psutil.Process(process.pid).create_time(), url=url, log=log)
+
+
+def _wait(service: Service, path: str) -> None:
+    limit = time.monotonic() + START_LIMIT
+    while time.monotonic() < limit:
+        if service.process() is None:
+            raise ServiceError(f"The {service.name} server ended as it started; {service.log} says why.")
+        if _answers(f"{service.url}{path}"):
+            return
+        time.sleep(0.5)
+    raise ServiceError(f"The {service.name} server did not answer in {START_LIMIT:.0f} s; see {service.log}.")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _end(service: Service) -> bool:
+    process = service.process()
+    if process is None:
+        return False
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        _signal(member, "terminate")
+    _, stubborn = psutil.wait_procs(family, timeout=10)
+    for member in stubborn:
+        _signal(member, "kill")
+    return True
+
+
+def _signal(process: psutil.Process, action: str) -> None:
+    try:
+        getattr(process, action)()
+    except psutil.NoSuchProcess:
+        return

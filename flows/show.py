@@ -1,0 +1,130 @@
+"""What the command line shows: the plan, bars while it works, and what came out."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from agepipe.config import Config, Where
+from agepipe.records import Evaluation, PipelineResult
+from flows.services import Services
+from tasks.watch import Step, logger
+
+console = Console(highlight=False)
+FIGURES = {
+    "accuracy": "accuracy",
+    "within_one": "within one range",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "mae": "mean absolute error, years",
+}
+"""The test figures that are worth a line in the terminal, in their order; the report has them all."""
+
+
+class Bars(logging.Handler):
+    """Turns progress records into bars; where the output is no terminal, into a line as a stage ends."""
+
+    def __init__(self, bars: Progress) -> None:
+        super().__init__()
+        self._bars = bars
+        self._ids: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Move the bar of the record's stage."""
+        step: Step | None = getattr(record, "step", None)
+        if step is None:
+            return
+        if step.stage not in self._ids:
+            self._ids[step.stage] = self._bars.add_task(step.stage, total=step.total, note="")
+            self._started[step.stage] = time.monotonic()
+        self._bars.update(self._ids[step.stage], completed=step.done, total=step.total, note=step.note)
+        if step.finished and not console.is_terminal:
+            console.print(f"{step} ({time.monotonic() - self._started[step.stage]:.0f} s)")
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Show what every stage reports while the block runs."""
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
+    ) as bars:
+        handler = Bars(bars)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+def plan(config: Config, where: Where) -> None:
+    """Say what is about to happen, and what it will cost where that is much."""
+    learn, search = config.learn, config.search
+    settings = 1
+    for values in search.grid.values():
+        settings *= len(values)
+    trials = f"{settings} settings × {search.folds} folds" if settings > 1 else "no search"
+    console.print(
+        f"[bold]{config.preset}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
+        f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"
+    )
+    if config.preset == "notebook":
+        console.print("This trains ResNet50 at 224 px: hours on a GPU, days without one.", style="yellow")
+
+
+def outcome(done: PipelineResult) -> None:
+    """What was found, the test figures with their doubt, where the report is, what was registered, what is next."""
+    found, parts, new = done.catalogue, done.partition, done.registered
+    console.print(
+        f"\nFound [bold]{found.count}[/bold] photographs, {found.rejected} rejected: "
+        f"{parts.development.count} to learn from, {parts.test.count} locked as test rows."
+    )
+    evaluation(done.evaluation)
+    console.print(f"Data report   {done.report.page}")
+    console.print(f"Registered    [bold]{new.name}[/bold] version {new.version} as @{new.alias}: {new.reason}")
+    console.print("\nNext: [bold]agepipe evaluate[/bold] judges it again, [bold]agepipe up[/bold] opens the run pages.")
+
+
+def evaluation(done: Evaluation) -> None:
+    """The figures on rows that the model has not seen, each with its interval, and the report."""
+    table = Table(title=f"Test figures on {done.count} rows the model has not seen", title_justify="left")
+    for heading in ("figure", "value", "95 % interval"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, label in FIGURES.items():
+        low, high = done.intervals[name]
+        table.add_row(label, f"{done.metrics[name]:.3f}", f"{low:.3f} to {high:.3f}")
+    console.print(table)
+    if done.excluded:
+        console.print(f"Left out: {done.excluded} rows that the model had seen.", style="yellow")
+    console.print(f"Report        {done.report}")
+
+
+def services(kept: Services) -> None:
+    """The addresses of what `up` started."""
+    for item in kept.services:
+        console.print(f"{item.name:<8} {item.url or 'waits for runs'}   log {item.log}")
+    console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")
+
+
+def audit(data: list[str], ranges: str, where: Where) -> None:
+    """Read photographs and print what they are."""
+    from agepipe.config import IngestSettings, LabelSettings, SourceSettings
+    from agepipe.data import audit_text, audited, ingest, sources
+    from agepipe.settings import checked
+    from tasks.watch import watch
+
+    spec = ranges if ranges in ("utkface", "years") else tuple(ranges.split(","))
+    labels = checked(LabelSettings, {"ranges": spec}, "--ranges")
+    with progress():
+        source = sources.fingerprint(SourceSettings(data=tuple(data)), where, watch("source"))
+        catalogue = ingest.ingest(source, IngestSettings(), where, watch("ingest"))
+    report = audited.report(catalogue, labels, where)
+    console.print(audit_text.table(audited.read(report)))
+    console.print(f"Report        {report.page}")

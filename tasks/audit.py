@@ -1,0 +1,12 @@
+"""The stage that says what the photographs are: counts, duplicates, conflicts, rejects."""
+
+from agepipe.config import LabelSettings, Where
+from agepipe.data import audited
+from agepipe.records import Catalogue, DataReport
+from tasks.stage import stage
+
+
+@stage("audit", version=1)
+def audit(catalogue: Catalogue, settings: LabelSettings, where: Where) -> DataReport:
+    """Count what was found and draw the data report."""
+    return audited.report(catalogue, settings, where)

@@ -1,0 +1,116 @@
+"""The MLflow run of a whole pipeline: what its stages found, in one place, linked both ways with Prefect."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import singledispatch
+from pathlib import Path
+from typing import TypeVar
+
+from prefect import runtime, task
+from prefect.artifacts import create_markdown_artifact
+
+from agepipe import tracking
+from agepipe.config import Config, Where
+from agepipe.data import audit_text, audited
+from agepipe.judge import report
+from agepipe.learn import check as work
+from agepipe.records import Choice, DataReport, Evaluation, Model, Partition, Record, Registered, digest_of
+from tasks.track import name_in_prefect, prefect_tags
+
+R = TypeVar("R", bound=Record)
+
+
+@task
+def check(config: Config) -> None:
+    """Refuse settings that cannot work before any work is done."""
+    work.check(config)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a record adds to the run of the pipeline, and what it shows in Prefect."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, object] = field(default_factory=dict)
+    folder: Path | None = None
+    markdown: str | None = None
+
+
+@singledispatch
+def facts(_: Record) -> Facts:
+    """What is worth knowing about a record; its digest and run are always noted."""
+    return Facts()
+
+
+@facts.register
+def _(record: DataReport) -> Facts:
+    return Facts(folder=record.folder, markdown=audit_text.markdown(audited.read(record)))
+
+
+@facts.register
+def _(record: Partition) -> Facts:
+    counts = {"development_rows": record.development.count, "test_rows": record.test.count}
+    return Facts(metrics=counts, tags={"test.digest": record.test.digest})
+
+
+@facts.register
+def _(record: Choice) -> Facts:
+    chosen = {f"chosen.{name}": value for name, value in record.settings.items()}
+    return Facts(metrics={"trials": record.trials}, tags=chosen)
+
+
+@facts.register
+def _(record: Model) -> Facts:
+    return Facts(metrics={f"validation_{name}": value for name, value in record.metrics.items()})
+
+
+@facts.register
+def _(record: Evaluation) -> Facts:
+    return Facts(metrics=record.metrics, folder=record.folder, markdown=report.markdown(record))
+
+
+@facts.register
+def _(record: Registered) -> Facts:
+    version = f"{record.name}/{record.version}"
+    return Facts(tags={"model.version": version, "model.alias": record.alias, "model.reason": record.reason})
+
+
+class ParentRun:
+    """The run under which all others of a pipeline are nested."""
+
+    def __init__(self, run: tracking.Run, where: Where) -> None:
+        self.id = run.run_id
+        self.where = where.model_copy(update={"parent": run.run_id})
+        self._run = run
+
+    def found(self, record: R) -> R:
+        """Note what a stage made, and which run made it: this pipeline's own or an earlier one's."""
+        kind, known = type(record).__name__.lower(), facts(record)
+        made_by = {f"{kind}.run": record.run} if record.run else {}
+        self._run.tags({f"{kind}.digest": record.digest, **made_by, **known.tags})
+        self._run.metrics(known.metrics)
+        if known.folder is not None:
+            self._run.artifacts(known.folder, kind)
+        if known.markdown is not None:
+            create_markdown_artifact(key=kind, markdown=known.markdown)
+        return record
+
+
+@contextmanager
+def parent_run(config: Config, where: Where) -> Iterator[ParentRun]:
+    """Open the run of a pipeline; one that a crash cut off is taken up again.
+
+    Runs whose process is gone are ended first, so that nothing seems to go on for ever.
+    """
+    tracking.prepare(where)
+    tracking.sweep(where)
+    name = str(runtime.flow_run.name or f"pipeline {config.preset}")
+    with tracking.run(
+        where, kind="pipeline", name=name, key=digest_of(config), params=config.model_dump(mode="json"),
+        tags={"preset": config.preset, **prefect_tags()}, watch=True,
+    ) as run:  # fmt: skip
+        run.text(config.model_dump_json(indent=2), "config.json")
+        run.tags(tracking.environment())
+        name_in_prefect(run.run_id, where)
+        yield ParentRun(run, where)

@@ -1,0 +1,12 @@
+"""The stage that turns ages into ranges."""
+
+from agepipe.config import LabelSettings, Where
+from agepipe.data import relabel as work
+from agepipe.records import Catalogue, Rows
+from tasks.stage import stage
+
+
+@stage("relabel", version=1)
+def relabel(catalogue: Catalogue, settings: LabelSettings, where: Where) -> Rows:
+    """Give each row the class of its age."""
+    return work.relabel(catalogue, settings, where)

@@ -1,0 +1,31 @@
+"""The stage that locks rows away as test rows before the first network exists."""
+
+from prefect import task
+
+from agepipe import registry
+from agepipe.config import Config, SplitSettings, Where
+from agepipe.data import split as work
+from agepipe.records import Partition, Rows
+from tasks.stage import is_refreshed, stage
+
+
+@stage("split", version=1)
+def split(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
+    """Divide rows into development and test; those that an earlier partition placed stay on their side."""
+    return work.split(rows, settings, where, None if earlier is None else earlier.members)
+
+
+@task
+def champions_partition(config: Config, where: Where) -> Partition | None:
+    """The partition to extend: the champion's, when it was drawn by the same settings. Never cached."""
+    if not config.split.extend:
+        return None
+    found = registry.partition(config.release.model, where)
+    return found if found is not None and found.settings == config.split else None
+
+
+def partitioned(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
+    """The earlier partition itself where it is of these very rows, otherwise one that extends it."""
+    if earlier is not None and earlier.whole == rows.digest and not is_refreshed("split", where):
+        return earlier
+    return split(rows, settings, earlier, where)

@@ -1,0 +1,55 @@
+"""How a stage's work becomes an MLflow run that knows its Prefect run, and the other way round."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import runtime
+from prefect.artifacts import create_markdown_artifact
+
+from agepipe import tracking
+from agepipe.config import Where
+from agepipe.learn.job import EpochEvent
+from agepipe.progress import Progress
+
+
+def prefect_tags() -> dict[str, str]:
+    """Tags that lead from an MLflow run to the Prefect run that made it."""
+    known = {
+        "prefect.flow_run_id": runtime.flow_run.id,
+        "prefect.flow_run_name": runtime.flow_run.name,
+        "prefect.flow_run_url": runtime.flow_run.ui_url,
+        "prefect.task_run_id": runtime.task_run.id,
+    }
+    return {name: str(value) for name, value in known.items() if value}
+
+
+@contextmanager
+def tracked(
+    kind: tracking.Kind, name: str, key: str, where: Where, params: Mapping[str, Any] | None = None
+) -> Iterator[tracking.Run]:
+    """The MLflow run of one piece of work, nested under the pipeline's; an interrupted one goes on."""
+    with tracking.run(
+        where, kind=kind, name=name, key=key, parent=where.parent, params=params, tags=prefect_tags()
+    ) as run:
+        yield run
+
+
+def epochs(run: tracking.Run, progress: Progress) -> Callable[[EpochEvent], None]:
+    """A callback that logs each epoch's figures as they come and moves the bar."""
+
+    def on_epoch(epoch: EpochEvent) -> None:
+        run.metrics({**epoch.metrics, "lr": epoch.lr, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+        shown = epoch.metrics.get("validation_macro_recall")
+        progress(epoch.epoch, epoch.epochs, "" if shown is None else f"macro recall {shown:.3f}")
+
+    return on_epoch
+
+
+def name_in_prefect(run_id: str, where: Where) -> None:
+    """Leave an artifact on the Prefect run that names the MLflow run."""
+    create_markdown_artifact(
+        key="mlflow-run",
+        markdown=f"MLflow run `{run_id}` in experiment `{where.experiment}` of `{where.tracking}`.",
+        description="The MLflow run that tracks this flow run",
+    )

@@ -1,0 +1,21 @@
+"""The stage that trains the one network that is judged, registered and used."""
+
+from agepipe.config import FinalSettings, LearnSettings, Where
+from agepipe.learn import final as work
+from agepipe.records import Choice, Model, Rows, digest_of
+from tasks.stage import stage
+from tasks.track import epochs, tracked
+from tasks.watch import watch
+
+
+@stage("train", version=1)
+def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
+    """Train with the chosen setting, stop early, keep the best epoch and export it."""
+    key = digest_of(rows, learn, choice, settings)
+    params = {"learn": learn, "chosen": choice.settings, "final": settings}
+    with tracked("train", "train", key, where, params) as run:
+        run.dataset(rows, "training")
+        model = work.train(rows, learn, choice, settings, where, epochs(run, watch("train")))
+        run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
+        run.artifacts(model.folder, "bundle")
+    return model.model_copy(update={"run": run.run_id})
