@@ -90,11 +90,12 @@ def _experiment(where: Where, path: Path | None) -> str:
 class Run:
     """An MLflow run to write to, from any thread or process."""
 
-    def __init__(self, connection: "MlflowClient", found: "Entity", *, resumed: bool = False) -> None:
+    def __init__(self, where: Where, found: "Entity", *, resumed: bool = False) -> None:
         """Use `run` or `attach`; `resumed` tells whether an earlier process began it."""
         self.run_id: str = found.info.run_id
         self.resumed = resumed
-        self._client = connection
+        self._where = where
+        self._client = client(where)
         self._logged = set(found.data.params)  # MLflow never lets a parameter change
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -144,12 +145,14 @@ class Run:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         tags = [InputTag("mlflow.data.context", context)]
-        self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
+        # MLflow looks for the data set and then inserts it: two trials that start at once would both insert.
+        with store.locked(self._where, "dataset"):
+            self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
 
 
 def attach(where: Where, run_id: str) -> Run:
     """A run that someone else opened, to write to."""
-    return Run(client(where), client(where).get_run(run_id))
+    return Run(where, client(where).get_run(run_id))
 
 
 @contextmanager
@@ -195,7 +198,7 @@ def _created(where: Where, kind: Kind, name: str, key: str) -> Run:
     tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
     if commit := environment().get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
-    return Run(client(where), client(where).create_run(prepare(where), tags=tags, run_name=name))
+    return Run(where, client(where).create_run(prepare(where), tags=tags, run_name=name))
 
 
 def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
@@ -204,7 +207,7 @@ def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
         owner = found.data.tags.get(PROCESS, "")
         if found.info.status == "RUNNING" and not gone(owner):
             continue  # someone is at work on it
-        again = Run(client(where), found, resumed=True)
+        again = Run(where, found, resumed=True)
         again.tags({PROCESS: process(), ERROR: ""})
         client(where).update_run(again.run_id, status="RUNNING")
         return again

@@ -14,7 +14,7 @@ from agepipe.records import Evaluation, PipelineResult
 from flows.services import Services
 from tasks.watch import Step, logger
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 FIGURES = {
     "accuracy": "accuracy",
     "within_one": "within one range",
@@ -34,6 +34,7 @@ class Bars(logging.Handler):
         self._bars = bars
         self._ids: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Move the bar of the record's stage."""
@@ -44,8 +45,10 @@ class Bars(logging.Handler):
             self._ids[step.stage] = self._bars.add_task(step.stage, total=step.total, note="")
             self._started[step.stage] = time.monotonic()
         self._bars.update(self._ids[step.stage], completed=step.done, total=step.total, note=step.note)
-        if step.finished and not console.is_terminal:
-            console.print(f"{step} ({time.monotonic() - self._started[step.stage]:.0f} s)")
+        if step.finished and not console.is_terminal and step.stage not in self._told:
+            self._told.add(step.stage)
+            seconds = time.monotonic() - self._started[step.stage]
+            console.print(f"{step.stage}: {step.note or step.total} ({seconds:.0f} s)", soft_wrap=True)
 
 
 @contextmanager

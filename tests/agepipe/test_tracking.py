@@ -231,11 +231,14 @@ def test_only_a_process_that_surely_ended_is_gone() -> None:
     assert not gone(f"elsewhere:{ended.pid}:{started}")
 
 
-def test_threads_log_to_their_own_runs(where: Where) -> None:
+def test_threads_that_start_at_once_log_to_their_own_runs(where: Where, rows: Rows) -> None:
+    together = threading.Barrier(4)
     ids: dict[int, str] = {}
 
     def work(number: int) -> None:
         with tracking.run(where, kind="trial", name=str(number), key=str(number)) as run:
+            together.wait()
+            run.dataset(rows, "search")
             for step in range(3):
                 run.metrics({"loss": number}, step)
             ids[number] = run.run_id
