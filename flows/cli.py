@@ -151,10 +151,19 @@ def up(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Keep a Prefect server, a worker and the MLflow page running, so that every command starts in seconds."""
-    from flows import services, show
+    from flows import environment, services, show
 
     where = _where(workspace=workspace, tracking=tracking)
-    show.services(services.up(where, prefect_port, mlflow_port))
+    with show.waiting("Starting the servers"):
+        kept = services.up(where, prefect_port, mlflow_port)
+    api_url = kept.api_url or ""
+    environment.prepare(where, api_url)
+    from flows import deployments
+
+    with show.waiting("Deploying the flows"):
+        deployments.watch_over_dead_runs()
+        deployed = deployments.deploy(where, api_url)
+    show.services(kept, deployed)
 
 
 @app.command(epilog="Example: agepipe down")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.table import Table
 
 from agepipe.config import Config, Where
@@ -109,10 +110,17 @@ def evaluation(done: Evaluation) -> None:
     console.print(f"Report        {done.report}")
 
 
-def services(kept: Services) -> None:
+def waiting(what: str) -> Status:
+    """A sign of life while something slow happens that cannot say how far it is."""
+    return console.status(f"{what} …")
+
+
+def services(kept: Services, deployed: bool) -> None:
     """The addresses of what `up` started."""
     for item in kept.services:
         console.print(f"{item.name:<8} {item.url or 'waits for runs'}   log {item.log}")
+    if not deployed:
+        console.print("No prefect.yaml here, so no flow was deployed; call `agepipe up` in a checkout to have them.")
     console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")
 
 

@@ -35,6 +35,7 @@ class Facts:
     tags: Mapping[str, object] = field(default_factory=dict)
     folder: Path | None = None
     markdown: str | None = None
+    sentence: str | None = None
 
 
 @singledispatch
@@ -73,7 +74,8 @@ def _(record: Evaluation) -> Facts:
 @facts.register
 def _(record: Registered) -> Facts:
     version = f"{record.name}/{record.version}"
-    return Facts(tags={"model.version": version, "model.alias": record.alias, "model.reason": record.reason})
+    tags = {"model.version": version, "model.alias": record.alias, "model.reason": record.reason}
+    return Facts(tags=tags, sentence=f"Version {record.version} of {record.name}, @{record.alias}: {record.reason}")
 
 
 class ParentRun:
@@ -86,12 +88,17 @@ class ParentRun:
 
     def found(self, record: R) -> R:
         """Note what a stage made, and which run made it: this pipeline's own or an earlier one's."""
+        if isinstance(record, Partition):
+            self._run.dataset(record.development, "training")
+            self._run.dataset(record.test, "test")
         kind, known = type(record).__name__.lower(), facts(record)
         made_by = {f"{kind}.run": record.run} if record.run else {}
         self._run.tags({f"{kind}.digest": record.digest, **made_by, **known.tags})
         self._run.metrics(known.metrics)
         if known.folder is not None:
             self._run.artifacts(known.folder, kind)
+        if known.sentence is not None:
+            self._run.description(known.sentence)
         if known.markdown is not None:
             create_markdown_artifact(key=kind, markdown=known.markdown)
         return record

@@ -3,6 +3,7 @@
 from agepipe.config import FinalSettings, LearnSettings, Where
 from agepipe.learn import final as work
 from agepipe.records import Choice, Model, Rows, digest_of
+from agepipe.settings import changed
 from tasks.stage import stage
 from tasks.track import epochs, tracked
 from tasks.watch import watch
@@ -12,7 +13,7 @@ from tasks.watch import watch
 def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
     """Train with the chosen setting, stop early, keep the best epoch and export it."""
     key = digest_of(rows, learn, choice, settings)
-    params = {"learn": learn, "chosen": choice.settings, "final": settings}
+    params = {"learn": changed(learn, {**choice.settings, "epochs": settings.epochs}), "final": settings}
     with tracked("train", "train", key, where, params) as run:
         run.dataset(rows, "training")
         model = work.train(rows, learn, choice, settings, where, epochs(run, watch("train")))

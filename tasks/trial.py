@@ -5,6 +5,7 @@ from typing import Any
 from agepipe.config import LearnSettings, Metric, Where
 from agepipe.learn import trial as work
 from agepipe.records import Fold, Rows, Trial, digest_of
+from agepipe.settings import changed
 from tasks.stage import stage
 from tasks.track import epochs, tracked
 from tasks.watch import watch
@@ -15,9 +16,9 @@ def trial(
     rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric, where: Where
 ) -> Trial:
     """Train a fresh network in a process of its own and judge it on the fold that was left out."""
-    name = f"trial {setting} fold {fold.index}"
+    name = f"{', '.join(f'{field}={value}' for field, value in settings.items())} fold {fold.index}"
     key = digest_of(rows, learn, sorted(settings.items()), fold, metric)
-    params = {**settings, "setting": setting, "fold": fold.index, "folds": fold.count, "learn": learn}
+    params = {"learn": changed(learn, settings), "setting": setting, "fold": fold.index, "folds": fold.count}
     with tracked("trial", name, key, where, params) as run:
         run.dataset(rows, "search")
         done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, watch(name)), metric)
