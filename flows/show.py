@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
 
@@ -55,7 +55,7 @@ class Bars(logging.Handler):
 @contextmanager
 def progress() -> Iterator[None]:
     """Show what every stage reports while the block runs."""
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(
         *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
     ) as bars:

@@ -19,7 +19,7 @@ from agepipe.errors import ModelError, TrainingError
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.names import is_file
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import fitting, in_progress, labelled, weights_digest
+from agepipe.learn.runs import fitting, in_progress, labelled, threads, weights_digest
 from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.serve.bundle import CURVES, LINEAGE, NETWORK, Card, digest, read_card, write_card, write_lineage
 from agepipe.settings import changed
@@ -70,7 +70,7 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
         train=Examples.of(table.filter(~pl.col("validation"))),
         validation=Examples.of(table.filter(pl.col("validation"))),
-        device=where.device, threads=where.thread_count,
+        device=where.device, threads=threads(learn, where),
     )  # fmt: skip
     return job, table
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from agepipe.artifact import file_digest, read_manifest
-from agepipe.config import LearnSettings
+from agepipe.config import LearnSettings, Where
 from agepipe.data.relabel import read_table
 from agepipe.learn.job import EpochEvent, Fitted, Job
 from agepipe.learn.names import is_file
@@ -17,6 +17,9 @@ from agepipe.records import Rows
 
 COLUMNS = ("index", "age", "label", "group", "digest", "look")
 """Columns of labelled rows that a training needs."""
+
+SMALL_BATCH = 64 * 64**2
+"""Pixels in a batch below which threads cost more in waiting for each other than they give."""
 
 
 def fitting(job: Job, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
@@ -42,6 +45,15 @@ def in_progress(folder: Path) -> Iterator[Path]:
         if read_manifest(folder) is not None:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink(missing_ok=True)  # whoever still waits on it finds the result finished
+
+
+def threads(learn: LearnSettings, where: Where) -> int:
+    """Threads of the final training: what the user says, else one for small batches and one a core for large ones.
+
+    Measured on two busy cores, shufflenet at batch 32 of 64 px: 560 images/s with one thread, 200 with two.
+    """
+    small = learn.batch * learn.size**2 < SMALL_BATCH
+    return where.threads or (1 if small else where.thread_count)
 
 
 def labelled(rows: Rows) -> pl.DataFrame:

@@ -1,0 +1,166 @@
+"""The whole pipeline in process: what it makes, what it computes again, and what it leaves alone."""
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from agepipe import registry, tracking
+from agepipe.config import Config, Where
+from agepipe.errors import LeakageError, ModelError
+from agepipe.records import PipelineResult
+from agepipe.settings import changed
+from flows.evaluate import evaluate
+from flows.pipeline import pipeline
+
+
+def runs_by_kind(where: Where) -> Counter[str]:
+    """How often each kind of work was really done."""
+    found = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+    return Counter(run.data.tags["agepipe.kind"] for run in found)
+
+
+def added(where: Where, before: Counter[str]) -> Counter[str]:
+    return runs_by_kind(where) - before
+
+
+def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: PipelineResult, home: Where) -> None:
+    assert (first.registered.version, first.registered.alias) == (1, "champion")
+    assert first.evaluation.count == first.partition.test.count
+    assert first.evaluation.report.is_file()
+    assert first.report.page.is_file()
+    low, high = first.evaluation.intervals["accuracy"]
+    assert low <= first.evaluation.metrics["accuracy"] <= high
+    assert registry.resolve("champion", home, "agepipe-sample").digest == first.model.digest
+
+
+def test_search_and_training_receive_no_test_row(first: PipelineResult) -> None:
+    parts = first.partition
+    development, test = (pl.read_parquet(rows.table) for rows in (parts.development, parts.test))
+    seen = pl.read_parquet(first.model.folder / "lineage.parquet")
+    for column in ("digest", "group"):
+        assert not set(development[column]) & set(test[column])
+    assert not set(seen["digest"]) & set(test["digest"])
+    assert set(seen["digest"]) == set(development["digest"])
+
+
+def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Where) -> None:
+    from prefect.client.orchestration import get_client
+
+    tags = tracking.client(home).get_run(first.run).data.tags
+    with get_client(sync_client=True) as client:
+        flow_run = client.read_flow_run(tags["prefect.flow_run_id"])
+        artifacts = client.read_artifacts()
+    assert flow_run.name == tags["prefect.flow_run_name"] == "pipeline sample"
+    named = [item for item in artifacts if item.key == "mlflow-run" and item.flow_run_id == flow_run.id]
+    assert first.run in str(named[0].data)
+    assert {"datareport", "evaluation"} <= {item.key for item in artifacts}
+
+
+def test_the_run_holds_configuration_curves_data_and_reports(first: PipelineResult, home: Where) -> None:
+    client = tracking.client(home)
+    parent = client.get_run(first.run)
+    assert parent.data.params["learn.network"] == "shufflenet_v2_x0_5"
+    assert parent.data.metrics["macro_recall"] == pytest.approx(first.evaluation.metrics["macro_recall"])
+    assert {item.dataset.name for item in parent.inputs.dataset_inputs}
+    files = {item.path for item in client.list_artifacts(first.run)}
+    assert {"config.json", "datareport", "evaluation"} <= files
+    children = client.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{first.run}'")
+    kinds = Counter(child.data.tags["agepipe.kind"] for child in children)
+    assert kinds == {"trial": 4, "train": 1, "evaluate": 1}
+    trial = next(child for child in children if child.data.tags["agepipe.kind"] == "trial")
+    assert {"validation_macro_recall", "validation_macro_precision", "validation_mae"} <= set(trial.data.metrics)
+    trained = next(child for child in children if child.data.tags["agepipe.kind"] == "train")
+    assert len(client.get_metric_history(trained.info.run_id, "validation_macro_recall")) == 2
+    assert trained.data.params["learn.lr"] in {"0.003", "0.01"}
+
+
+def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, home: Where) -> None:
+    before = runs_by_kind(home)
+    again = pipeline(tiny, home)
+    assert added(home, before) == {"pipeline": 1}
+    assert again.model_copy(update={"run": first.run}) == first
+    tags = tracking.client(home).get_run(again.run).data.tags
+    assert tags["model.run"] == first.model.run
+
+
+def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
+    first: PipelineResult, tiny: Config, home: Where
+) -> None:
+    before = runs_by_kind(home)
+    other = pipeline(changed(tiny, {"final.epochs": 1}), home)
+    assert added(home, before) == {"pipeline": 1, "train": 1, "evaluate": 1}
+    assert other.partition == first.partition
+    assert other.registered.version == 2
+
+
+def test_a_setting_that_trials_share_recomputes_the_search_too(
+    first: PipelineResult, tiny: Config, home: Where
+) -> None:
+    before = runs_by_kind(home)
+    pipeline(changed(tiny, {"learn.dropout": 0.3}), home)
+    assert added(home, before) == {"pipeline": 1, "trial": 4, "train": 1, "evaluate": 1}
+
+
+def test_one_more_value_in_the_grid_adds_its_trials_alone(first: PipelineResult, tiny: Config, home: Where) -> None:
+    before = runs_by_kind(home)
+    pipeline(changed(tiny, {"search.grid": {"lr": (0.003, 0.01, 1e-6)}}), home)
+    assert added(home, before)["trial"] == 2
+
+
+def test_refresh_forces_a_stage_and_ends_with_the_same_weights(
+    first: PipelineResult, tiny: Config, home: Where
+) -> None:
+    before = runs_by_kind(home)
+    again = pipeline(tiny, home.model_copy(update={"refresh": ("train",)}))
+    assert added(home, before) == {"pipeline": 1, "train": 1, "evaluate": 1}
+    assert again.model.digest == first.model.digest
+    assert again.registered.version == first.registered.version
+
+
+def test_evaluate_alone_gives_the_stored_result(first: PipelineResult, home: Where) -> None:
+    before = runs_by_kind(home)
+    for reference in ("champion", "1", first.model.run or "", str(first.model.folder)):
+        found = evaluate(reference, where=home, settings=judged(first))
+        assert found.metrics == first.evaluation.metrics
+    assert not added(home, before)
+
+
+def judged(first: PipelineResult):  # noqa: ANN201 - the settings of the tiny pipeline
+    from agepipe.config import EvaluateSettings
+
+    return EvaluateSettings(draws=200)
+
+
+def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
+    first: PipelineResult, drawn: Path, home: Where
+) -> None:
+    with pytest.raises(LeakageError, match="--exclude-seen"):
+        evaluate("champion", (str(drawn),), where=home)
+    rest = evaluate("champion", (str(drawn),), where=home, exclude_seen=True)
+    assert rest.excluded == first.partition.development.count
+    assert rest.count == first.partition.test.count
+
+
+def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:
+    with pytest.raises(ModelError, match="'nobody' is not known"):
+        evaluate("nobody", where=home)
+
+
+def test_a_source_that_grows_extends_the_split(
+    first: PipelineResult, tiny: Config, home: Where, drawn: Path, tmp_path: Path
+) -> None:
+    from agepipe.data.sample import draw
+
+    draw(tmp_path / "more", 60, seed=99)
+    grown = changed(tiny, {"source.data": (str(drawn), str(tmp_path / "more")), "search.grid": {}})
+    result = pipeline(grown, home)
+    sides = {name: set(pl.read_parquet(rows.table)["digest"]) for name, rows in sides_of(result)}
+    for name, rows in sides_of(first):
+        assert set(pl.read_parquet(rows.table)["digest"]) <= sides[name]
+    assert result.partition.whole != first.partition.whole
+
+
+def sides_of(result: PipelineResult):  # noqa: ANN201 - pairs of name and rows
+    return (("development", result.partition.development), ("test", result.partition.test))
