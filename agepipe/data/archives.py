@@ -126,7 +126,7 @@ def _tar(archive: Path, prefix: str) -> Iterator[Entry]:
     with _named(archive), tarfile.open(archive, "r:*") as tar:
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
-            if not member.isdir() and not is_litter(member.name):
+            if not member.isdir() and not is_litter(member.name.replace("\\", "/")):
                 yield _tar_entry(archive, tar, member, prefix)
         _check_end(tar)
 

@@ -1,0 +1,43 @@
+"""Small photographs and broken ones, made for tests of sources and ingest."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def jpeg(seed: int, width: int = 48, height: int = 48) -> bytes:
+    """A JPEG that looks like no other seed's: smooth random colours."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    done, data = cv2.imencode(".jpg", picture)
+    assert done
+    return data.tobytes()
+
+
+def chip_name(age: int, number: int, gender: int = 0, race: int = 2) -> str:
+    """A file name as UTKFace has them."""
+    return f"{age}_{gender}_{race}_{20170104020210475 + number}.jpg.chip.jpg"
+
+
+def chips(folder: Path, count: int, first: int = 0) -> list[Path]:
+    """Write `count` different photographs with ages from 1 on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for number in range(first, first + count):
+        path = folder / chip_name(1 + number % 100, number)
+        path.write_bytes(jpeg(number))
+        made.append(path)
+    return made
+
+
+def png_bomb(side: int = 60_000) -> bytes:
+    """A small PNG whose header announces `side` × `side` pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
