@@ -6,7 +6,6 @@ chunks are journaled, so that a killed ingest goes on where it stopped and ends 
 
 import fcntl
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -91,7 +90,7 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
 def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path, progress: Progress) -> pl.DataFrame:
     """Everything up to a whole ledger and pixel store in the work folder."""
     total = sum(_bytes(location) for location in source.locations)
-    workers = where.workers or os.cpu_count() or 1
+    workers = where.worker_count
     with Journal(work, settings.size) as journal, _one_thread_each():
         for examined, position in _examined(_chunks(source, settings, journal.files), settings, workers):
             journal.add(examined)
