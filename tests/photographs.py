@@ -1,6 +1,9 @@
 """Small photographs and broken ones, made for tests of sources and ingest."""
 
+import io
 import struct
+import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -41,3 +44,21 @@ def png_bomb(side: int = 60_000) -> bytes:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+def tar_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    """Pack the members into a tar, in their order."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def zip_of(path: Path, members: dict[str, bytes]) -> Path:
+    """Pack the members into a zip, in their order."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path

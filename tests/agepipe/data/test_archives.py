@@ -1,30 +1,12 @@
-import io
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
-from photographs import chips, jpeg
+from photographs import chips, jpeg, tar_of, zip_of
 
 from agepipe.data.archives import check, entries, is_litter
 from agepipe.errors import SourceError
-
-
-def tar_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def zip_of(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
-
 
 MEMBERS = {"UTKFace/b.jpg": b"bee" * 999, "UTKFace/a.jpg": b"ay", "c.jpg": b"sea" * 400}
 
