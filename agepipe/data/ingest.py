@@ -5,7 +5,6 @@ chunks are journaled, so that a killed ingest goes on where it stopped and ends 
 """
 
 import fcntl
-import json
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,12 +19,12 @@ import cv2
 import numpy as np
 import polars as pl
 
-import agepipe
+from agepipe.artifact import read_manifest, write_manifest
 from agepipe.config import IngestSettings, Where
 from agepipe.data import archives, duplicates, sources
 from agepipe.data.archives import Entry
 from agepipe.data.examine import Examined, examine, refusal
-from agepipe.data.journal import Journal
+from agepipe.data.journal import RESULT, Journal
 from agepipe.data.utkface import Reject
 from agepipe.errors import DataError, SourceError, TooManyRejectsError
 from agepipe.progress import Progress, silent
@@ -78,11 +77,12 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
     key = digest_of("ingest", VERSION, source, settings.model_dump(include=set(_WHAT)))
     folder = where.workspace / "datasets" / f"{source.name}-{key[:10]}"
     with _turn(folder):
-        if not folder.is_dir():
-            work = folder.with_name(f"{folder.name}.partial")
+        work = folder.with_name(f"{folder.name}.partial")
+        if read_manifest(folder) is None:
             ledger = _read_all(source, settings, where, work, progress)
             _finish(ledger, source, settings, work, folder)
-    catalogue = _read_manifest(folder)
+        shutil.rmtree(work, ignore_errors=True)
+    catalogue = _catalogue(folder)
     _check_share(pl.read_parquet(catalogue.rejects), catalogue.count, settings, catalogue.rejects)
     return catalogue
 
@@ -90,9 +90,8 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
 def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path, progress: Progress) -> pl.DataFrame:
     """Everything up to a whole ledger and pixel store in the work folder."""
     total = sum(_bytes(location) for location in source.locations)
-    workers = where.worker_count
     with Journal(work, settings.size) as journal, _one_thread_each():
-        for examined, position in _examined(_chunks(source, settings, journal.files), settings, workers):
+        for examined, position in _examined(_chunks(source, settings, journal.files), settings, where.worker_count):
             journal.add(examined)
             progress(min(position, total), total, f"{journal.usable} photographs")
         progress(total, total, f"{journal.usable} photographs")
@@ -175,16 +174,18 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _finish(ledger: pl.DataFrame, source: Source, settings: IngestSettings, work: Path, folder: Path) -> None:
-    """Write the tables and the manifest, and give the work folder its name."""
+    """Write tables and manifest, and give the result its name; a kill in between costs only this function."""
+    draft = work / RESULT
     usable = ledger.filter(pl.col("reason").is_null())
     rejects = ledger.filter(pl.col("reason").is_not_null()).select(list(REJECTS))
-    rejects.write_parquet(work / "rejects.parquet")
-    _check_share(rejects, len(usable), settings, work / "rejects.parquet")
-    _catalogued(usable, settings).write_parquet(work / "catalogue.parquet")
-    manifest = _manifest(usable, len(rejects), source, settings)
-    (work / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(work / "ledger")
-    work.rename(folder)
+    rejects.write_parquet(draft / "rejects.parquet")
+    _check_share(rejects, len(usable), settings, draft / "rejects.parquet")
+    _catalogued(usable, settings).write_parquet(draft / "catalogue.parquet")
+    digest = _digest(usable, settings)
+    result = {"digest": digest, "name": source.name, "count": len(usable), "rejected": len(rejects)}
+    write_manifest(draft, "ingest", settings, {"source": source.digest}, {**result, "size": settings.size})
+    shutil.rmtree(folder, ignore_errors=True)  # what a half-done removal has left
+    draft.rename(folder)
 
 
 def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
@@ -196,31 +197,16 @@ def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
     return usable.with_columns(index, pl.Series("group", groups, dtype=pl.String)).select(list(SCHEMA))
 
 
-def _manifest(usable: pl.DataFrame, rejected: int, source: Source, settings: IngestSettings) -> dict[str, Any]:
+def _digest(usable: pl.DataFrame, settings: IngestSettings) -> str:
     rows = usable.select("digest", "age", "gender", "race").sort(pl.all()).rows()
-    digest = digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
-    return {
-        "agepipe": agepipe.__version__,
-        "stage": "ingest",
-        "version": VERSION,
-        "inputs": {"source": source.digest},
-        "settings": settings.model_dump(include=set(_WHAT)),
-        "catalogue": {
-            "digest": digest,
-            "name": source.name,
-            "size": settings.size,
-            "count": len(usable),
-            "rejected": rejected,
-        },
-    }
+    return digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
 
 
-def _read_manifest(folder: Path) -> Catalogue:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return Catalogue(folder=folder, **manifest["catalogue"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder}: not a catalogue ({error}); delete the folder and run again.") from error
+def _catalogue(folder: Path) -> Catalogue:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise DataError(f"{folder}: not a whole catalogue; delete the folder and run again.")
+    return Catalogue(folder=folder, **manifest["result"])
 
 
 def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, kept: Path) -> None:

@@ -13,19 +13,23 @@ import polars as pl
 from agepipe.data.examine import LEDGER, Examined
 from agepipe.data.pixels import PixelWriter
 
+RESULT = "result"
+"""The folder inside the work folder that becomes the result."""
+
 
 class Journal:
-    """Finished chunks in a folder: `pixels.npy` and `ledger/00000.arrow`, one file a chunk."""
+    """Finished chunks in a work folder: `result/pixels.npy`, and `ledger/000000.arrow`, one file a chunk."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._ledger = folder / "ledger"
         self._ledger.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).mkdir(exist_ok=True)
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
         """Files that need not be looked at again."""
         self.usable = sum(_usable(chunk) for chunk in self._chunks)
         """Photographs among them."""
-        self._pixels = PixelWriter(folder / "pixels.npy", size, rows=self.usable)
+        self._pixels = PixelWriter(folder / RESULT / "pixels.npy", size, rows=self.usable)
 
     def _finished(self) -> list[pl.DataFrame]:
         """The chunks up to the first that is missing."""

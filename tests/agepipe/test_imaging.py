@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from agepipe.errors import ImageError
-from agepipe.imaging import Limits, decode, fit
+from agepipe.imaging import DEFAULT_LIMITS, Limits, decode, fit
 
 
 def picture(width: int = 60, height: int = 40) -> Pillow.Image:
@@ -23,7 +23,7 @@ def encoded(image: Pillow.Image, kind: str = "JPEG", **options: object) -> bytes
     return out.getvalue()
 
 
-def reason(data: bytes, limits: Limits = Limits()) -> str:
+def reason(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str:
     with pytest.raises(ImageError) as caught:
         decode(data, limits)
     return caught.value.reason

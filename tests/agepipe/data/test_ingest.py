@@ -1,0 +1,412 @@
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from photographs import chip_name, chips, jpeg, png_bomb, tar_of
+
+from agepipe.config import IngestSettings, SourceSettings, Where
+from agepipe.data import ingest as stage
+from agepipe.data import journal
+from agepipe.data.ingest import SCHEMA, ingest
+from agepipe.data.pixels import open_pixels
+from agepipe.data.sources import fingerprint
+from agepipe.errors import SourceError, TooManyRejectsError
+from agepipe.imaging import decode, fit
+from agepipe.records import Catalogue
+
+SETTINGS = IngestSettings(size=32)
+
+
+def take(where: Where, *data: Path, settings: IngestSettings = SETTINGS) -> Catalogue:
+    return ingest(fingerprint(SourceSettings(data=tuple(map(str, data))), where), settings, where)
+
+
+def rejects(catalogue: Catalogue) -> dict[str, str]:
+    return dict(pl.read_parquet(catalogue.rejects).select("path", "reason").rows())
+
+
+def work_folder(where: Where) -> Path:
+    (found,) = (where.workspace / "datasets").glob("*.partial")
+    return found
+
+
+def everything(catalogue: Catalogue) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in catalogue.folder.iterdir()}
+
+
+def test_rows_and_pictures_belong_together(tmp_path: Path, where: Where) -> None:
+    made = chips(tmp_path / "faces", 20)
+    catalogue = take(where, tmp_path / "faces")
+    table = pl.read_parquet(catalogue.table)
+    pixels = open_pixels(catalogue.pixels, size=32, count=20)
+    assert dict(table.schema) == SCHEMA
+    assert table["index"].to_list() == list(range(20))
+    assert table["path"].to_list() == sorted(path.name for path in made)
+    for row in table.rows(named=True):
+        expected = fit(decode((tmp_path / "faces" / row["path"]).read_bytes()), 32)
+        assert np.array_equal(pixels[row["index"]], expected)
+        assert row["age"] == int(row["path"].split("_")[0])
+        assert (row["width"], row["height"]) == (48, 48)
+        assert len(row["look"]) == 32
+        assert 0 < row["brightness"] < 1 and row["sharpness"] > 0
+
+
+def test_brightness_and_sharpness_follow_the_light_and_the_detail(tmp_path: Path, where: Where) -> None:
+    import cv2
+
+    y, x = np.mgrid[0:64, 0:64]
+    pictures = {"dark": np.full((64, 64), 10), "light": np.full((64, 64), 240), "fine": (x + y) // 2 % 2 * 255}
+    (tmp_path / "faces").mkdir()
+    for number, grey in enumerate(pictures.values()):
+        picture = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "faces" / f"{number + 1}_0_0_2017010402021047{number}.png"), picture)
+    table = pl.read_parquet(take(where, tmp_path / "faces", settings=IngestSettings(size=64)).table)
+    dark, light, fine = table.select("brightness", "sharpness").rows()
+    assert dark[0] == pytest.approx(10 / 255, abs=1e-6)
+    assert light[0] == pytest.approx(240 / 255, abs=1e-6)
+    assert dark[1] == light[1] == 0
+    assert fine[1] > 1000
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
+def test_an_archive_gives_what_its_folder_gives(tmp_path: Path, where: Where, kind: str) -> None:
+    chips(tmp_path / "faces" / "UTKFace", 12)
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "faces"))
+    folder, packed = take(where, tmp_path / "faces"), take(where, archive)
+    assert packed.digest == folder.digest
+    assert packed.name == "packed"
+    paths = pl.read_parquet(packed.table)["path"].to_list()
+    assert all(path.startswith(f"{archive.name}/") and path.endswith(".jpg.chip.jpg") for path in paths)
+    assert not any(path.suffix == ".jpg" for path in where.workspace.rglob("*"))
+
+
+def test_the_digest_is_of_content_and_labels_alone(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "a", 6)
+    shutil.copytree(tmp_path / "a", tmp_path / "b" / "deep" / "er")
+    first = take(where, tmp_path / "a")
+    assert take(where, tmp_path / "b").digest == first.digest
+    assert take(where, tmp_path / "a", settings=IngestSettings(size=40)).digest != first.digest
+    one = next((tmp_path / "b" / "deep" / "er").iterdir())
+    one.rename(one.with_name(chip_name(99, 0)))
+    assert take(where, tmp_path / "b").digest != first.digest
+
+
+def test_folders_named_by_class_are_kept_beside_the_age_of_the_name(tmp_path: Path, where: Where) -> None:
+    for folder in ("0", "3-5", "over80", "UTKFace"):
+        chips(tmp_path / "faces" / folder, 2)
+    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    assert Counter(table["folder"].to_list()) == {"0": 2, "3-5": 2, "over80": 2, None: 2}
+    assert set(table["age"].to_list()) == {1, 2}
+
+
+def test_missing_gender_and_race_stay_null(tmp_path: Path, where: Where) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "39_1_20170116174525125.jpg.chip.jpg").write_bytes(jpeg(1))
+    (tmp_path / "faces" / "40_20170116174525125.jpg.chip.jpg").write_bytes(jpeg(2))
+    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    assert table.select("age", "gender", "race").rows() == [(39, 1, None), (40, None, None)]
+
+
+def test_copies_share_a_group_named_by_the_smallest_digest(tmp_path: Path, where: Where) -> None:
+    made = chips(tmp_path / "faces", 4)
+    (tmp_path / "faces" / chip_name(77, 999)).write_bytes(made[2].read_bytes())
+    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    assert table["group"].n_unique() == 4
+    pair = table.filter(pl.len().over("group") == 2)
+    assert pair["age"].to_list() == [3, 77]
+    assert pair["group"].to_list() == pair["digest"].to_list()
+
+
+BAD: dict[str, tuple[bytes, str]] = {
+    chip_name(30, 1): (jpeg(1)[: len(jpeg(1)) // 2], "truncated"),
+    chip_name(30, 2): (b"this is text, whatever its name says", "not an image"),
+    chip_name(30, 3): (jpeg(3, 1, 1), "too small"),
+    "30_0_2_20170104020210479.png": (png_bomb(), "decompression bomb"),
+    "holiday.jpg": (jpeg(4), "unparsable name"),
+    "x_0_2_20170104020210475.jpg": (jpeg(5), "no age"),
+    chip_name(0, 6): (jpeg(6), "age out of range"),
+    chip_name(200, 7): (jpeg(7), "age out of range"),
+    "README.txt": (b"about these faces", "not an image"),
+}
+
+
+def members(kind: str) -> dict[str, tuple[bytes, str]]:
+    """Bad members that only archives can have."""
+    inner = {"inner.zip": (b"PK", "not an image")}
+    return {"../x.jpg": (jpeg(8), "path leaves the archive"), **(inner if kind != "folder" else {})}
+
+
+def plant(tmp_path: Path, kind: str) -> tuple[Path, dict[str, str]]:
+    """40 good chips and every kind of bad one, in a folder or an archive; the path and what must be rejected why."""
+    good = chips(tmp_path / "faces", 40)
+    if kind == "folder":
+        for name, (data, _) in BAD.items():
+            (tmp_path / "faces" / name).write_bytes(data)
+        (tmp_path / "faces" / chip_name(31, 9)).symlink_to(good[0])
+        return tmp_path / "faces", {**{name: reason for name, (_, reason) in BAD.items()}, chip_name(31, 9): "link"}
+    files = {path.name: path.read_bytes() for path in good}
+    bad = {**BAD, **members(kind)}
+    files |= {name: data for name, (data, _) in bad.items()}
+    archive = tmp_path / f"faces.{kind}"
+    (_write_zip if kind == "zip" else _write_tar)(archive, files)
+    return archive, {f"{archive.name}/{name}": reason for name, (_, reason) in bad.items()} | {
+        f"{archive.name}/link.jpg": "link"
+    }
+
+
+def _write_tar(archive: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(archive, "w:gz" if archive.name.endswith("gz") else "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+
+
+def _write_zip(archive: Path, files: dict[str, bytes]) -> None:
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(archive, "w") as out:
+        for name, data in files.items():
+            out.writestr(name, data)
+        out.writestr(link, "/etc/passwd")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_every_bad_file_is_rejected_with_its_reason(tmp_path: Path, where: Where, kind: str) -> None:
+    path, expected = plant(tmp_path, kind)
+    catalogue = take(where, path, settings=IngestSettings(size=32, max_reject_share=0.5))
+    assert rejects(catalogue) == expected
+    assert (catalogue.count, catalogue.rejected) == (40, len(expected))
+    assert pl.read_parquet(catalogue.rejects)["detail"].str.len_chars().min() > 0
+
+
+def test_an_encrypted_or_damaged_member_is_unreadable(tmp_path: Path, where: Where) -> None:
+    files = {path.name: path.read_bytes() for path in chips(tmp_path / "faces", 10)}
+    _write_zip(tmp_path / "faces.zip", files)
+    whole = (tmp_path / "faces.zip").read_bytes()
+    damaged = files[chip_name(3, 2)]
+    (tmp_path / "faces.zip").write_bytes(whole.replace(damaged, damaged[:-9] + bytes(9)))
+    catalogue = take(where, tmp_path / "faces.zip")
+    assert rejects(catalogue) == {f"faces.zip/{chip_name(3, 2)}": "unreadable", "faces.zip/link.jpg": "link"}
+
+
+def test_too_many_rejects_stop_with_counts_and_the_table(tmp_path: Path, where: Where) -> None:
+    path, expected = plant(tmp_path, "folder")
+    with pytest.raises(TooManyRejectsError, match=r"10 of 50 files .*2 age out of range.*rejects\.parquet") as caught:
+        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+    kept = work_folder(where) / "result" / "rejects.parquet"
+    assert str(kept) in str(caught.value)
+    assert len(pl.read_parquet(kept)) == len(expected)
+
+
+def test_a_higher_share_goes_on_without_decoding_and_a_lower_one_still_refuses(
+    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = plant(tmp_path, "folder")
+    with pytest.raises(TooManyRejectsError):
+        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+    monkeypatch.setattr(stage, "examine", None)
+    assert take(where, path, settings=IngestSettings(size=32, max_reject_share=0.5)).count == 40
+    with pytest.raises(TooManyRejectsError):
+        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+
+
+def test_no_usable_photograph_is_an_error(tmp_path: Path, where: Where) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "holiday.jpg").write_bytes(jpeg(1))
+    with pytest.raises(SourceError, match=r"no usable photograph \(1 unparsable name"):
+        take(where, tmp_path / "faces", settings=IngestSettings(size=32, max_reject_share=0.99))
+
+
+def test_an_empty_archive_is_an_error(tmp_path: Path, where: Where) -> None:
+    with pytest.raises(SourceError, match="no usable photograph"):
+        take(where, tar_of(tmp_path / "empty.tar", {}))
+
+
+def test_an_archive_that_stops_early_is_an_error(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "faces", 30)
+    archive = Path(shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces"))
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"faces\.tar cannot be read"):
+        take(where, archive)
+
+
+def test_a_finished_ingest_is_found_again(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    chips(tmp_path / "faces", 5)
+    first = take(where, tmp_path / "faces")
+    monkeypatch.setattr(stage, "examine", None)
+    assert take(where, tmp_path / "faces") == first
+    assert not list((where.workspace / "datasets").glob("*.partial"))
+
+
+def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "faces", 5)
+    first = take(where, tmp_path / "faces")
+    before = everything(first)
+    first.pixels.unlink()
+    assert everything(take(where, tmp_path / "faces")) == before
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)  # 8 files a chunk
+    chips(tmp_path / "faces", 60)
+    one = everything(take(where.model_copy(update={"workers": 1}), tmp_path / "faces"))
+    shutil.rmtree(where.workspace)
+    assert everything(take(where.model_copy(update={"workers": 7}), tmp_path / "faces")) == one
+
+
+def test_progress_rises_to_the_whole(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
+    chips(tmp_path / "faces", 30)
+    seen: list[tuple[int, int]] = []
+    source = fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
+    ingest(source, SETTINGS, where, lambda done, total, note="": seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) == 5 and seen[-1][0] == seen[-1][1] == sum(
+        path.stat().st_size for path in (tmp_path / "faces").iterdir()
+    )
+
+
+RUN = """
+    import sys, time
+    from pathlib import Path
+    from agepipe.config import IngestSettings, SourceSettings, Where
+    from agepipe.data import ingest as stage, journal
+    from agepipe.data.sources import fingerprint
+
+    stage._CHUNK_PIXELS = 1
+    keep, seen = journal.Journal.add, []
+
+    def slow(self, examined):
+        keep(self, examined)
+        seen.append(len(examined.ledger))
+        print(len(seen), flush=True)
+        time.sleep(float(sys.argv[3]))
+
+    journal.Journal.add = slow
+    where = Where(workspace=Path(sys.argv[1]), workers=2)
+    source = fingerprint(SourceSettings(data=(sys.argv[2],)), where)
+    print("digest", stage.ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
+"""
+
+
+def start(workspace: Path, archive: Path, pause: float) -> "subprocess.Popen[str]":
+    code = [sys.executable, "-c", textwrap.dedent(RUN), str(workspace), str(archive), str(pause)]
+    return subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
+def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, where: Where, kind: str) -> None:
+    chips(tmp_path / "faces", 100)
+    (tmp_path / "faces" / "holiday.jpg").write_bytes(jpeg(1))
+    (tmp_path / "faces" / "1_broken.jpg").write_bytes(jpeg(1))
+    archive = Path(shutil.make_archive(str(tmp_path / "faces"), kind, tmp_path / "faces"))
+    with start(where.workspace, archive, pause=0.2) as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if line.strip() == "4":
+                break
+        os.kill(killed.pid, signal.SIGKILL)
+    finished = len(list((work_folder(where) / "ledger").glob("*.arrow")))
+    assert 4 <= finished < 12
+    with start(where.workspace, archive, pause=0) as second:
+        assert second.stdout is not None
+        digest, decoded = next(line for line in second.stdout if line.startswith("digest")).split()[1:]
+    assert second.returncode == 0
+    assert int(decoded) == 102 - 8 * finished
+    (resumed,) = (path for path in (where.workspace / "datasets").iterdir() if path.is_dir())
+    alone = where.model_copy(update={"workspace": tmp_path / "alone"})
+    whole = take(alone, archive)
+    assert whole.digest == digest
+    assert {path.name: path.read_bytes() for path in resumed.iterdir()} == everything(whole)
+
+
+def test_pictures_beyond_the_last_finished_chunk_are_cut_off(
+    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between the pictures and the ledger of a chunk is the worst one for a kill."""
+    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
+    chips(tmp_path / "faces", 40)
+    whole = everything(take(where, tmp_path / "faces"))
+    shutil.rmtree(where.workspace)
+    keep = journal.Journal._path
+
+    def fails(self: journal.Journal, position: int) -> Path:
+        if position == 2 and self.files:
+            raise KeyboardInterrupt
+        return keep(self, position)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(journal.Journal, "_path", fails)
+        take(where, tmp_path / "faces")
+    assert (work_folder(where) / "result" / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
+    assert everything(take(where, tmp_path / "faces")) == whole
+
+
+def test_two_ingests_of_one_source_take_turns(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "faces", 40)
+    archive = Path(shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces"))
+    both = [start(where.workspace, archive, pause=0.1) for _ in range(2)]
+    lines = [(process.communicate(timeout=60)[0] or "").splitlines()[-1].split() for process in both]
+    assert lines[0][1] == lines[1][1]
+    assert sorted(int(line[2]) for line in lines) == [0, 40]
+
+
+def test_the_sample_archive_is_usable_throughout(sample_archive: Path, where: Where) -> None:
+    catalogue = take(where, sample_archive, settings=IngestSettings(size=64))
+    table = pl.read_parquet(catalogue.table)
+    assert (catalogue.count, catalogue.rejected, catalogue.name) == (700, 0, "utkface-sample")
+    assert table["path"][0] == "utkface-sample.tar/UTKFace/100_1_0_20170112215032192.jpg.chip.jpg"
+    assert (table["width"] == 200).all()
+
+
+@pytest.fixture(scope="session")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """All the real photographs that there are, ingested once."""
+    where = Where(workspace=tmp_path_factory.mktemp("real"), workers=2)
+    started = time.perf_counter()
+    catalogue = take(where, shared / "utkface", settings=IngestSettings())
+    assert time.perf_counter() - started < 200
+    return catalogue
+
+
+COUNTS = [1443, 679, 769, 389, 523, 1246, 4348, 3036, 2863, 1887, 1991, 1055, 613, 487]
+
+
+@pytest.mark.slow
+def test_the_real_photographs_agree_with_what_is_known_of_them(real: Catalogue) -> None:
+    from agepipe.ages import AgeRanges
+
+    table = pl.read_parquet(real.table)
+    assert (real.name, real.count, real.rejected) == ("utkface", 21_329, 0)
+    assert table["race"].null_count() == 3
+    assert table["gender"].null_count() == 0
+    assert table["age"].max() == 116
+    labels = AgeRanges.of("utkface").classes(table["age"].to_numpy())
+    assert np.bincount(labels, minlength=14).tolist() == COUNTS
+    open_pixels(real.pixels, size=108, count=21_329)
+
+
+@pytest.mark.slow
+def test_the_real_duplicates_agree_with_what_is_known_of_them(real: Catalogue) -> None:
+    table = pl.read_parquet(real.table)
+    exact = table.group_by("digest").len().filter(pl.col("len") > 1)
+    assert (len(exact), exact["len"].sum() - len(exact)) == (335, 350)
+    near = table.group_by("group").len().filter(pl.col("len") > 1)
+    assert len(near) == pytest.approx(804, abs=8)
+    assert near["len"].sum() - len(near) == pytest.approx(878, abs=8)

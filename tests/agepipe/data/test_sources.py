@@ -1,0 +1,140 @@
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from photographs import chips
+
+from agepipe.config import SourceSettings, Where
+from agepipe.data.archives import entries
+from agepipe.data.sources import fingerprint, prefixes
+from agepipe.errors import SourceError
+from agepipe.records import Source
+
+
+def source(where: Where, *data: Path | str, **settings: int) -> Source:
+    return fingerprint(SourceSettings(data=tuple(map(str, data)), **settings), where)
+
+
+def packed(folder: Path, archive: Path, kind: str) -> Path:
+    return Path(shutil.make_archive(str(archive), kind, folder))
+
+
+def test_a_folder_is_told_by_names_sizes_and_times_wherever_it_lies(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "one" / "faces", 3)
+    first = source(where, tmp_path / "one" / "faces")
+    shutil.copytree(tmp_path / "one" / "faces", tmp_path / "two" / "faces")
+    assert source(where, tmp_path / "two" / "faces").digest == first.digest
+
+
+def test_a_file_added_renamed_or_changed_makes_another_source(tmp_path: Path, where: Where) -> None:
+    made = chips(tmp_path / "faces", 3)
+    digests = {source(where, tmp_path / "faces").digest}
+    chips(tmp_path / "faces", 1, first=50)
+    digests.add(source(where, tmp_path / "faces").digest)
+    made[0].rename(made[0].with_name("9_0_0_20170104020210475.jpg"))
+    digests.add(source(where, tmp_path / "faces").digest)
+    made[1].write_bytes(made[1].read_bytes() + b"\0")
+    digests.add(source(where, tmp_path / "faces").digest)
+    os.utime(made[2], ns=(1, 1))
+    digests.add(source(where, tmp_path / "faces").digest)
+    assert len(digests) == 5
+
+
+def test_litter_does_not_make_another_source(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "faces", 3)
+    before = source(where, tmp_path / "faces")
+    (tmp_path / "faces" / ".DS_Store").write_bytes(b"1")
+    assert source(where, tmp_path / "faces") == before
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["utkface.tar.gz"], "utkface"),
+        (["UTKFace-1.tar", "UTKFace-2.tar"], "utkface"),
+        (["My Faces.zip"], "my-faces"),
+        (["part1.zip", "part2.zip"], "part"),
+        (["old.zip", "new.zip", "x.zip"], "old-and-2-more"),
+    ],
+)
+def test_names_are_readable(tmp_path: Path, where: Where, files: list[str], name: str) -> None:
+    chips(tmp_path / "faces", 1)
+    for file in files:
+        kind = "zip" if file.endswith("zip") else "gztar" if file.endswith("gz") else "tar"
+        packed(tmp_path / "faces", tmp_path / "made", kind)
+        made = next(path for path in tmp_path.iterdir() if path.name.startswith("made."))
+        made.rename(tmp_path / file)
+    assert source(where, *(tmp_path / file for file in files)).name == name
+
+
+def test_paths_tell_several_locations_apart(tmp_path: Path, where: Where) -> None:
+    chips(tmp_path / "3-5", 2)
+    archive = packed(tmp_path / "3-5", tmp_path / "faces", "tar")
+    assert prefixes(source(where, tmp_path / "3-5")) == [""]
+    assert prefixes(source(where, archive)) == ["faces.tar/"]
+    assert prefixes(source(where, tmp_path / "3-5", archive)) == ["3-5/", "faces.tar/"]
+
+
+def test_an_absent_path_is_named(tmp_path: Path, where: Where) -> None:
+    with pytest.raises(SourceError, match=r"absent does not exist; give a folder"):
+        source(where, tmp_path / "absent")
+
+
+def test_an_empty_folder_is_named(tmp_path: Path, where: Where) -> None:
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    with pytest.raises(SourceError, match=r"empty holds no files; give a folder"):
+        source(where, tmp_path / "empty")
+
+
+def test_no_data_at_all_is_refused(where: Where) -> None:
+    with pytest.raises(SourceError, match=r"source\.data is empty"):
+        source(where)
+
+
+def test_a_single_picture_is_neither_folder_nor_archive(tmp_path: Path, where: Where) -> None:
+    (picture,) = chips(tmp_path / "faces", 1)
+    with pytest.raises(SourceError, match="neither a folder nor an archive"):
+        source(where, picture)
+
+
+@pytest.mark.parametrize("name", ["broken.tar", "broken.tar.gz", "broken.zip"])
+def test_a_broken_archive_is_named(tmp_path: Path, where: Where, name: str) -> None:
+    (tmp_path / name).write_bytes(b"words" * 999)
+    with pytest.raises(SourceError, match=f"{name} cannot be read"):
+        source(where, tmp_path / name)
+
+
+def test_the_sample_is_drawn_once_and_told_by_its_settings_alone(where: Where) -> None:
+    first = source(where, "sample", sample_count=28, sample_seed=3)
+    (folder,) = first.locations
+    assert first.name == "sample"
+    assert len(list(entries(folder))) == 28
+    marked = next(path for path in folder.rglob("*") if path.is_file())
+    os.utime(marked, ns=(1, 1))
+    assert source(where, "sample", sample_count=28, sample_seed=3) == first
+    assert marked.stat().st_mtime_ns == 1
+    assert source(where, "sample", sample_count=28, sample_seed=4).digest != first.digest
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_malformed_kaggle_name_is_refused(where: Where) -> None:
+    with pytest.raises(SourceError, match="not of the form kaggle:OWNER/NAME"):
+        source(where, "kaggle:utkface")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("kagglehub") is not None, reason="kagglehub is installed")
+def test_kaggle_without_its_extra_says_what_to_install(where: Where) -> None:
+    with pytest.raises(SourceError, match=r"pip install 'agepipe\[kaggle\]'"):
+        source(where, "kaggle:jangedoo/utkface-new")
+
+
+def test_kaggle_without_a_network_is_one_sentence(
+    where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kagglehub")
+    monkeypatch.setenv("KAGGLE_API_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    with pytest.raises(SourceError, match="'jangedoo/utkface-new' could not be downloaded"):
+        source(where, "kaggle:jangedoo/utkface-new")
