@@ -1,0 +1,61 @@
+"""All the real photographs in a process of their own: what it takes, and what the audit says of them."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from agepipe.config import LabelSettings
+from agepipe.data.audit import Audit, audit
+from agepipe.records import Catalogue
+
+GIB = 2**30
+INGEST = """
+    import json, resource, sys
+    from pathlib import Path
+    from agepipe.config import IngestSettings, SourceSettings, Where
+    from agepipe.data.ingest import ingest
+    from agepipe.data.sources import fingerprint
+
+    where = Where(workspace=Path(sys.argv[1]), workers=2)
+    catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), where), IngestSettings(), where)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"peak": peak * 1024, "catalogue": catalogue.model_dump(mode="json")}))
+"""
+COUNTS = [1443, 679, 769, 389, 523, 1246, 4348, 3036, 2863, 1887, 1991, 1055, 613, 487]
+
+
+@pytest.fixture(scope="module")
+def measured(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Audit]:
+    """Peak resident memory of the ingest, bytes, and the audit of what it made."""
+    code = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(INGEST),
+        str(tmp_path_factory.mktemp("real")),
+        str(shared / "utkface"),
+    ]
+    printed = json.loads(subprocess.run(code, check=True, capture_output=True, text=True, timeout=250).stdout)
+    return printed["peak"], audit(Catalogue.model_validate(printed["catalogue"]), LabelSettings())
+
+
+@pytest.mark.slow
+def test_ingest_of_all_photographs_stays_under_one_gibibyte(measured: tuple[int, Audit]) -> None:
+    peak, _ = measured
+    assert 50 * 2**20 < peak < GIB
+
+
+@pytest.mark.slow
+def test_the_audit_agrees_with_what_is_known_of_the_photographs(measured: tuple[int, Audit]) -> None:
+    _, found = measured
+    assert (found.usable, found.rejected, found.outside) == (21_329, 0, 0)
+    assert [tally.count for tally in found.ranges] == COUNTS
+    assert [tally.count for tally in found.races if tally.name == "unknown"] == [3]
+    assert found.ages[-1][0] == 116
+    exact = found.exact
+    assert (exact.groups, exact.surplus, exact.ages, exact.ranges) == (335, 350, 181, 117)
+    assert found.near.groups == pytest.approx(804, abs=8)
+    assert found.near.surplus == pytest.approx(878, abs=8)
