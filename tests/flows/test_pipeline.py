@@ -95,6 +95,7 @@ def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
     assert other.registered.version == 2
 
 
+@pytest.mark.slow
 def test_a_setting_that_trials_share_recomputes_the_search_too(
     first: PipelineResult, tiny: Config, home: Where
 ) -> None:
@@ -103,12 +104,14 @@ def test_a_setting_that_trials_share_recomputes_the_search_too(
     assert added(home, before) == {"pipeline": 1, "trial": 4, "train": 1, "evaluate": 1}
 
 
+@pytest.mark.slow
 def test_one_more_value_in_the_grid_adds_its_trials_alone(first: PipelineResult, tiny: Config, home: Where) -> None:
     before = runs_by_kind(home)
     pipeline(changed(tiny, {"search.grid": {"lr": (0.003, 0.01, 1e-6)}}), home)
     assert added(home, before)["trial"] == 2
 
 
+@pytest.mark.slow
 def test_refresh_forces_a_stage_and_ends_with_the_same_weights(
     first: PipelineResult, tiny: Config, home: Where
 ) -> None:
@@ -148,6 +151,7 @@ def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:
         evaluate("nobody", where=home)
 
 
+@pytest.mark.slow
 def test_a_source_that_grows_extends_the_split(
     first: PipelineResult, tiny: Config, home: Where, drawn: Path, tmp_path: Path
 ) -> None:
