@@ -1,0 +1,162 @@
+"""What `agepipe up` keeps and `agepipe down` ends."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agepipe.config import Where
+from agepipe.errors import ServiceError
+from flows import services
+from flows.services import Service, Services
+
+AGEPIPE = Path(sys.executable).with_name("agepipe")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that someone listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that would live for minutes."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def keep(where: Where, pid: int, started: float) -> None:
+    """Write the state that `up` would have written."""
+    one = Service(name="mlflow", pid=pid, started=started, url="http://127.0.0.1:1", log=where.workspace / "log")
+    where.workspace.mkdir(parents=True, exist_ok=True)
+    services.state_file(where).write_text(Services(services=(one,)).model_dump_json(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["prefect-port", "mlflow-port"])
+def test_a_port_in_use_is_refused_by_name(option: str, taken: int, where: Where) -> None:
+    ports = {"prefect-port": free_port(), "mlflow-port": free_port(), option: taken}
+    with pytest.raises(ServiceError, match=f"--{option}: port {taken} is in use; give another, such as {taken + 1}"):
+        services.up(where, ports["prefect-port"], ports["mlflow-port"])
+    assert not services.state_file(where).exists()
+
+
+def test_a_free_port_is_accepted() -> None:
+    services.check_free("prefect-port", free_port())
+
+
+def test_down_leaves_a_stranger_with_the_same_number_alone(where: Where, sleeper: subprocess.Popen[bytes]) -> None:
+    keep(where, sleeper.pid, psutil.Process(sleeper.pid).create_time() - 60)
+    assert not services.running(where).alive
+    assert services.down(where) == []
+    assert sleeper.poll() is None
+    assert not services.state_file(where).exists()
+
+
+def test_down_ends_what_was_started(where: Where, sleeper: subprocess.Popen[bytes]) -> None:
+    keep(where, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    assert services.running(where).alive
+    assert services.down(where) == ["mlflow"]
+    assert sleeper.poll() is not None
+    assert services.down(where) == []
+
+
+def test_a_process_that_is_gone_has_no_address(where: Where, sleeper: subprocess.Popen[bytes]) -> None:
+    keep(where, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    sleeper.kill()
+    sleeper.wait()
+    assert services.running(where).url("mlflow") is None
+    assert services.running(where).api_url is None
+
+
+@pytest.mark.parametrize("content", ["", "not JSON", '{"services": 3}'])
+def test_a_state_file_that_cannot_be_read_is_an_error(content: str, where: Where) -> None:
+    where.workspace.mkdir(parents=True)
+    services.state_file(where).write_text(content, encoding="utf-8")
+    with pytest.raises(ServiceError, match=r"services\.json cannot be read"):
+        services.running(where)
+
+
+def agepipe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # Without the addresses of a server that this test session may have started.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [AGEPIPE, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def known_to(where: Where, api_url: str, *words: str) -> str:
+    """What Prefect's own command line lists on the kept server."""
+    prefect = Path(sys.executable).with_name("prefect")
+    done = subprocess.run(
+        [prefect, *words],
+        env={**services.environ(where, api_url), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+def ended(family: list[psutil.Process]) -> bool:
+    """Whether all have ended; a zombie has, its parent has only not asked yet."""
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        if not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "prefect.yaml", tmp_path)
+    ports = {"prefect": free_port(), "mlflow": free_port()}
+    words = ("up", "--prefect-port", str(ports["prefect"]), "--mlflow-port", str(ports["mlflow"]))
+    where = Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    try:
+        first = agepipe(tmp_path, *words)
+        assert first.returncode == 0, first.stderr
+        kept = services.running(where)
+        family = [member for item in kept.services for member in tree(item)]
+        assert [item.name for item in kept.services] == ["prefect", "mlflow", "worker"]
+        for port in ports.values():
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+                assert (page.status, page.headers.get_content_type()) == (200, "text/html")
+        second = agepipe(tmp_path, *words)
+        assert (second.returncode, second.stderr.count("The servers run already; `agepipe down` ends them.")) == (1, 1)
+        deployed = known_to(where, kept.api_url or "", "deployment", "ls")
+        assert "pipeline/weekly" in deployed
+        assert "evaluate/evaluate" in deployed
+        assert "runs without a heartbeat" in known_to(where, kept.api_url or "", "automation", "ls")
+    finally:
+        last = agepipe(tmp_path, "down")
+    assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
+    assert ended(family)
+
+
+def tree(item: Service) -> list[psutil.Process]:
+    process = item.process()
+    return [process, *process.children(recursive=True)] if process else []
