@@ -16,7 +16,7 @@ from agepipe.data.utkface import Reject, class_folder, parse
 from agepipe.errors import ImageError
 from agepipe.imaging import SUFFIXES, Image, Limits, decode, fit
 
-FILE_COLUMNS: dict[str, Any] = {
+LEDGER: dict[str, Any] = {
     "path": pl.String,
     "age": pl.UInt8,
     "gender": pl.Int8,
@@ -27,12 +27,12 @@ FILE_COLUMNS: dict[str, Any] = {
     "height": pl.UInt16,
     "brightness": pl.Float32,
     "sharpness": pl.Float32,
+    "look": pl.Binary,
+    "thumbnail": pl.Binary,
     "reason": pl.String,
     "detail": pl.String,
 }
-"""What is told of each file; those from `age` to `sharpness` are null for a reject, the last two for a photograph."""
-LEDGER: dict[str, Any] = {**FILE_COLUMNS, "look": pl.Binary, "thumbnail": pl.Binary}
-"""One row a file, in the source's order."""
+"""One row a file, in the source's order; a reject has only its path, reason and detail, a photograph all but these."""
 
 _BYTES_PER_PIXEL = 4
 """A file with more bytes than the largest allowed picture has uncompressed is no photograph."""
@@ -61,14 +61,13 @@ def examine(entries: Sequence[Entry], settings: IngestSettings) -> Examined:
 
 
 def _ledger(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> pl.DataFrame:
-    columns = {name: [row.get(name) for row in rows] for name in FILE_COLUMNS}
-    usable = [position for position, row in enumerate(rows) if "reason" not in row]
-    looks: list[bytes | None] = [None] * len(rows)
-    thumbnails: list[bytes | None] = [None] * len(rows)
-    made = zip(usable, duplicates.looks(pixels), duplicates.thumbnails(pixels), strict=True)
-    for position, look, thumbnail in made:
-        looks[position], thumbnails[position] = look, thumbnail.tobytes()
-    return pl.DataFrame({**columns, "look": looks, "thumbnail": thumbnails}, schema=LEDGER)
+    """Rows and rejects with what is measured on all pictures together, which takes far fewer calls."""
+    luma = duplicates.luma(pixels)
+    usable = (position for position, row in enumerate(rows) if "reason" not in row)
+    measured = zip(*_light(luma), duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
+    for position, (brightness, sharpness, look, thumbnail) in zip(usable, measured, strict=True):
+        rows[position].update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
+    return pl.DataFrame({name: [row.get(name) for row in rows] for name in LEDGER}, schema=LEDGER)
 
 
 def _row(entry: Entry, settings: IngestSettings, out: Image) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def _row(entry: Entry, settings: IngestSettings, out: Image) -> dict[str, Any]:
     height, width = image.shape[:2]
     folder = class_folder(entry.folder)
     measured = {"digest": sha256(data).hexdigest(), "width": width, "height": height, "folder": folder}
-    return {**label._asdict(), **measured, **_light(out)}
+    return {**label._asdict(), **measured}
 
 
 def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
@@ -102,8 +101,17 @@ def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
     return None
 
 
-def _light(picture: Image) -> dict[str, float]:
-    """Mean luma in [0, 1], and variance of the luma's Laplacian (grey levels of 255, squared), at store size."""
-    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(luma, cv2.CV_16S))
-    return {"brightness": cv2.mean(luma)[0] / 255, "sharpness": float(deviation[0, 0]) ** 2}
+def _light(luma: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
+    """Mean of each grey picture in [0, 1], and variance of its Laplacian inside the border (grey levels, squared).
+
+    Args:
+        luma: uint8 `(n, size, size)`; its Laplacian is taken of all pictures at once, as one tall picture, and the
+            rows in which two of them meet are left out.
+    """
+    count, size = luma.shape[:2]
+    if count == 0:
+        return [], []
+    bends = cv2.Laplacian(luma.reshape(count * size, size), cv2.CV_16S).reshape(count, size, size)[:, 1:-1, 1:-1]
+    sharpness = [float(cv2.meanStdDev(bend)[1][0, 0]) ** 2 for bend in bends]
+    brightness = cv2.reduce(luma.reshape(count, -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0] / 255
+    return brightness.tolist(), sharpness

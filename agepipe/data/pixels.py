@@ -68,7 +68,6 @@ class PixelWriter:
         self._file.seek(0)
         self._file.write(_header(self._rows, self._size))
         self._file.flush()
-        os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
