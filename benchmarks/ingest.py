@@ -6,6 +6,7 @@ The bare loop reads the same archives and folders, hands raw bytes to threads, a
 header check, no thumbnail, no appearance, nothing written. The two run in turns, since a machine has good and bad
 minutes; the medians and the median of the rounds' ratios are printed. Ingest's seconds include everything up to the
 finished catalogue; the search for near duplicates, which does not depend on decoding, is also shown by itself.
+Processor seconds (all threads) say what the work costs where other programs take some of the cores.
 """
 
 import argparse
@@ -15,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -30,8 +31,9 @@ from agepipe.config import IngestSettings, SourceSettings, Where
 from agepipe.data import archives, duplicates, sources
 from agepipe.data import ingest as stage
 
+T = TypeVar("T")
 PIECE = 128
-"""Files that a thread of the bare loop gets at a time; 32 to 512 make no difference."""
+"""Files that a thread of the bare loop gets at a time."""
 
 
 class Round(NamedTuple):
@@ -41,6 +43,8 @@ class Round(NamedTuple):
     ingest: float
     groups: float
     """The part of `ingest` that groups duplicates."""
+    bare_cpu: float
+    ingest_cpu: float
 
 
 def main() -> int:
@@ -71,15 +75,20 @@ def _arguments() -> argparse.Namespace:
 
 def _round(paths: tuple[str, ...], size: int, where: Where) -> tuple[int, Round]:
     source = sources.fingerprint(SourceSettings(data=paths), where)
-    start = time.perf_counter()
-    decoded = bare(source.locations, size, where.workers)
-    bare_end = time.perf_counter()
-    catalogue = stage.ingest(source, IngestSettings(size=size, max_reject_share=0.99), where)
-    end = time.perf_counter()
+    decoded, *plain = _timed(lambda: bare(source.locations, size, where.workers))
+    settings = IngestSettings(size=size, max_reject_share=0.99)
+    catalogue, *whole = _timed(lambda: stage.ingest(source, settings, where))
     if catalogue.count != decoded:
         print(f"the bare loop decoded {decoded} files, ingest used {catalogue.count}", file=sys.stderr)
     groups = _grouping(catalogue.pixels, catalogue.table)
-    return catalogue.count, Round(bare_end - start, end - bare_end, groups)
+    return catalogue.count, Round(plain[0], whole[0], groups, plain[1], whole[1])
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float, float]:
+    """What the work returns, its seconds, and its processor seconds."""
+    start, used = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - start, time.process_time() - used
 
 
 def _grouping(pixels: Path, table: Path) -> float:
@@ -127,16 +136,19 @@ def _pieces(locations: tuple[Path, ...]) -> Iterator[list[bytes]]:
 
 def _print(rounds: list[Round], count: int, threads: int, ratio: float, whole: float) -> None:
     table = Table(title=f"{count} photographs, {threads} threads, median of {len(rounds)} rounds")
-    for title in ("", "seconds", "images/s", "of the bare loop"):
+    for title in ("", "seconds", "images/s", "of the bare loop", "processor s", "of the bare loop's"):
         table.add_column(title, justify="right" if title else "left")
-    bare_seconds = statistics.median(item.bare for item in rounds)
+    middle = Round(*(statistics.median(column) for column in zip(*rounds, strict=True)))
     own = statistics.median(item.ingest - item.groups for item in rounds)
-    all_of_it = statistics.median(item.ingest for item in rounds)
-    grouping = statistics.median(item.groups for item in rounds)
-    table.add_row("bare decode and resize", f"{bare_seconds:.2f}", f"{count / bare_seconds:,.0f}", "1.00")
-    table.add_row("ingest, without grouping", f"{own:.2f}", f"{count / own:,.0f}", f"{ratio:.2f}")
-    table.add_row("grouping of duplicates", f"{grouping:.2f}", f"{count / grouping:,.0f}", "")
-    table.add_row("ingest, all of it", f"{all_of_it:.2f}", f"{count / all_of_it:,.0f}", f"{whole:.2f}")
+    cost = statistics.median(item.ingest_cpu / item.bare_cpu for item in rounds)
+    rows = (
+        ("bare decode and resize", middle.bare, "1.00", f"{middle.bare_cpu:.2f}", "1.00"),
+        ("ingest, without grouping", own, f"{ratio:.2f}", "", ""),
+        ("grouping of duplicates", middle.groups, "", "", ""),
+        ("ingest, all of it", middle.ingest, f"{whole:.2f}", f"{middle.ingest_cpu:.2f}", f"{cost:.2f}"),
+    )
+    for name, seconds, share, *rest in rows:
+        table.add_row(name, f"{seconds:.2f}", f"{count / seconds:,.0f}", share, *rest)
     Console().print(table)
 
 
