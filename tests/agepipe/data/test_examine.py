@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from agepipe.config import IngestSettings
+from agepipe.data.archives import Entry
+from agepipe.data.duplicates import TALL, looks, luma, thumbnails
+from agepipe.data.examine import LEDGER, examine
+
+
+@pytest.mark.parametrize("size", [32, 37, 72, 101, 108])
+def test_pictures_measured_together_are_what_they_are_alone(size: int) -> None:
+    pixels = np.random.default_rng(size).integers(0, 256, (TALL + 3, size, size, 3), dtype=np.uint8)
+    alone = [pixels[position : position + 1] for position in range(len(pixels))]
+    assert np.array_equal(thumbnails(pixels), np.concatenate([thumbnails(one) for one in alone]))
+    assert looks(pixels) == [looks(one)[0] for one in alone]
+
+
+def test_grey_pictures_give_what_their_colours_give() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
+    assert np.array_equal(thumbnails(luma(pixels)), thumbnails(pixels))
+    assert looks(luma(pixels)) == looks(pixels)
+
+
+def test_no_pictures_are_no_trouble() -> None:
+    none = np.empty((0, 40, 40, 3), dtype=np.uint8)
+    assert thumbnails(none).shape == (0, 24, 24)
+    assert looks(none) == []
+
+
+def test_files_without_a_single_photograph_still_have_their_rows() -> None:
+    entry = Entry("faces/25_0_2_20170104020210475.jpg", 4, lambda: b"text")
+    examined = examine([entry, entry], IngestSettings(size=32))
+    assert dict(examined.ledger.schema) == LEDGER
+    assert examined.ledger["reason"].to_list() == ["not an image"] * 2
+    assert examined.ledger["age"].null_count() == 2
+    assert examined.pixels.shape == (0, 32, 32, 3)
+
+
+def test_a_file_too_large_for_any_allowed_picture_is_not_read() -> None:
+    def read() -> bytes:
+        raise AssertionError("read")
+
+    entry = Entry("25_0_2_20170104020210475.jpg", 5_000, read)
+    examined = examine([entry], IngestSettings(size=32, max_pixels=1_000))
+    assert examined.ledger["reason"].to_list() == ["decompression bomb"]
