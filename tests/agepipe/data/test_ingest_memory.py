@@ -14,7 +14,7 @@ from agepipe.records import Catalogue
 
 GIB = 2**30
 INGEST = """
-    import json, resource, sys
+    import json, sys
     from pathlib import Path
     from agepipe.config import IngestSettings, SourceSettings, Where
     from agepipe.data.ingest import ingest
@@ -22,8 +22,9 @@ INGEST = """
 
     where = Where(workspace=Path(sys.argv[1]), workers=2)
     catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), where), IngestSettings(), where)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak": peak * 1024, "catalogue": catalogue.model_dump(mode="json")}))
+    # Not getrusage: on Linux its peak starts from that of the process that started this one.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(json.dumps({"peak": int(peak.split()[1]) * 1024, "catalogue": catalogue.model_dump(mode="json")}))
 """
 COUNTS = [1443, 679, 769, 389, 523, 1246, 4348, 3036, 2863, 1887, 1991, 1055, 613, 487]
 
