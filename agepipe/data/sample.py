@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.ages import OLDEST, UTKFACE_RANGES, AgeRanges
+from agepipe.config import cores
 from agepipe.data.face import portrait
 from agepipe.errors import SourceError
 from agepipe.progress import Progress, silent
@@ -152,7 +153,7 @@ def draw(folder: Path, count: int, seed: int, progress: Progress = silent, worke
     chunks = [missing[k : k + _CHUNK] for k in range(0, len(missing), _CHUNK)]
     done = count - len(missing)
     progress(done, count, "drawing faces")
-    for written in _drawn(folder, chunks, seed, min(workers or os.cpu_count() or 1, len(chunks))):
+    for written in _drawn(folder, chunks, seed, min(workers or cores(), len(chunks))):
         done += written
         progress(done, count, "drawing faces")
 
@@ -161,7 +162,8 @@ def _drawn(folder: Path, chunks: list[list[Chip]], seed: int, workers: int) -> I
     if workers <= 1:
         yield from (_write(folder, chunk, seed) for chunk in chunks)
         return
-    with ProcessPoolExecutor(workers, get_context("forkserver"), initializer=_prepare) as pool:
+    # spawned: a fork server of this process is started once, and learning needs it with torch in it
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
         for future in as_completed([pool.submit(_write, folder, chunk, seed) for chunk in chunks]):
             yield future.result()
 
