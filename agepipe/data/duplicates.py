@@ -18,26 +18,21 @@ SIDE = 24
 """Side of a thumbnail, px."""
 BITS = 256
 """Bits of a look."""
-LOOK_SIDE = 32
+LOOK_SIDE = 36
 """Side of the grey picture whose frequencies a look is made of, px."""
 COPY_BITS = 24
 """Looks that differ in at most so many bits are those of one photograph.
 
-Measured on UTKFace chips stored at 108 px. 5,332 chips saved again as JPEG of quality 50, resized to 80 % and back, or
-blurred (sigma 1 px), and all three in a row: the distance is at most 12, so none is missed (quality 20: 16; stored at
-72 px: 10; grey: 5; 10 % more contrast and brighter: 2 missed). Of the 227 million pairs that `groups` does not join, 3
-lie within 24 bits, and by eye each of them is one photograph cropped twice; up to 38 bits all 35 are, at 39 the first
-two different people meet. A copy cropped by 1 % of its side is missed in 15 % of the cases, by 2 % in nearly all.
+Measured on UTKFace chips stored at 108 px. 2,666 chips saved again as JPEG of quality 50, resized to 80 % and back, or
+blurred (sigma 1 px), and all three in a row: the distance is at most 9, so none is missed (quality 20: 16; stored at
+64, 72 or 144 px: 12; grey: 4; 10 % more contrast and brighter: 1 missed). Of the 227 million pairs that `groups` does
+not join, 5 lie within 24 bits, and by eye each of them is one photograph cropped twice, as are the 5 others up to 31
+bits that were looked at. A copy cropped by 1 % of its side is missed in 15 % of the cases, by 2 % in nearly all.
 """
 BLOCK_PAIRS = 1 << 20
 """Pairs of looks compared at a time, so that the work stays in the processor's cache."""
 TALL = 256
 """Pictures that are shrunk at a time."""
-
-
-def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB or grey pictures, uint8 `(n, size, size[, 3])`."""
-    return _shrunk(pixels, SIDE)
 
 
 def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,19 +44,40 @@ def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(grey, dtype=np.uint8).reshape(count, size, size)
 
 
-def _shrunk(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Grey pictures of another size, uint8 `(n, side, side)`.
+def halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey pictures shrunk by halves as far as thumbnails and looks allow, which is far quicker than other shrinking.
 
-    A block is shrunk as one tall picture: that is quick, and nothing mixes, since the borders between pictures fall
-    between output rows.
+    Args:
+        grey: uint8 `(n, size, size)`; those too small have their pixels doubled.
     """
+    while len(grey) and grey.shape[1] < LOOK_SIDE:
+        grey = grey.repeat(2, axis=1).repeat(2, axis=2)
+    while len(grey) and grey.shape[1] % 2 == 0 and grey.shape[1] >= 2 * LOOK_SIDE:
+        grey = _shrunk(grey, grey.shape[1] // 2)
+    return grey
+
+
+def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB or grey pictures, uint8 `(n, size, size[, 3])`, halved or not."""
+    return _small(pixels, SIDE)
+
+
+def _small(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     found = np.empty((len(pixels), side, side), dtype=np.uint8)
     for start in range(0, len(pixels), TALL):
-        grey = luma(pixels[start : start + TALL])
-        count, size = grey.shape[:2]
-        out = found[start : start + TALL].reshape(count * side, side)
-        cv2.resize(grey.reshape(count * size, size), (side, count * side), dst=out, interpolation=cv2.INTER_AREA)
+        found[start : start + TALL] = _shrunk(halved(luma(pixels[start : start + TALL])), side)
     return found
+
+
+def _shrunk(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Average uint8 `(n, size, size)` into uint8 `(n, side, side)`.
+
+    They are shrunk as one tall picture: that is quick, and nothing mixes, since the borders between pictures fall
+    between output rows.
+    """
+    count, size = grey.shape[:2]
+    tall = cv2.resize(grey.reshape(count * size, size), (side, count * side), interpolation=cv2.INTER_AREA)
+    return np.asarray(tall, dtype=np.uint8).reshape(count, side, side)
 
 
 def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) -> list[str]:
@@ -95,20 +111,22 @@ def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray
 
 
 def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
-    """A hash of appearance, 32 bytes for each RGB or grey picture of uint8 `(n, size, size[, 3])`.
+    """A hash of appearance, 32 bytes for each RGB or grey picture of uint8 `(n, size, size[, 3])`, halved or not.
 
-    The signs of the 256 lowest frequencies of the grey picture (a perceptual hash of the DCT kind), the mean left
-    out: brightness, contrast, size, colour and compression hardly change them.
+    The signs of the 256 lowest frequencies of the small grey picture (a perceptual hash of the DCT kind), the mean
+    left out: brightness, contrast, size, colour and compression hardly change them.
     """
-    small = _shrunk(pixels, LOOK_SIDE).astype(np.float32)
-    waves = np.array([cv2.dct(picture) for picture in small], dtype=np.float32).reshape(len(small), LOOK_SIDE**2)
-    return [bits.tobytes() for bits in np.packbits(waves[:, _lowest()] > 0, axis=1)]
+    rows, columns = _lowest()
+    waves = cv2.dct(np.eye(LOOK_SIDE, dtype=np.float32), flags=cv2.DCT_ROWS).T[: max(rows.max(), columns.max()) + 1]
+    frequencies = waves @ _small(pixels, LOOK_SIDE).astype(np.float32) @ waves.T
+    return [bits.tobytes() for bits in np.packbits(frequencies[:, rows, columns] > 0, axis=1)]
 
 
-def _lowest() -> NDArray[np.int64]:
-    """Positions of the `BITS` lowest frequencies in a flat DCT, by distance from the mean, which is left out."""
-    row, column = np.indices((LOOK_SIDE, LOOK_SIDE))
-    return np.lexsort((row.ravel(), (row + column).ravel()))[1 : BITS + 1]
+def _lowest() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the `BITS` lowest frequencies of a DCT, by distance from the mean, which is left out."""
+    row, column = np.indices((LOOK_SIDE, LOOK_SIDE)).reshape(2, -1)
+    order = np.lexsort((row, row + column))[1 : BITS + 1]
+    return row[order], column[order]
 
 
 def tied(looks_: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:

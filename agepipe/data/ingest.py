@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ SCHEMA: dict[str, Any] = {
 """Columns of the catalogue: `index` is the position in the pixel store, the others are told in `examine`."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
-VERSION = 1
+VERSION = 2
 """Raised when the same files would give another catalogue."""
 
-_CHUNK_PIXELS = 4 << 20
+_CHUNK_PIXELS = 8 << 20
 """Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
 _CHUNK_FILES = 32 << 20
 """Bytes of files after which a chunk ends early, so that large photographs do not fill the memory."""
@@ -109,7 +109,7 @@ def _chunks(source: Source, settings: IngestSettings, skip: int) -> Iterator[tup
 
     Where a piece ends depends on the files alone, not on where an earlier run was killed.
     """
-    most = max(8, _CHUNK_PIXELS // (settings.size**2 * 3))
+    most = _most(settings)
     located = zip(source.locations, sources.prefixes(source), strict=True)
     every = chain.from_iterable(archives.entries(location, prefix) for location, prefix in located)
     chunk: list[Entry] = []
@@ -127,6 +127,11 @@ def _chunks(source: Source, settings: IngestSettings, skip: int) -> Iterator[tup
         yield chunk, position
 
 
+def _most(settings: IngestSettings) -> int:
+    """Files in a chunk."""
+    return max(8, _CHUNK_PIXELS // (settings.size**2 * 3))
+
+
 def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
     """The same entry with its content in memory, if it is to be read at all."""
     if refusal(entry, settings):
@@ -135,17 +140,20 @@ def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
         data = entry.read()
     except OSError as error:
         return replace(entry, reject=Reject("unreadable", str(error)))
-    return replace(entry, read=lambda: data)
+    return Entry(entry.path, entry.size, lambda: data)
 
 
 def _examined(
     chunks: Iterable[tuple[list[Entry], int]], settings: IngestSettings, workers: int
 ) -> Iterator[tuple[Examined, int]]:
-    """Examine chunks in parallel and give them in order; at most `workers + 1` are in memory."""
+    """Examine chunks in parallel and give them in order; each is to be used before the next is asked for."""
     pending: deque[tuple[Future[Examined], int]] = deque()
+    # one for each chunk that is pending, and one for that which the caller has
+    shape = (_most(settings), settings.size, settings.size, 3)
+    room = cycle([np.empty(shape, dtype=np.uint8) for _ in range(workers + 2)])
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for chunk, position in chunks:
-            pending.append((pool.submit(examine, chunk, settings), position))
+            pending.append((pool.submit(examine, chunk, settings, next(room)), position))
             if len(pending) > workers:
                 future, end = pending.popleft()
                 yield future.result(), end

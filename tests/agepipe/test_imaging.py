@@ -8,7 +8,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from agepipe.errors import ImageError
-from agepipe.imaging import DEFAULT_LIMITS, Limits, decode, fit
+from agepipe.imaging import DEFAULT_LIMITS, Limits, _plain_jpeg, _read_by_pillow, decode, fit
 
 
 def picture(width: int = 60, height: int = 40) -> Pillow.Image:
@@ -129,3 +129,22 @@ def test_fit_writes_where_it_is_told() -> None:
     fit(image, 24, store[1])
     assert np.array_equal(store[1], fit(image, 24))
     assert not store[0].any() and not store[2].any()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"by hand"}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_quick_way_to_a_plain_header_agrees_with_pillow(mode: str, options: dict[str, object]) -> None:
+    data = encoded(picture(61, 37).convert(mode), **options)
+    plain = _plain_jpeg(data)
+    assert plain is None or plain == _read_by_pillow(data, DEFAULT_LIMITS)
+    assert (plain is None) == (mode == "CMYK")  # an Adobe segment
+
+
+def test_only_whole_jpegs_without_exif_have_a_plain_header() -> None:
+    turned = Pillow.Exif()
+    turned[0x0112] = 6
+    data = encoded(picture())
+    assert _plain_jpeg(encoded(picture(), exif=turned)) is None
+    assert _plain_jpeg(data[:-2]) is None
+    assert _plain_jpeg(data[:4] + b"\xff\xd9") is None
+    assert _plain_jpeg(b"") is None
