@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import Browser, started
 
 from agepipe import tracking
 from agepipe.config import Where
@@ -61,6 +62,13 @@ def shared() -> Path:
 def sample_archive(shared: Path) -> Path:
     """700 real chips, 50 of each range."""
     return shared / "utkface-sample.tar"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real Chromium, started once for all tests of pages."""
+    with started() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,48 @@
+"""The data report as a browser shows it."""
+
+from pathlib import Path
+
+import pytest
+from browser import NARROW, WIDE, Browser
+from test_audit import HOSTILE, catalogue
+
+from agepipe.config import LabelSettings
+from agepipe.data.audit import audit
+from agepipe.data.audit_report import write_report
+
+NAME = "faces_of_people_whose_data_set_has_a_name_without_a_single_space"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Groups of copies with their pictures, one larger than is shown, and rejects with long and hostile names."""
+    folder = tmp_path_factory.mktemp("audit")
+    rows = catalogue(
+        folder,
+        [
+            *({"age": 20 + k, "digest": f"a{k}", "group": "a", "gender": k % 2} for k in range(8)),
+            *({"age": 26, "digest": "b", "group": "b", "path": HOSTILE} for _ in range(2)),
+            *({"age": age} for age in range(1, 100)),
+        ],
+        [(HOSTILE, "truncated", "<b>short</b>"), ("long/" * 30 + ".jpg", "link", f"it is a link to '{'x' * 80}.jpg'")],
+    ).model_copy(update={"name": NAME})
+    return write_report(audit(rows, LabelSettings()), rows, folder / "report")
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_the_page_is_sound(browser: Browser, report: Path, width: int) -> None:
+    seen = browser.open(report, width)
+    assert seen.width == width
+    assert seen.title == f"{NAME}: what the data holds · agepipe"
+    assert seen.headings == [f"{NAME}: what the data holds"]
+    assert seen.errors == []
+    assert report.resolve().as_uri() in seen.requests
+    assert seen.foreign == []
+    assert seen.sideways == 0
+    assert seen.images > 0
+    assert seen.broken == []
+    assert seen.drawings == 1
+
+
+def test_the_page_is_dark_for_who_likes_it_dark(browser: Browser, report: Path) -> None:
+    assert browser.open(report, dark=True).background != browser.open(report).background
