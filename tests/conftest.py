@@ -13,16 +13,10 @@ from agepipe.config import Where
 from flows import environment
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a costly fixture in one worker: the tests of one file, and all that need the Prefect server.
-
-    Those come first, since they take longest and the other worker has the rest meanwhile.
-    """
-    for item in items:
-        served = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("prefect" if served else item.path.name))
-    items.sort(key=lambda item: "prefect_server" not in getattr(item, "fixturenames", ()))
+    """Begin with the files whose tests run the whole pipeline: they take longest, and another worker has the rest."""
+    longest = {item.path for item in items if "first" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in longest)
 
 
 @pytest.fixture
