@@ -100,6 +100,10 @@ class AugmentSettings(Settings):
     """Probability of a grey picture."""
     erase: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a random rectangle is erased."""
+    blur: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a picture is shrunk and enlarged again, as a poor or distant camera shows it."""
+    mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 mixes none."""
 
 
 class LearnSettings(Settings):
@@ -123,6 +127,8 @@ class LearnSettings(Settings):
     """Weigh each row by the inverse frequency of its range in the training rows."""
     years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
     """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
+    helpers: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Weight in the loss of two further heads, for gender and race, that the finished model does not have; 0: none."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """The optimizer."""
     lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
@@ -181,6 +187,8 @@ class FinalSettings(Settings):
     """Epochs of the last training."""
     validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
     """Share of the development rows that early stopping and the choice of the best epoch look at."""
+    refit: bool = False
+    """Train on all development rows, those for validation too, and keep the last epoch: for a recipe chosen before."""
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
     """Epochs without a better validation figure after which training stops."""
     metric: Metric = "macro_recall"

@@ -1,6 +1,7 @@
 """What training changes in a batch, on the device and for all its pictures at once; never outside training."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ ERASED_AREA = (0.02, 0.2)
 """Share of the picture that an erased rectangle covers."""
 
 
+SOFTENED = (0.3, 0.8)
+"""To which share of its side a blurred picture is shrunk."""
+
+MIX_YEARS = 5.0
+"""Standard deviation of the difference in age between a picture and the one it is mixed with."""
+
+
 def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
     """Stored pictures, uint8 `(n, s, s, 3)`, to levels float32 `(n, size, size, 3)`, about 0 to 255.
 
@@ -28,9 +36,41 @@ def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
         levels = _expose(levels, settings.brightness, settings.contrast)
     if settings.grey > 0:
         levels = torch.where(_chance(levels, settings.grey), luma(levels), levels)
+    if settings.blur > 0:
+        levels = torch.where(_chance(levels, settings.blur), _softened(levels), levels)
     if settings.erase > 0:
         levels = torch.where(_rectangles(levels, settings.erase), levels.mean((0, 1, 2)), levels)
     return levels
+
+
+class Mixed(NamedTuple):
+    """A batch whose pictures were each mixed with a partner."""
+
+    levels: Tensor
+    """As those of the batch."""
+    partner: Tensor
+    """Place of each picture's partner in the batch, int64 `(n,)`."""
+    share: float
+    """Of the pictures themselves in the mixture; the rest is their partners'."""
+
+
+def mix(levels: Tensor, ages: Tensor, alpha: float) -> Mixed:
+    """Mix each picture with one of about the same age, by a share drawn once a batch from Beta(alpha, alpha).
+
+    Partners are drawn with a probability that falls with the distance in age as a normal density (C-Mixup, Yao et
+    al. 2022).
+
+    Args:
+        levels: float32 `(n, h, w, 3)`.
+        ages: years, int64 `(n,)`.
+        alpha: parameter of the beta distribution; 0 leaves the pictures as they are.
+    """
+    if alpha == 0:
+        return Mixed(levels, torch.arange(len(levels), device=levels.device), 1.0)
+    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    apart = (ages[:, None] - ages[None]).float()
+    partner = torch.multinomial(torch.exp(-(apart**2) / (2 * MIX_YEARS**2)), 1).squeeze(1)
+    return Mixed(share * levels + (1 - share) * levels[partner], partner, share)
 
 
 def luma(levels: Tensor) -> Tensor:
@@ -75,6 +115,14 @@ def _expose(levels: Tensor, brightness: float, contrast: float) -> Tensor:
     spread = (1 + _spread(levels, count) * contrast).view(-1, 1, 1, 1)
     middle = luma(levels.mean((1, 2), keepdim=True))
     return levels * (light * spread) + middle * light * (1 - spread)
+
+
+def _softened(levels: Tensor) -> Tensor:
+    """All pictures shrunk and enlarged again, by a factor that is drawn once a batch."""
+    size = levels.shape[1]
+    small = max(2, round(size * float(torch.empty(()).uniform_(*SOFTENED))))
+    planes = functional.interpolate(levels.permute(0, 3, 1, 2), (small, small), mode="area")
+    return functional.interpolate(planes, (size, size), mode="bilinear").permute(0, 2, 3, 1)
 
 
 def _rectangles(levels: Tensor, probability: float) -> Tensor:

@@ -20,11 +20,17 @@ GPU_SHARE = 0.5
 
 
 class Batch(NamedTuple):
-    """Pictures as they lie in the store, uint8 `(n, s, s, 3)`; classes and years, int64 `(n,)`."""
+    """Pictures as they lie in the store, uint8 `(n, s, s, 3)`; classes, years, genders and races, int64 `(n,)`."""
 
     images: Tensor
     labels: Tensor
     ages: Tensor
+    genders: Tensor
+    races: Tensor
+
+    def answering(self, places: Tensor) -> Self:
+        """The same pictures with the answers of the rows at some places, int64 `(n,)`."""
+        return self._make((self.images, *(column[places] for column in self[1:])))
 
 
 class Batches:
@@ -42,8 +48,8 @@ class Batches:
         if size > len(examples):
             raise ConfigError(f"learn.batch: {size}, but there are {len(examples)} training rows; take at most that.")
         self.size, self.device, self._pixels, self._index = size, device, pixels, examples.index
-        self._labels = torch.from_numpy(examples.labels).to(device)
-        self._ages = torch.from_numpy(examples.ages).to(device)
+        columns = (examples.labels, examples.ages, examples.genders, examples.races)
+        self._columns = [torch.from_numpy(column).to(device) for column in columns]
         self._resident = self._move() if self._fits() else None
 
     @classmethod
@@ -69,7 +75,7 @@ class Batches:
 
     def _batch(self, places: Tensor) -> Batch:
         here = places.to(self.device)
-        return Batch(self._images(places, here), self._labels[here], self._ages[here])
+        return Batch(self._images(places, here), *(column[here] for column in self._columns))
 
     def _images(self, places: Tensor, here: Tensor) -> Tensor:
         if self._resident is not None:

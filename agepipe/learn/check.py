@@ -55,7 +55,7 @@ def _patch(network: str) -> int:
 
 def _smallest_training(config: Config, rows: int) -> int:
     searched = rows * (config.search.folds - 1) // config.search.folds
-    last = int(rows * (1 - config.final.validation))
+    last = rows if config.final.refit else int(rows * (1 - config.final.validation))
     return min(searched, last) if len(combinations(config.search.grid)) > 1 else last
 
 

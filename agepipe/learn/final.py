@@ -1,4 +1,4 @@
-"""The last training: the chosen setting on all development rows but a validation part, exported as a bundle.
+"""The last training: the chosen setting on all development rows, or all but a validation part, exported as a bundle.
 
 Nothing here imports torch; training and export happen in processes of their own.
 """
@@ -65,7 +65,8 @@ def train(
 
 def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, where: Where) -> tuple[Job, pl.DataFrame]:
     table = labelled(rows)
-    table = table.with_columns(pl.Series("validation", holdout(table, final.validation, final.seed)))
+    aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
+    table = table.with_columns(pl.Series("validation", aside))
     job = Job(
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
         train=Examples.of(table.filter(~pl.col("validation"))),

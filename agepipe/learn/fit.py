@@ -20,7 +20,7 @@ from agepipe.config import LOWER_IS_BETTER
 from agepipe.errors import TrainingError
 from agepipe.judge.metrics import figures
 from agepipe.learn import checkpoint
-from agepipe.learn.augment import augment
+from agepipe.learn.augment import augment, mix
 from agepipe.learn.batches import Batch, Batches, Channels, open_store, statistics
 from agepipe.learn.job import EpochEvent, Fitted, Job
 from agepipe.learn.network import AgeNetwork, build
@@ -79,7 +79,8 @@ class Training:
         self.network = build(self.learn, job.ranges, self.mean, self.std).to(self.device)
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
         self.train = Batches(store, job.train, self.learn.batch, self.device)
-        self.validation = Batches.whole(store, job.validation, JUDGE_BATCH, self.device)
+        judged = len(job.validation) > 0
+        self.validation = Batches.whole(store, job.validation, JUDGE_BATCH, self.device) if judged else None
         labels = torch.from_numpy(job.train.labels)
         self.objective = Objective(self.learn, job.ranges, self.network.readout, labels).to(self.device)
         self.optimizer = optimizer(self.learn, self.network)
@@ -102,13 +103,18 @@ class Training:
         metrics = {**self._train(), **self._validate()}
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
-        score = metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
-        if score > self.best_score:
+        if (score := self._score(metrics)) > self.best_score:
             self.best, self.best_score = len(self.curves), score
             checkpoint.save(self.judged.state_dict(), self.job.folder / BEST)
         self.curves[-1]["seconds"] = time.perf_counter() - start
         checkpoint.save(self._state(), self.job.folder / CHECKPOINT)
         return EpochEvent(len(self.curves), self.learn.epochs, metrics, lr, self.curves[-1]["seconds"])
+
+    def _score(self, metrics: dict[str, float]) -> float:
+        """What the best epoch has most of; without validation rows that is the last one."""
+        if self.validation is None:
+            return len(self.curves)
+        return metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
 
     @property
     def judged(self) -> AgeNetwork:
@@ -139,19 +145,31 @@ class Training:
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         levels = augment(batch.images, self.learn.size, self.learn.augment)
+        mixed = mix(levels, batch.ages, self.learn.augment.mix)
         with _precision(self.device):
-            logits = self.network.logits(levels)
-        loss = self.objective(self.network, logits, batch.labels, batch.ages)
+            logits = self.network.everything(mixed.levels)
+        loss = self._loss(logits, batch)
+        if mixed.share < 1:
+            loss = mixed.share * loss + (1 - mixed.share) * self._loss(logits, batch.answering(mixed.partner))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
         if self.average:
             self.average.update(self.network)
-        return loss.detach(), logits.detach()
+        return loss.detach(), logits[:, : self.network.readout.outputs].detach()
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        outputs = self.network.readout.outputs
+        loss: Tensor = self.objective(self.network, logits[:, :outputs], batch.labels, batch.ages)
+        if self.learn.helpers > 0:
+            loss = loss + self.objective.helping(logits[:, outputs:], batch.genders, batch.races)
+        return loss
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
         network = self.judged.eval()
         answers = Answers(network)
         for batch in self.validation.in_order():

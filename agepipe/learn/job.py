@@ -22,12 +22,16 @@ class Examples:
     """Years, `(n,)`."""
     labels: NDArray[np.int64]
     """Classes, `(n,)`."""
+    genders: NDArray[np.int64]
+    """0 male, 1 female, -1 not known, `(n,)`."""
+    races: NDArray[np.int64]
+    """UTKFace's numbers 0 to 4, -1 not known, `(n,)`."""
 
     @classmethod
     def of(cls, table: pl.DataFrame) -> Self:
         """The rows of a labelled table, in its order."""
-        columns = (table[name].cast(pl.Int64).to_numpy(writable=True) for name in ("index", "age", "label"))
-        return cls(*columns)
+        names = ("index", "age", "label", "gender", "race")
+        return cls(*(table[name].cast(pl.Int64).fill_null(-1).to_numpy(writable=True) for name in names))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -43,6 +47,7 @@ class Job:
     """`.npy`, uint8 `(all, size, size, 3)`, RGB."""
     train: Examples
     validation: Examples
+    """May be empty: then the last epoch is kept."""
     ranges: AgeRanges
     learn: LearnSettings
     """Every field that the training goes by; `learn.epochs` is how many it takes."""

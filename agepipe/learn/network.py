@@ -90,6 +90,10 @@ class Readout(nn.Module):
         return (self.values[place] - 0.5 + share.clamp(0.0, 1.0)).squeeze(1)
 
 
+GENDERS, RACES = 2, 5
+"""Classes of the two heads that help training (`learn.helpers`)."""
+
+
 def single_years(ranges: AgeRanges) -> Tensor:
     """The years that have a class, int64 `(years,)`; an open last range ends with `OLDEST`."""
     last = ranges.oldest if ranges.oldest is not None else max(OLDEST, ranges.ranges[-1].low)
@@ -109,10 +113,14 @@ class AgeNetwork(nn.Module):
         self.body, self.normalise, self.readout = body, normalise, readout
         self.size, self.mirror = size, mirror
 
-    def logits(self, levels: Tensor) -> Tensor:
-        """Levels uint8 or float32 `(n, size, size, 3)` in [0, 255], already cropped, to float32 `(n, outputs)`."""
+    def everything(self, levels: Tensor) -> Tensor:
+        """As `logits`, with those of gender and race behind them where training has these heads."""
         logits: Tensor = self.body(self.normalise(levels))
         return logits.float()
+
+    def logits(self, levels: Tensor) -> Tensor:
+        """Levels uint8 or float32 `(n, size, size, 3)` in [0, 255], already cropped, to float32 `(n, outputs)`."""
+        return self.everything(levels)[:, : self.readout.outputs]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities `(n, classes)` and years `(n,)`, float32."""
@@ -148,7 +156,7 @@ def build(learn: LearnSettings, ranges: AgeRanges, mean: Sequence[float], std: S
         TrainingError: mean or deviation do not lie between 0 and 1.
     """
     readout = Readout(ranges, by_year=learn.target == "years")
-    body = backbone(learn, readout.outputs)
+    body = backbone(learn, readout.outputs + (GENDERS + RACES if learn.helpers > 0 else 0))
     network = AgeNetwork(body, Normalise(mean, std), readout, learn.size, learn.mirror)
     # measured on two cores: 1.6 times the training speed of NCHW for shufflenet_v2_x0_5 at 64 px
     return network.to(memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
-from agepipe.learn.network import AgeNetwork, Readout, single_years
+from agepipe.learn.network import GENDERS, AgeNetwork, Readout, single_years
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,20 @@ class Objective(nn.Module):
             self._warn(penalty, loss)
             loss = loss + penalty
         return loss
+
+    def helping(self, logits: Tensor, genders: Tensor, races: Tensor) -> Tensor:
+        """The loss of the heads for gender and race, a scalar in nats; rows that lack one do not count for it.
+
+        Args:
+            logits: float32 `(n, 7)`, gender's two and race's five.
+            genders: int64 `(n,)`, -1 where not known.
+            races: int64 `(n,)`, -1 where not known.
+        """
+        heads = ((logits[:, :GENDERS], genders), (logits[:, GENDERS:], races))
+        # a sum over the known rows, since the mean of no rows is not a number
+        sums = [functional.cross_entropy(*head, ignore_index=-1, reduction="sum") for head in heads]
+        known = [(truth >= 0).sum().clamp(min=1) for _, truth in heads]
+        return self.learn.helpers * (sums[0] / known[0] + sums[1] / known[1])
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
         if self.learn.target == "years":

@@ -44,7 +44,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     table = pl.DataFrame(
         {
             "index": np.arange(COUNT, dtype=np.uint32), "path": [f"{row}.jpg" for row in range(COUNT)],
-            "age": ages.astype(np.uint8), "digest": digests, "look": [bytes.fromhex(one) for one in digests],
+            "age": ages.astype(np.uint8), "gender": pl.Series(ages % 2, dtype=pl.Int8),
+            "race": pl.Series([None if row % 9 == 0 else row % 5 for row in range(COUNT)], dtype=pl.Int8),
+            "digest": digests, "look": [bytes.fromhex(one) for one in digests],
             "group": digests, "label": RANGES.classes(ages).astype(np.int16),
         }
     ).sample(fraction=1.0, shuffle=True, seed=1)  # fmt: skip

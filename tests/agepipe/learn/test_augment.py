@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from agepipe.config import AugmentSettings
-from agepipe.learn.augment import augment, luma
+from agepipe.learn.augment import augment, luma, mix
 from agepipe.learn.network import centre
 
 NOTHING = {"flip": 0.0, "shift": False}
@@ -29,7 +29,7 @@ def test_nothing_turned_on_changes_nothing() -> None:
     "changes",
     [
         {"flip": 1.0}, {"shift": True}, {"rotate": 10.0}, {"scale": 0.2}, {"brightness": 0.3}, {"contrast": 0.3},
-        {"grey": 1.0}, {"erase": 1.0},
+        {"grey": 1.0}, {"erase": 1.0}, {"blur": 1.0},
     ],
 )  # fmt: skip
 def test_each_setting_changes_the_batch(changes: dict[str, object]) -> None:
@@ -91,3 +91,27 @@ def test_the_same_seed_gives_the_same_batch() -> None:
     everything = {"flip": 0.5, "shift": True, "rotate": 5.0, "brightness": 0.2, "grey": 0.3, "erase": 0.5}
     assert torch.equal(_augmented(3, **everything), _augmented(3, **everything))
     assert not torch.equal(_augmented(3, **everything), _augmented(4, **everything))
+
+
+def test_a_blurred_picture_has_the_same_means_and_less_detail() -> None:
+    sharp, soft = _augmented(), _augmented(blur=1.0)
+    assert torch.allclose(soft.mean((1, 2)), sharp.mean((1, 2)), atol=3)
+    assert (soft.diff(dim=1).abs().mean((1, 2, 3)) < sharp.diff(dim=1).abs().mean((1, 2, 3))).all()
+
+
+def test_a_mixed_picture_is_a_share_of_itself_and_the_rest_of_a_partner_of_about_its_age() -> None:
+    torch.manual_seed(3)
+    levels, ages = torch.rand(200, 2, 2, 3), torch.arange(200) // 2
+    mixed = mix(levels, ages, 2.0)
+    assert 0 < mixed.share < 1
+    assert torch.allclose(mixed.levels, mixed.share * levels + (1 - mixed.share) * levels[mixed.partner])
+    apart = (ages - ages[mixed.partner]).abs()
+    assert 0 < apart.float().mean() < 8
+    assert apart.max() < 25
+
+
+def test_no_mixing_leaves_the_pictures_alone() -> None:
+    levels = torch.rand(4, 2, 2, 3)
+    mixed = mix(levels, torch.arange(4), 0.0)
+    assert mixed.levels is levels
+    assert mixed.share == 1.0

@@ -21,11 +21,14 @@ def test_an_epoch_gives_each_row_once_with_its_own_picture(job: Job) -> None:
     store = open_store(job.pixels)
     batches = _shuffled(job, 1, size=15)
     assert len(batches) == 8
-    images, labels, ages = (torch.cat(column) for column in zip(*batches, strict=True))
+    images, labels, ages, genders, races = (torch.cat(column) for column in zip(*batches, strict=True))
     assert sorted(ages.tolist()) == sorted(job.train.ages.tolist())
     pictures = {row.tobytes(): age for row, age in zip(store[job.train.index], job.train.ages, strict=True)}
     assert [pictures[image.numpy().tobytes()] for image in images] == ages.tolist()
     assert labels.tolist() == job.ranges.classes(ages.numpy()).tolist()
+    assert genders.tolist() == (ages % 2).tolist()
+    assert sorted(races.tolist()) == sorted(job.train.races.tolist())
+    assert -1 in races.tolist()
 
 
 def test_batches_are_full_and_their_order_is_the_seeds(job: Job) -> None:
@@ -46,7 +49,7 @@ def test_a_batch_larger_than_the_rows_is_refused(job: Job) -> None:
 
 
 def test_a_row_outside_the_store_is_refused(job: Job) -> None:
-    wrong = Examples(np.array([0, 900]), np.array([1, 2]), np.array([0, 0]))
+    wrong = Examples(np.array([0, 900]), *(np.array([0, 0]) for _ in range(4)))
     with pytest.raises(DataError, match="holds 160 pictures, but row 900"):
         Batches(open_store(job.pixels), wrong, 2, CPU)
 

@@ -110,3 +110,14 @@ def test_weights_from_elsewhere_make_the_lineage_unknown(
     after, lineage = _warm(rows, learn, path)
     assert lineage == "unknown"
     assert len(after) == 100
+
+
+def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
+    rows: Rows, learn: LearnSettings, choice: Choice, here: Where
+) -> None:
+    model = train(rows, learn, choice, FinalSettings(epochs=2, refit=True), here)
+    assert set(read_lineage(model.folder)["role"]) == {"fitted"}
+    assert len(read_lineage(model.folder)) == rows.count
+    assert model.epochs == 2
+    assert model.metrics == {}
+    assert not [name for name in read_curves(model.folder).columns if name.startswith("validation")]

@@ -18,7 +18,7 @@ from agepipe.learn.job import EpochEvent, Fitted, Job
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import fitting
 
-FULL = AugmentSettings(rotate=5, scale=0.1, brightness=0.2, contrast=0.2, grey=0.2, erase=0.3)
+FULL = AugmentSettings(rotate=5, scale=0.1, brightness=0.2, contrast=0.2, grey=0.2, erase=0.3, blur=0.3, mix=0.4)
 
 
 def _with(job: Job, folder: str = "training", **changes: object) -> Job:
@@ -57,7 +57,7 @@ def test_a_training_learns_and_says_how_it_goes(job: Job) -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(job: Job, optimizer: str) -> None:
-    changes = {"epochs": 4, "average": 0.9, "dropout": 0.3, "augment": FULL, "optimizer": optimizer}
+    changes = {"epochs": 4, "average": 0.9, "dropout": 0.3, "helpers": 0.3, "augment": FULL, "optimizer": optimizer}
     whole, broken = _with(job, "whole", **changes), _with(job, "broken", **changes)
     expected = isolated(fitting, whole)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
-from agepipe.learn.network import AgeNetwork, build, single_years
+from agepipe.learn.network import GENDERS, RACES, AgeNetwork, build, single_years
 from agepipe.learn.objective import Objective, inverse_frequency, l1_norm, soft_targets
 
 UTKFACE = AgeRanges.of("utkface")
@@ -95,3 +95,39 @@ def test_a_sure_and_right_answer_costs_less_than_a_wrong_one() -> None:
     near, far = right.roll(1, 1), right.roll(30, 1)
     losses = [float(objective(network, logits, labels, AGES).detach()) for logits in (right, near, far)]
     assert losses == sorted(losses)
+
+
+def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
+    """The helping loss of a batch, and its gradient with respect to the first layer of the network."""
+    learn = LearnSettings(size=32, dropout=0.0, helpers=0.3)
+    torch.manual_seed(0)
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
+    objective = Objective(learn, UTKFACE, network.readout, torch.arange(len(UTKFACE)))
+    logits = network.everything(torch.randint(0, 256, (4, 32, 32, 3)).float())
+    assert logits.shape == (4, network.readout.outputs + GENDERS + RACES)
+    loss = objective.helping(logits[:, network.readout.outputs :], genders, races)
+    loss.backward()
+    first = next(network.parameters()).grad
+    assert first is not None
+    return loss.detach(), first
+
+
+def test_helping_heads_reach_the_body_of_the_network() -> None:
+    loss, gradient = _helped(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 2, 4]))
+    assert loss > 0
+    assert gradient.abs().sum() > 0
+
+
+def test_rows_without_gender_or_race_do_not_count_for_the_helping_heads() -> None:
+    some, _ = _helped(torch.tensor([0, -1, 0, 1]), torch.tensor([0, 1, -1, -1]))
+    assert torch.isfinite(some)
+    none, gradient = _helped(torch.full((4,), -1), torch.full((4,), -1))
+    assert none == 0
+    assert gradient.abs().sum() == 0
+
+
+def test_the_answer_has_no_part_of_the_helping_heads() -> None:
+    learn = LearnSettings(size=32, helpers=0.3)
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3).eval()
+    probabilities, _ = network(torch.zeros(2, 32, 32, 3, dtype=torch.uint8))
+    assert probabilities.shape == (2, len(UTKFACE))
