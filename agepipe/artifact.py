@@ -4,6 +4,7 @@ Each folder has a `manifest.json` that says what made it: version, stage, settin
 names no path of the machine.
 """
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -45,6 +46,15 @@ def _put(draft: Path, folder: Path) -> None:
         except OSError:
             if read_manifest(folder) is None:
                 raise
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on this folder; the lock ends with the process that holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def write_manifest(

@@ -5,6 +5,7 @@ archive be read in one pass. An archive inside a folder is read as if it were a 
 Files that systems leave behind (hidden ones, `__MACOSX`, `Thumbs.db`, `desktop.ini`) are no part of a source.
 """
 
+import lzma
 import os
 import stat
 import tarfile
@@ -12,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agepipe.data.utkface import Reject
@@ -22,7 +23,9 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 """How a file's name ends that is read as an archive."""
 LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError)
+_MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+"""What `zipfile` raises over a damaged member, besides OSError."""
+_DAMAGE = (*_MEMBER_DAMAGE, tarfile.TarError, OSError, UnicodeDecodeError)
 """What the archive modules raise over files that are damaged or not archives."""
 _ENCRYPTED = 0x1
 
@@ -87,11 +90,26 @@ def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
         SourceError: an archive is damaged.
     """
     if location.is_dir():
-        yield from _folder(location, prefix)
+        found = _folder(location, prefix)
     elif location.suffix.lower() == ".zip":
-        yield from _zip(location, prefix)
+        found = _zip(location, prefix)
     else:
-        yield from _tar(location, prefix)
+        found = _tar(location, prefix)
+    yield from map(_as_text, found)
+
+
+def _as_text(entry: Entry) -> Entry:
+    """The entry itself, or one that is refused because its path cannot be written down as it is."""
+    path = _escaped(entry.path)
+    if path == entry.path:
+        return entry
+    reject = entry.reject or Reject("unparsable name", "its path is not UTF-8; rename the file or its folder.")
+    return replace(entry, path=path, reject=reject)
+
+
+def _escaped(name: str) -> str:
+    """Bytes that are not UTF-8, which Python keeps as surrogates, as backslash, x and two digits; all else stays."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -146,12 +164,12 @@ def _tar_entry(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, pre
             tar.fileobj.seek(member.offset_data)
             data = tar.fileobj.read(member.size)
             if len(data) != member.size:
-                raise EOFError(f"'{member.name}' is cut short")
+                raise EOFError(f"'{_escaped(member.name)}' is cut short")
             return data
 
     reject = _misplaced(member.name)
     if reject is None and (member.issym() or member.islnk()):
-        reject = Reject("link", f"it is a link to '{member.linkname}'; put the file itself there.")
+        reject = Reject("link", f"it is a link to '{_escaped(member.linkname)}'; put the file itself there.")
     if reject is None and (not member.isreg() or member.issparse()):
         reject = Reject("not an image", "it is not a regular file.")
     return Entry(prefix + member.name.removeprefix("./"), member.size, read, reject=reject)
@@ -169,7 +187,7 @@ def _zip_entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, pref
     def read() -> bytes:
         try:
             return opened.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except _MEMBER_DAMAGE as error:
             raise OSError(f"damaged in the archive: {error}") from error  # its neighbours may be sound
 
     reject = _misplaced(name)
@@ -201,5 +219,6 @@ def _named(archive: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise SourceError(
-            f"source: {archive} cannot be read as a {' / '.join(SUFFIXES)} archive ({error}); fetch or pack it again."
+            f"source: {_escaped(str(archive))} cannot be read as a {' / '.join(SUFFIXES)} archive ({error}); fetch or "
+            "pack it again."
         ) from error

@@ -14,21 +14,33 @@ _BAR = 24
 
 def summary(audit: Audit) -> str:
     """One or two plain sentences: what there is, and what to mind."""
-    text = f"{audit.usable:,} usable photographs of {audit.files:,} files"
+    text = f"{_counted(audit.usable, 'usable photograph')} of {_counted(audit.files, 'file')}"
     if audit.ages:
         text += f", aged {audit.ages[0][0]} to {audit.ages[-1][0]}"
     near = audit.near
     if near.groups:
-        text += f". {near.surplus:,} are copies of others, in {near.groups:,} groups"
-        text += f", and {near.ages:,} groups disagree on the age" if near.ages else ", and all groups agree on the age"
+        copies = "1 is a copy of another" if near.surplus == 1 else f"{near.surplus:,} are copies of others"
+        text += f". {copies}, in {_counted(near.groups, 'group')}, and {_agreement(near)} on the age"
     return text + "."
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _agreement(copies: Copies) -> str:
+    if copies.ages:
+        return f"{_counted(copies.ages, 'group')} {'disagrees' if copies.ages == 1 else 'disagree'}"
+    return "its members agree" if copies.groups == 1 else "all groups agree"
 
 
 def notes(audit: Audit) -> list[str]:
     """What a person should know besides the counts, one sentence each."""
     found = []
     if audit.outside:
-        found.append(f"{audit.outside:,} photographs have an age outside all ranges and are left out of training.")
+        has, is_ = ("has", "is") if audit.outside == 1 else ("have", "are")
+        outside = _counted(audit.outside, "photograph")
+        found.append(f"{outside} {has} an age outside all ranges and {is_} left out of training.")
     if audit.spikes:
         most = sorted(audit.spikes, key=lambda spike: spike.count - spike.expected, reverse=True)[:8]
         listed = ", ".join(f"{s.age} ({s.count:,} where {s.expected:,.0f} are expected)" for s in most)
@@ -39,8 +51,9 @@ def notes(audit: Audit) -> list[str]:
         )
     if audit.foldered:
         found.append(
-            f"{audit.misfiled:,} of {audit.foldered:,} photographs lie in the folder of another range than their age "
-            "has; the age in the file name wins."
+            f"{audit.misfiled:,} of {_counted(audit.foldered, 'photograph')} "
+            f"{'lies' if audit.misfiled == 1 else 'lie'} in the folder of another range than the age has; the age in "
+            "the file name wins."
         )
     empty = [tally.name for tally in audit.ranges if tally.count == 0]
     if empty:

@@ -4,7 +4,6 @@ Archives and folders are read in one pass; threads decode, because OpenCV lets g
 chunks are journaled, so that a killed ingest goes on where it stopped and ends with the same bytes.
 """
 
-import fcntl
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 import polars as pl
 
-from agepipe.artifact import read_manifest, write_manifest
+from agepipe.artifact import read_manifest, turn, write_manifest
 from agepipe.config import IngestSettings, Where
 from agepipe.data import archives, duplicates, sources
 from agepipe.data.archives import Entry
@@ -40,15 +39,15 @@ SCHEMA: dict[str, Any] = {
     "digest": pl.String,
     "look": pl.Binary,
     "group": pl.String,
-    "width": pl.UInt16,
-    "height": pl.UInt16,
+    "width": pl.UInt32,
+    "height": pl.UInt32,
     "brightness": pl.Float32,
     "sharpness": pl.Float32,
 }
 """Columns of the catalogue: `index` is the position in the pixel store, the others are told in `examine`."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
-VERSION = 2
+VERSION = 3
 """Raised when the same files would give another catalogue."""
 
 _CHUNK_PIXELS = 8 << 20
@@ -76,7 +75,7 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
     """
     key = digest_of("ingest", VERSION, source, settings.model_dump(include=set(_WHAT)))
     folder = where.workspace / "datasets" / f"{source.name}-{key[:10]}"
-    with _turn(folder):
+    with turn(folder):
         work = folder.with_name(f"{folder.name}.partial")
         if read_manifest(folder) is None:
             ledger = _read_all(source, settings, where, work, progress)
@@ -170,15 +169,6 @@ def _one_thread_each() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process works on this folder; the lock ends with the process that holds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _finish(ledger: pl.DataFrame, source: Source, settings: IngestSettings, work: Path, folder: Path) -> None:

@@ -5,12 +5,11 @@
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
+from agepipe.artifact import turn
 from agepipe.config import SourceSettings, Where
 from agepipe.data import archives
 from agepipe.errors import SourceError
@@ -89,24 +88,14 @@ def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple
 
     digest = digest_of("sample", sample.VERSION, settings.sample_count, settings.sample_seed)
     folder = where.workspace / "samples" / digest[:16]
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
-            drawn = Path(made, "faces")
-            drawn.mkdir()
+    if folder.is_dir():
+        return folder, digest
+    with turn(folder):
+        if not folder.is_dir():  # another process may have drawn it meanwhile
+            drawn = folder.with_name(f"{folder.name}.partial")  # always the same, so that a killed drawing goes on
             sample.draw(drawn, settings.sample_count, settings.sample_seed, progress)
-            _move(drawn, folder)
+            drawn.rename(folder)
     return folder, digest
-
-
-def _move(made: Path, folder: Path) -> None:
-    """Give a finished folder its name; if another process was faster, its folder is the same and stays."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        shutil.rmtree(made)
 
 
 def _download(handle: str) -> Path:
@@ -116,7 +105,8 @@ def _download(handle: str) -> Path:
         import kagglehub  # an optional extra, and slow to import
     except ImportError as error:
         raise SourceError(
-            f"source: '{KAGGLE}{handle}' needs kagglehub, which is not installed; pip install 'agepipe[kaggle]'."
+            f"source: '{KAGGLE}{handle}' needs kagglehub, which is not installed; "
+            "start agepipe as `uv run --extra kaggle agepipe ...`."
         ) from error
     try:
         return Path(kagglehub.dataset_download(handle))

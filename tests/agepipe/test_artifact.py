@@ -1,12 +1,13 @@
 """A result folder is there whole or not at all."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from agepipe import artifact
-from agepipe.artifact import MANIFEST, file_digest, read_manifest, whole, write_manifest
+from agepipe.artifact import MANIFEST, file_digest, read_manifest, turn, whole, write_manifest
 from agepipe.config import LabelSettings
 from agepipe.errors import DataError
 
@@ -79,3 +80,19 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
 def test_digest_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_work_on_one_folder_takes_turns(tmp_path: Path) -> None:
+    order = []
+
+    def second() -> None:
+        with turn(tmp_path / "in" / "x"):
+            order.append("second")
+
+    with turn(tmp_path / "in" / "x"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.1)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]

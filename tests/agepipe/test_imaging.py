@@ -148,3 +148,17 @@ def test_only_whole_jpegs_without_exif_have_a_plain_header() -> None:
     assert _plain_jpeg(data[:-2]) is None
     assert _plain_jpeg(data[:4] + b"\xff\xd9") is None
     assert _plain_jpeg(b"") is None
+
+
+def test_an_exif_segment_behind_the_frame_still_turns_the_picture() -> None:
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    body = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    data = encoded(picture(60, 40))
+    scan = data.index(b"\xff\xda")
+    turned = data[:scan] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[scan:]
+    assert _plain_jpeg(data) is not None
+    assert _plain_jpeg(turned) is None
+    assert _plain_jpeg(data[:scan] + b"\xff\xd9") is None
+    assert _read_by_pillow(turned, DEFAULT_LIMITS).turn == 6
+    assert decode(turned).shape == (60, 40, 3)

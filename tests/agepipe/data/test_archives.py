@@ -1,3 +1,4 @@
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -152,3 +153,58 @@ def test_one_damaged_member_of_a_zip_leaves_its_neighbours(tmp_path: Path) -> No
         next(members).read()
     assert next(members).read() == b"b" * 500
     assert next(members, None) is None
+
+
+def test_a_damaged_lzma_member_of_a_zip_leaves_its_neighbours(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.jpg", bytes(range(256)))
+        archive.writestr("b.jpg", b"b" * 500)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[50:80] = bytes(byte ^ 0xFF for byte in data[50:80])
+    (tmp_path / "x.zip").write_bytes(data)
+    members = entries(tmp_path / "x.zip")
+    with pytest.raises(OSError, match="damaged in the archive"):
+        next(members).read()
+    assert next(members).read() == b"b" * 500
+
+
+def test_a_damaged_xz_is_named(tmp_path: Path) -> None:
+    archive = tar_of(tmp_path / "x.tar", {f"{n}.jpg": jpeg(n) for n in range(40)}, "w:xz")
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    archive.write_bytes(data)
+    with pytest.raises(SourceError, match=r"x\.tar cannot be read"):
+        contents(archive)
+
+
+def test_names_that_are_not_utf8_are_refused_and_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"1")
+    (tmp_path / "café.jpg").write_bytes(b"1")
+    (tmp_path / "link.jpg").symlink_to(os.fsdecode(b"\xff.jpg"))
+    tar_of(folder / "x.tar", {"b.jpg": b"1"})
+    found = {entry.path: entry.reject and entry.reject.reason for entry in entries(tmp_path)}
+    assert found == {
+        "café.jpg": None,
+        "caf\\xe9/a.jpg": "unparsable name",
+        "caf\\xe9/x.tar/b.jpg": "unparsable name",
+        "link.jpg": "link",
+    }
+
+
+def test_what_is_said_of_a_link_can_be_written_down(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        info = tarfile.TarInfo("link.jpg")
+        info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(b"\xff.jpg")
+        tar.addfile(info)
+    (entry,) = entries(tmp_path / "x.tar")
+    assert entry.reject is not None
+    assert "'\\xff.jpg'" in entry.reject.detail
+
+
+def test_a_zip_whose_names_are_not_what_they_claim_is_named(tmp_path: Path) -> None:
+    archive = zip_of(tmp_path / "x.zip", {"é.jpg": b"1"})
+    archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    with pytest.raises(SourceError, match=r"x\.zip cannot be read"):
+        check(archive)

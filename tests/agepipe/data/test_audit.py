@@ -88,6 +88,23 @@ def test_ages_outside_the_ranges_are_counted_and_said(tmp_path: Path) -> None:
     assert any("2 photographs have an age outside all ranges" in note for note in audit_text.notes(found))
 
 
+def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
+    rows = catalogue(tmp_path, [{"age": age, "digest": "a", "folder": "0"} for age in (20, 25)])
+    found = audit(rows, LabelSettings(ranges=("1-22", "23-24")))
+    assert audit_text.summary(found) == (
+        "2 usable photographs of 2 files, aged 20 to 25. 1 is a copy of another, in 1 group, and 1 group disagrees on "
+        "the age."
+    )
+    assert audit_text.notes(found)[0] == "1 photograph has an age outside all ranges and is left out of training."
+    assert any("1 of 2 photographs lies in the folder" in note for note in audit_text.notes(found))
+    page = render(found, rows)
+    assert "1 of 1 group.<" in page
+    assert "<b>1</b><span>group in two ranges or more<" in page
+    assert "<b>1</b><span>copy of another<" in page
+    agreed = found.model_copy(update={"near": Copies(groups=1, surplus=2, ages=0, ranges=0, genders=0)})
+    assert audit_text.summary(agreed).endswith("2 are copies of others, in 1 group, and its members agree on the age.")
+
+
 def test_a_spike_stands_far_above_its_neighbours_and_is_not_chance() -> None:
     counts = [(24, 100), (25, 100), (26, 400), (27, 100), (28, 100), (60, 5), (61, 1)]
     assert spikes(counts) == (Spike(age=26, count=400, expected=100.0),)

@@ -1,11 +1,7 @@
 import io
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import textwrap
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -17,7 +13,6 @@ from photographs import chip_name, chips, jpeg, png_bomb, tar_of
 
 from agepipe.config import IngestSettings, SourceSettings, Where
 from agepipe.data import ingest as stage
-from agepipe.data import journal
 from agepipe.data.ingest import SCHEMA, ingest
 from agepipe.data.pixels import open_pixels
 from agepipe.data.sources import fingerprint
@@ -245,125 +240,26 @@ def test_an_archive_that_stops_early_is_an_error(tmp_path: Path, where: Where) -
         take(where, archive)
 
 
-def test_a_finished_ingest_is_found_again(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
-    chips(tmp_path / "faces", 5)
-    first = take(where, tmp_path / "faces")
-    monkeypatch.setattr(stage, "examine", None)
-    assert take(where, tmp_path / "faces") == first
-    assert not list((where.workspace / "datasets").glob("*.partial"))
+def test_a_side_above_65535_px_is_kept(tmp_path: Path, where: Where) -> None:
+    import cv2
+
+    (tmp_path / "faces").mkdir()
+    assert cv2.imwrite(str(tmp_path / "faces" / "25_0_2_20170104020210475.png"), np.zeros((32, 70_000, 3), np.uint8))
+    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    assert table.select("width", "height").rows() == [(70_000, 32)]
 
 
-def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, where: Where) -> None:
-    chips(tmp_path / "faces", 5)
-    first = take(where, tmp_path / "faces")
-    before = everything(first)
-    first.pixels.unlink()
-    assert everything(take(where, tmp_path / "faces")) == before
-
-
-def test_the_number_of_threads_changes_nothing(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)  # 8 files a chunk
-    chips(tmp_path / "faces", 60)
-    one = everything(take(where.model_copy(update={"workers": 1}), tmp_path / "faces"))
-    shutil.rmtree(where.workspace)
-    assert everything(take(where.model_copy(update={"workers": 7}), tmp_path / "faces")) == one
-
-
-def test_progress_rises_to_the_whole(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
-    chips(tmp_path / "faces", 30)
-    seen: list[tuple[int, int]] = []
-    source = fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
-    ingest(source, SETTINGS, where, lambda done, total, note="": seen.append((done, total)))
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert len(seen) == 5 and seen[-1][0] == seen[-1][1] == sum(
-        path.stat().st_size for path in (tmp_path / "faces").iterdir()
-    )
-
-
-RUN = """
-    import sys, time
-    from pathlib import Path
-    from agepipe.config import IngestSettings, SourceSettings, Where
-    from agepipe.data import ingest as stage, journal
-    from agepipe.data.sources import fingerprint
-
-    stage._CHUNK_PIXELS = 1
-    keep, seen = journal.Journal.add, []
-
-    def slow(self, examined):
-        keep(self, examined)
-        seen.append(len(examined.ledger))
-        print(len(seen), flush=True)
-        time.sleep(float(sys.argv[3]))
-
-    journal.Journal.add = slow
-    where = Where(workspace=Path(sys.argv[1]), workers=2)
-    source = fingerprint(SourceSettings(data=(sys.argv[2],)), where)
-    print("digest", stage.ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
-"""
-
-
-def start(workspace: Path, archive: Path, pause: float) -> "subprocess.Popen[str]":
-    code = [sys.executable, "-c", textwrap.dedent(RUN), str(workspace), str(archive), str(pause)]
-    return subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
-def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, where: Where, kind: str) -> None:
-    chips(tmp_path / "faces", 100)
-    (tmp_path / "faces" / "holiday.jpg").write_bytes(jpeg(1))
-    (tmp_path / "faces" / "1_broken.jpg").write_bytes(jpeg(1))
-    archive = Path(shutil.make_archive(str(tmp_path / "faces"), kind, tmp_path / "faces"))
-    with start(where.workspace, archive, pause=0.2) as killed:
-        assert killed.stdout is not None
-        for line in killed.stdout:
-            if line.strip() == "4":
-                break
-        os.kill(killed.pid, signal.SIGKILL)
-    finished = len(list((work_folder(where) / "ledger").glob("*.arrow")))
-    assert 4 <= finished < 12
-    with start(where.workspace, archive, pause=0) as second:
-        assert second.stdout is not None
-        digest, decoded = next(line for line in second.stdout if line.startswith("digest")).split()[1:]
-    assert second.returncode == 0
-    assert int(decoded) == 102 - 8 * finished
-    (resumed,) = (path for path in (where.workspace / "datasets").iterdir() if path.is_dir())
-    alone = where.model_copy(update={"workspace": tmp_path / "alone"})
-    whole = take(alone, archive)
-    assert whole.digest == digest
-    assert {path.name: path.read_bytes() for path in resumed.iterdir()} == everything(whole)
-
-
-def test_pictures_beyond_the_last_finished_chunk_are_cut_off(
-    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The moment between the pictures and the ledger of a chunk is the worst one for a kill."""
-    monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
-    chips(tmp_path / "faces", 40)
-    whole = everything(take(where, tmp_path / "faces"))
-    shutil.rmtree(where.workspace)
-    keep = journal.Journal._path
-
-    def fails(self: journal.Journal, position: int) -> Path:
-        if position == 2 and self.files:
-            raise KeyboardInterrupt
-        return keep(self, position)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(journal.Journal, "_path", fails)
-        take(where, tmp_path / "faces")
-    assert (work_folder(where) / "result" / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
-    assert everything(take(where, tmp_path / "faces")) == whole
-
-
-def test_two_ingests_of_one_source_take_turns(tmp_path: Path, where: Where) -> None:
-    chips(tmp_path / "faces", 40)
-    archive = Path(shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces"))
-    both = [start(where.workspace, archive, pause=0.1) for _ in range(2)]
-    lines = [(process.communicate(timeout=60)[0] or "").splitlines()[-1].split() for process in both]
-    assert lines[0][1] == lines[1][1]
-    assert sorted(int(line[2]) for line in lines) == [0, 40]
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_name_that_is_not_utf8_is_rejected_with_an_escaped_path(tmp_path: Path, where: Where, kind: str) -> None:
+    strange = os.fsdecode(b"25_0_2_20170104020210475_caf\xe9.jpg")
+    made = chips(tmp_path / "faces", 30)
+    (tmp_path / "faces" / strange).write_bytes(jpeg(99))
+    members = {path.name: path.read_bytes() for path in [*made, tmp_path / "faces" / strange]}
+    path = tmp_path / "faces" if kind == "folder" else tar_of(tmp_path / "faces.tar", members)
+    catalogue = take(where, path)
+    prefix = "" if kind == "folder" else "faces.tar/"
+    assert rejects(catalogue) == {f"{prefix}25_0_2_20170104020210475_caf\\xe9.jpg": "unparsable name"}
+    assert catalogue.count == 30
 
 
 def test_the_sample_archive_is_usable_throughout(sample_archive: Path, where: Where) -> None:

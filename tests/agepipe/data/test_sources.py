@@ -7,6 +7,7 @@ import pytest
 from photographs import chips
 
 from agepipe.config import SourceSettings, Where
+from agepipe.data import sample
 from agepipe.data.archives import entries
 from agepipe.data.sources import fingerprint, prefixes
 from agepipe.errors import SourceError
@@ -40,6 +41,13 @@ def test_a_file_added_renamed_or_changed_makes_another_source(tmp_path: Path, wh
     os.utime(made[2], ns=(1, 1))
     digests.add(source(where, tmp_path / "faces").digest)
     assert len(digests) == 5
+
+
+def test_a_name_that_is_not_utf8_is_part_of_the_source(tmp_path: Path, where: Where) -> None:
+    made = chips(tmp_path / "faces", 2)
+    before = source(where, tmp_path / "faces").digest
+    made[0].rename(made[0].with_name(os.fsdecode(b"caf\xe9.jpg")))
+    assert source(where, tmp_path / "faces").digest != before
 
 
 def test_litter_does_not_make_another_source(tmp_path: Path, where: Where) -> None:
@@ -116,7 +124,30 @@ def test_the_sample_is_drawn_once_and_told_by_its_settings_alone(where: Where) -
     assert source(where, "sample", sample_count=28, sample_seed=3) == first
     assert marked.stat().st_mtime_ns == 1
     assert source(where, "sample", sample_count=28, sample_seed=4).digest != first.digest
-    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+    assert list(folder.parent.glob("*.partial")) == []
+
+
+def test_a_killed_drawing_of_the_sample_goes_on(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = sample._write
+
+    def killed(folder: Path, chips: list[sample.Chip], seed: int) -> int:
+        write(folder, chips[:9], seed)
+        (folder / f".{chips[9].name}.part").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sample, "_write", killed)
+        source(where, "sample", sample_count=28, sample_seed=3)
+    (left,) = (path for path in (where.workspace / "samples").iterdir() if path.is_dir())
+    before = {path.name: path.stat().st_mtime_ns for path in left.glob("[!.]*")}
+    (folder,) = source(where, "sample", sample_count=28, sample_seed=3).locations
+    assert len(before) == 9
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}.items()
+    sample.draw(where.workspace / "alone", 28, 3)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in (where.workspace / "alone").iterdir()
+    }
+    assert not left.exists()
 
 
 def test_a_malformed_kaggle_name_is_refused(where: Where) -> None:
@@ -126,7 +157,7 @@ def test_a_malformed_kaggle_name_is_refused(where: Where) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("kagglehub") is not None, reason="kagglehub is installed")
 def test_kaggle_without_its_extra_says_what_to_install(where: Where) -> None:
-    with pytest.raises(SourceError, match=r"pip install 'agepipe\[kaggle\]'"):
+    with pytest.raises(SourceError, match="uv run --extra kaggle agepipe"):
         source(where, "kaggle:jangedoo/utkface-new")
 
 
