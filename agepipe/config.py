@@ -246,11 +246,12 @@ class Where(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
     workspace: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
-        default=Path("workspace"), validate_default=True
+        default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE", "workspace")), validate_default=True
     )
-    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records."""
-    tracking: str = "sqlite:///mlruns/mlflow.db"
-    """MLflow tracking URI: a local SQLite file, or the address of a server."""
+    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
+    started finds in AGEPIPE_WORKSPACE which."""
+    tracking: str = Field(default_factory=lambda: os.environ.get("AGEPIPE_TRACKING", "sqlite:///mlruns/mlflow.db"))
+    """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
     experiment: str = "agepipe"
     """MLflow experiment."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -263,6 +264,10 @@ class Where(Settings):
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
     parent: str | None = None
     """MLflow run under which runs are nested; set by the flows."""
+
+    def refreshes(self, stage: StageName) -> bool:
+        """Whether the user asked for this stage, or one before it, to be computed anew."""
+        return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
 
     @property
     def worker_count(self) -> int:

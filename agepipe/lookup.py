@@ -85,12 +85,16 @@ def resolve(reference: str, where: Where, name: str = "") -> Model:
 
 
 def _of_run(run_id: str, where: Where) -> Model | None:
-    """The bundle in a run that trained a model which was not registered."""
+    """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
     if not tracking.client(where).search_runs([tracking.prepare(where)], f"attributes.run_id = '{run_id}'"):
         return None
+    run = tracking.client(where).get_run(run_id)
+    if registered := run.data.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one
+        name, _, number = registered.rpartition("/")
+        return model_of(numbered(int(number), name, where), where)
     if not any(item.path == "bundle" for item in tracking.client(where).list_artifacts(run_id)):
         return None
-    uri = f"{tracking.client(where).get_run(run_id).info.artifact_uri}/bundle"
+    uri = f"{run.info.artifact_uri}/bundle"
     folder = _local(uri, where.workspace / "models" / f"run-{run_id[:10]}", where)
     return _in_folder(folder).model_copy(update={"run": run_id})
 

@@ -16,6 +16,8 @@ DEFAULT_NAME = "agepipe"
 MODEL, DIGEST, REASON = "agepipe.model", "agepipe.digest", "agepipe.reason"
 REPLACES, REPLACED_BY = "agepipe.replaces", "agepipe.replaced_by"
 SETTLED, HISTORY = "agepipe.settled", "agepipe.history"
+REGISTERED = "model.version"
+"""Tag of a pipeline's run: `NAME/NUMBER` of the version that it ended with."""
 PARTITION, PIPELINE, EVALUATED = "agepipe.partition", "agepipe.pipeline", "agepipe.evaluation_run"
 
 

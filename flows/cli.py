@@ -123,23 +123,25 @@ def audit(
 def promote(
     version: Annotated[int, typer.Argument(help="The version that becomes the champion.")],
     because: Annotated[str, typer.Option(help="Why; it is written into the version's history.")],
-    name: ModelName = "agepipe",
+    name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Make a version the champion by hand."""
     from agepipe import registry
 
-    registry.promote(name, version, because, _where(workspace=workspace, tracking=tracking))
-    typer.echo(f"{name} version {version} is the champion now.")
+    done = registry.promote(name, version, because, _where(workspace=workspace, tracking=tracking))
+    typer.echo(f"{done.name} version {version} is the champion now.")
 
 
 @app.command(epilog="Example: agepipe rollback")
-def rollback(name: ModelName = "agepipe", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING) -> None:
+def rollback(name: ModelName = "", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING) -> None:
     """Give the champion's place back to the version that held it before."""
-    from agepipe import registry
+    from agepipe import lookup, registry
 
-    version = registry.rollback(name, _where(workspace=workspace, tracking=tracking))
+    where = _where(workspace=workspace, tracking=tracking)
+    name = lookup.named(name, where)
+    version = registry.rollback(name, where)
     typer.echo(f"{name} version {version} is the champion again.")
 
 

@@ -6,6 +6,7 @@ from agepipe.config import EvaluateSettings, SourceSettings, Where
 from agepipe.records import Evaluation, Model, Rows
 from tasks.evaluate import evaluate as judge
 from tasks.ingest import fingerprint, ingest
+from tasks.parent import announced
 from tasks.relabel import relabel
 from tasks.resolve import ingest_settings, label_settings, resolve, test_rows
 
@@ -31,7 +32,7 @@ def evaluate(
     """
     found = resolve(model, name, where)
     rows = photographs(found, data, where) if data else test_rows(found, name, where)
-    return judge(found, rows, settings, exclude_seen, where)
+    return announced(judge(found, rows, settings, exclude_seen, where), where)
 
 
 def photographs(model: Model, data: tuple[str, ...], where: Where) -> Rows:

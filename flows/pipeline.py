@@ -25,6 +25,7 @@ def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
         report = run.found(audit(catalogue, config.labels, here))
         rows = relabel(catalogue, config.labels, here)
         partition = run.found(partitioned(rows, config.split, champions_partition(config, here), here))
+        check(config, partition.development.count)
         choice = run.found(search(partition.development, config.learn, config.search, here))
         model = run.found(train(partition.development, config.learn, choice, config.final, here))
         evaluation = run.found(evaluate(model, partition.test, config.evaluate, False, here))

@@ -6,8 +6,10 @@ from prefect import flow
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.learn.runs import weights_digest
 from agepipe.learn.trial import choose, plan
 from agepipe.records import Choice, Rows
+from agepipe.settings import changed
 from tasks.trial import trial
 
 
@@ -21,6 +23,7 @@ def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: W
             "setting": setting,
             "fold": fold,
             "metric": settings.metric,
+            "weights": weights_digest(changed(learn, changes)),
             "where": where,
         }
         for setting, changes, fold in plan(learn, settings)

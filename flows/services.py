@@ -137,7 +137,8 @@ def check_free(name: str, port: int) -> None:
 def environ(where: Where, api_url: str | None) -> dict[str, str]:
     """The environment of a kept process: ours, with the addresses of the kept servers."""
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
-    ours = {**environment.settings(where), **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    stores = {"AGEPIPE_WORKSPACE": str(where.workspace), "AGEPIPE_TRACKING": store.address(where)}
+    ours = {**environment.settings(where), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     return {**inherited, **ours, "PWD": str(Path.cwd())}
 

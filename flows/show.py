@@ -89,11 +89,15 @@ def outcome(done: PipelineResult) -> None:
     console.print(
         f"\nFound [bold]{found.count}[/bold] photographs, {found.rejected} rejected: "
         f"{parts.development.count} to learn from, {parts.test.count} locked as test rows."
+        + (f" {parts.left_out} left out: they tie test rows to others." if parts.left_out else "")
     )
     evaluation(done.evaluation)
     console.print(f"Data report   {done.report.page}")
     console.print(f"Registered    [bold]{new.name}[/bold] version {new.version} as @{new.alias}: {new.reason}")
-    console.print("\nNext: [bold]agepipe evaluate[/bold] judges it again, [bold]agepipe up[/bold] opens the run pages.")
+    console.print(
+        "\nNext: [bold]python3 -m uv run agepipe evaluate[/bold] judges it again, "
+        "[bold]python3 -m uv run agepipe up[/bold] opens the run pages."
+    )
 
 
 def evaluation(done: Evaluation) -> None:

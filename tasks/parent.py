@@ -10,7 +10,7 @@ from typing import TypeVar
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe import tracking
+from agepipe import tracking, versions
 from agepipe.config import Config, Where
 from agepipe.data import audit_text, audited
 from agepipe.judge import report
@@ -19,12 +19,14 @@ from agepipe.records import Choice, DataReport, Evaluation, Model, Partition, Re
 from tasks.track import name_in_prefect, prefect_tags
 
 R = TypeVar("R", bound=Record)
+TAG = 5000
+"""Letters that MLflow keeps of a tag."""
 
 
 @task
-def check(config: Config) -> None:
-    """Refuse settings that cannot work before any work is done."""
-    work.check(config)
+def check(config: Config, rows: int | None = None) -> None:
+    """Refuse settings that cannot work before any work is done, and again once the rows are counted."""
+    work.check(config, rows)
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,17 @@ def _(record: DataReport) -> Facts:
 
 @facts.register
 def _(record: Partition) -> Facts:
-    counts = {"development_rows": record.development.count, "test_rows": record.test.count}
+    counts = {
+        "development_rows": record.development.count, "test_rows": record.test.count, "left_out_rows": record.left_out,
+    }  # fmt: skip
     return Facts(metrics=counts, tags={"test.digest": record.test.digest})
 
 
 @facts.register
 def _(record: Choice) -> Facts:
     chosen = {f"chosen.{name}": value for name, value in record.settings.items()}
-    return Facts(metrics={"trials": record.trials}, tags=chosen)
+    by = {"choice.runs": ",".join(record.runs)[:TAG]} if record.runs else {}
+    return Facts(metrics={"trials": record.trials}, tags={**chosen, **by})
 
 
 @facts.register
@@ -74,7 +79,7 @@ def _(record: Evaluation) -> Facts:
 @facts.register
 def _(record: Registered) -> Facts:
     version = f"{record.name}/{record.version}"
-    tags = {"model.version": version, "model.alias": record.alias, "model.reason": record.reason}
+    tags = {versions.REGISTERED: version, "model.alias": record.alias, "model.reason": record.reason}
     return Facts(tags=tags, sentence=f"Version {record.version} of {record.name}, @{record.alias}: {record.reason}")
 
 
@@ -102,6 +107,14 @@ class ParentRun:
         if known.markdown is not None:
             create_markdown_artifact(key=kind, markdown=known.markdown)
         return record
+
+
+def announced(record: Evaluation, where: Where) -> Evaluation:
+    """Show an evaluation on the Prefect run that asked for it, with the MLflow run that tracks it."""
+    create_markdown_artifact(key="evaluation", markdown=report.markdown(record))
+    if record.run:
+        name_in_prefect(record.run, where)
+    return record
 
 
 @contextmanager

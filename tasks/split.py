@@ -6,7 +6,7 @@ from agepipe import registry
 from agepipe.config import Config, SplitSettings, Where
 from agepipe.data import split as work
 from agepipe.records import Partition, Rows
-from tasks.stage import is_refreshed, stage
+from tasks.stage import stage
 
 
 @stage("split", version=1)
@@ -26,6 +26,7 @@ def champions_partition(config: Config, where: Where) -> Partition | None:
 
 def partitioned(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
     """The earlier partition itself where it is of these very rows, otherwise one that extends it."""
-    if earlier is not None and earlier.whole == rows.digest and not is_refreshed("split", where):
+    same = earlier is not None and earlier.whole == rows.digest and earlier.intact()
+    if earlier is not None and same and not where.refreshes("split"):
         return earlier
     return split(rows, settings, earlier, where)

@@ -15,7 +15,7 @@ from prefect import Task, task
 from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
 
-from agepipe.config import STAGES, StageName, Where
+from agepipe.config import StageName, Where
 from agepipe.records import Record, digest_of
 
 P = ParamSpec("P")
@@ -26,11 +26,6 @@ def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
     """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
     what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Where))
     return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
-
-
-def is_refreshed(name: StageName, where: Where) -> bool:
-    """Whether the user asked for this stage, or one before it, to be computed anew."""
-    return any(STAGES.index(asked) <= STAGES.index(name) for asked in where.refresh)
 
 
 class Stage(Generic[P, R]):
@@ -64,7 +59,7 @@ class Stage(Generic[P, R]):
         where = next(value for value in arguments.values() if isinstance(value, Where))
         storage = where.workspace / "records"
         stored = self._stored(storage, arguments)
-        wanted_anew = is_refreshed(self.name, where)
+        wanted_anew = where.refreshes(self.name)
         if stored is not None and wanted_anew:
             discard(stored)
         stale = wanted_anew or (stored is not None and not stored.intact())
@@ -92,4 +87,4 @@ def discard(record: Record) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-__all__ = ["Stage", "cache_key", "discard", "is_refreshed", "stage"]
+__all__ = ["Stage", "cache_key", "discard", "stage"]

@@ -2,6 +2,7 @@
 
 from agepipe.config import FinalSettings, LearnSettings, Where
 from agepipe.learn import final as work
+from agepipe.learn.runs import weights_digest
 from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.settings import changed
 from tasks.stage import stage
@@ -9,10 +10,17 @@ from tasks.track import epochs, tracked
 from tasks.watch import watch
 
 
-@stage("train", version=1)
 def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
+    """Train with the chosen setting; a file of first weights counts by its content, not by its name."""
+    return _train(rows, learn, choice, settings, weights_digest(changed(learn, choice.settings)), where)
+
+
+@stage("train", version=2)
+def _train(
+    rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, weights: str, where: Where
+) -> Model:
     """Train with the chosen setting, stop early, keep the best epoch and export it."""
-    key = digest_of(rows, learn, choice, settings)
+    key = digest_of(rows, learn, choice, settings, weights)
     params = {"learn": changed(learn, {**choice.settings, "epochs": settings.epochs}), "final": settings}
     with tracked("train", "train", key, where, params) as run:
         run.dataset(rows, "training")

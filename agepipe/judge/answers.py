@@ -6,6 +6,7 @@ are predicted side by side, each on one thread, so the answers do not depend on 
 
 import hashlib
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -76,6 +77,8 @@ def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress
     predictor = Predictor.load(model.folder)
     content = hashlib.sha256("\n".join(table["digest"]).encode()).hexdigest()
     folder = where.workspace / "predictions" / digest_of(model.digest, rows.size, content)[:16]
+    if where.refreshes("evaluate"):
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     parts = list(_parts(predictor, _pixels(rows, table), table["index"].to_numpy(), folder, where, progress))
     found = Prediction(

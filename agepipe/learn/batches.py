@@ -28,9 +28,9 @@ class Batch(NamedTuple):
     genders: Tensor
     races: Tensor
 
-    def answering(self, places: Tensor) -> Self:
+    def answering(self, places: Tensor) -> "Batch":
         """The same pictures with the answers of the rows at some places, int64 `(n,)`."""
-        return self._make((self.images, *(column[places] for column in self[1:])))
+        return Batch(self.images, *(column[places] for column in self[1:]))
 
 
 class Batches:

@@ -45,8 +45,23 @@ def check_learn(learn: LearnSettings, stored: int) -> None:
         raise ConfigError(
             f"learn.size: {learn.size} px, but {learn.network} needs a multiple of {_patch(learn.network)}."
         )
-    if learn.nesterov and learn.optimizer == "sgd" and learn.momentum == 0:
+    _check_effects(learn)
+    if learn.nesterov and learn.momentum == 0:
         raise ConfigError("learn.nesterov: true, but learn.momentum is 0; give a momentum or leave nesterov out.")
+
+
+def _check_effects(learn: LearnSettings) -> None:
+    """Refuse settings that would do nothing beside the others."""
+    neutral = LearnSettings()
+    idle = {
+        "nesterov": (learn.optimizer != "sgd", 'learn.optimizer = "sgd"'),
+        "label_smoothing": (learn.target != "ranges", 'learn.target = "ranges"'),
+        "years_loss": (learn.target != "years", 'learn.target = "years"'),
+    }
+    for field, (without_effect, needed) in idle.items():
+        value = getattr(learn, field)
+        if without_effect and value != getattr(neutral, field):
+            raise ConfigError(f"learn.{field}: {value} does nothing without {needed}; set that, or leave it out.")
 
 
 def _patch(network: str) -> int:

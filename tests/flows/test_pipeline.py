@@ -5,14 +5,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from prefect import flow
 
 from agepipe import registry, tracking
 from agepipe.config import Config, Where
 from agepipe.errors import LeakageError, ModelError
-from agepipe.records import PipelineResult
+from agepipe.records import PipelineResult, Rows
 from agepipe.settings import changed
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
+from tasks.relabel import relabel
+from tasks.split import partitioned
 
 
 def runs_by_kind(where: Where) -> Counter[str]:
@@ -43,6 +46,32 @@ def test_search_and_training_receive_no_test_row(first: PipelineResult) -> None:
         assert not set(development[column]) & set(test[column])
     assert not set(seen["digest"]) & set(test["digest"])
     assert set(seen["digest"]) == set(development["digest"])
+
+
+def test_a_partition_whose_files_are_gone_is_drawn_again(first: PipelineResult, tiny: Config, home: Where) -> None:
+    """The registry remembers the champion's partition; its workspace may have been deleted since."""
+    lost = first.partition.model_copy(update={"development": _moved(first.partition.development, home)})
+    assert not lost.intact()
+
+    @flow
+    def again() -> tuple[bool, bool]:
+        rows = relabel(first.catalogue, tiny.labels, home)
+        kept = partitioned(rows, tiny.split, first.partition, home)
+        return kept == first.partition, partitioned(rows, tiny.split, lost, home).intact()
+
+    assert again() == (True, True)
+
+
+def _moved(rows: Rows, where: Where) -> Rows:
+    return rows.model_copy(update={"table": where.workspace / "gone" / "rows.parquet"})
+
+
+def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: PipelineResult, home: Where) -> None:
+    later = tracking.client(home).create_run(
+        tracking.prepare(home), tags={"model.version": "agepipe-sample/1", "agepipe.kind": "pipeline"}
+    )
+    tracking.client(home).set_terminated(later.info.run_id)
+    assert registry.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
 
 
 def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Where) -> None:

@@ -9,7 +9,7 @@ from prefect import flow
 from agepipe.config import IngestSettings, Where
 from agepipe.errors import SourceError
 from agepipe.records import Catalogue
-from tasks.stage import cache_key, is_refreshed, stage
+from tasks.stage import cache_key, stage
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -120,6 +120,6 @@ def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> N
 
 def test_refresh_reaches_later_stages_only() -> None:
     where = Where(refresh=("split",))
-    assert is_refreshed("train", where)
-    assert is_refreshed("split", where)
-    assert not is_refreshed("ingest", where)
+    assert where.refreshes("train")
+    assert where.refreshes("split")
+    assert not where.refreshes("ingest")

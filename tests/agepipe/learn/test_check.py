@@ -24,6 +24,9 @@ def test_every_preset_passes(preset: str) -> None:
         ({"search.grid": {"size": [96, 160]}}, "160 px, but ingest.size stores 108"),
         ({"learn.batch": 512}, "learn.batch: 512, but there are about 180 training rows"),
         ({"learn.nesterov": True, "learn.momentum": 0, "learn.optimizer": "sgd"}, "learn.nesterov"),
+        ({"learn.nesterov": True}, r"learn.nesterov: True does nothing without learn.optimizer"),
+        ({"learn.target": "years", "learn.label_smoothing": 0.1}, "learn.label_smoothing: 0.1 does nothing"),
+        ({"search.grid": {"years_loss": [0.1, 5.0]}}, "learn.years_loss: 5.0 does nothing without learn.target"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(changes: dict[str, object], message: str) -> None:
