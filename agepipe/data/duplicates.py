@@ -44,28 +44,11 @@ def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(grey, dtype=np.uint8).reshape(count, size, size)
 
 
-def halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey pictures shrunk by halves as far as thumbnails and looks allow, which is far quicker than other shrinking.
-
-    Args:
-        grey: uint8 `(n, size, size)`; those too small have their pixels doubled.
-    """
-    while len(grey) and grey.shape[1] < LOOK_SIDE:
-        grey = grey.repeat(2, axis=1).repeat(2, axis=2)
-    while len(grey) and grey.shape[1] % 2 == 0 and grey.shape[1] >= 2 * LOOK_SIDE:
-        grey = _shrunk(grey, grey.shape[1] // 2)
-    return grey
-
-
 def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB or grey pictures, uint8 `(n, size, size[, 3])`, halved or not."""
-    return _small(pixels, SIDE)
-
-
-def _small(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    found = np.empty((len(pixels), side, side), dtype=np.uint8)
+    """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB or grey pictures, uint8 `(n, size, size[, 3])`."""
+    found = np.empty((len(pixels), SIDE, SIDE), dtype=np.uint8)
     for start in range(0, len(pixels), TALL):
-        found[start : start + TALL] = _shrunk(halved(luma(pixels[start : start + TALL])), side)
+        found[start : start + TALL] = _shrunk(luma(pixels[start : start + TALL]), SIDE)
     return found
 
 
@@ -111,15 +94,27 @@ def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray
 
 
 def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
-    """A hash of appearance, 32 bytes for each RGB or grey picture of uint8 `(n, size, size[, 3])`, halved or not.
+    """A hash of appearance, 32 bytes for each RGB or grey picture of uint8 `(n, size, size[, 3])`.
 
     The signs of the 256 lowest frequencies of the small grey picture (a perceptual hash of the DCT kind), the mean
     left out: brightness, contrast, size, colour and compression hardly change them.
     """
     rows, columns = _lowest()
     waves = cv2.dct(np.eye(LOOK_SIDE, dtype=np.float32), flags=cv2.DCT_ROWS).T[: max(rows.max(), columns.max()) + 1]
-    frequencies = waves @ _small(pixels, LOOK_SIDE).astype(np.float32) @ waves.T
+    small = np.empty((len(pixels), LOOK_SIDE, LOOK_SIDE), dtype=np.float32)
+    for start in range(0, len(pixels), TALL):
+        small[start : start + TALL] = _shrunk(_halved(luma(pixels[start : start + TALL])), LOOK_SIDE)
+    frequencies = waves @ small @ waves.T
     return [bits.tobytes() for bits in np.packbits(frequencies[:, rows, columns] > 0, axis=1)]
+
+
+def _halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey pictures, uint8 `(n, size, size)`, shrunk by halves as far as a look allows: far quicker than other ways."""
+    while grey.shape[1] < LOOK_SIDE:
+        grey = grey.repeat(2, axis=1).repeat(2, axis=2)  # enlarging a tall picture would mix its parts
+    while grey.shape[1] % 2 == 0 and grey.shape[1] >= 2 * LOOK_SIDE:
+        grey = _shrunk(grey, grey.shape[1] // 2)
+    return grey
 
 
 def _lowest() -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -70,8 +70,7 @@ def _ledger(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> pl.Dat
     """Rows and rejects with what is measured on all pictures together, which takes far fewer calls."""
     luma = duplicates.luma(pixels)
     usable = (position for position, row in enumerate(rows) if "reason" not in row)
-    halved = duplicates.halved(luma)
-    measured = zip(*_light(luma), duplicates.looks(halved), duplicates.thumbnails(halved), strict=True)
+    measured = zip(*_light(luma), duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
     for position, (brightness, sharpness, look, thumbnail) in zip(usable, measured, strict=True):
         rows[position].update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
     return pl.DataFrame({name: [row.get(name) for row in rows] for name in LEDGER}, schema=LEDGER)
