@@ -67,8 +67,11 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
     Raises:
         ImageError: with the reason `not an image`, `truncated`, `too small` or `decompression bomb`.
     """
-    header = _plain_jpeg(data) or _read_by_pillow(data, limits)
-    _check_size(header, limits)
+    header = _plain_jpeg(data)
+    if header is None:
+        header = _read_by_pillow(data, limits)
+    else:
+        _check_size(header, limits)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE)
     except cv2.error as error:

@@ -237,6 +237,8 @@ class Evaluation(Record):
     """`metrics.json`, `predictions.parquet`, `report.html` and plots."""
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    confidence: float = 0.95
+    """Coverage of the intervals."""
     excluded: int = 0
     """Rows left out because the model had seen them."""
 

@@ -103,7 +103,7 @@ def outcome(done: PipelineResult) -> None:
 def evaluation(done: Evaluation) -> None:
     """The figures on rows that the model has not seen, each with its interval, and the report."""
     table = Table(title=f"Test figures on {done.count} rows the model has not seen", title_justify="left")
-    for heading in ("figure", "value", "95 % interval"):
+    for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, label in FIGURES.items():
         low, high = done.intervals[name]

@@ -8,7 +8,7 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=1)
+@stage("evaluate", version=2)
 def evaluate(model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, where: Where) -> Evaluation:
     """Judge the exported model on rows that its lineage does not know, and write the report."""
     key = digest_of(model, rows, settings, exclude_seen)

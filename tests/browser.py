@@ -59,6 +59,18 @@ class Sight:
         return [address for address in self.requests if not address.startswith(LOCAL)]
 
 
+def check_sound(browser: "Browser", page: Path, width: int, heading: str) -> Sight:
+    """Open a page of ours and hold it to what is asked of each; for what only this page has, look at the answer."""
+    seen = browser.open(page, width)
+    assert seen.width == width
+    assert (seen.title, seen.headings) == (f"{heading} · agepipe", [heading])
+    assert (seen.errors, seen.foreign, seen.broken) == ([], [], [])
+    assert page.resolve().as_uri() in seen.requests
+    assert seen.sideways == 0
+    assert browser.open(page, width, dark=True).background != seen.background
+    return seen
+
+
 class Browser:
     """Opens pages from disk and says what they showed."""
 

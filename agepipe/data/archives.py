@@ -24,7 +24,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 _MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
-"""What `zipfile` raises over a damaged member, besides OSError."""
+"""What `zipfile` raises over a member that is damaged or packed in a way it does not know, besides OSError."""
 _DAMAGE = (*_MEMBER_DAMAGE, tarfile.TarError, OSError, UnicodeDecodeError)
 """What the archive modules raise over files that are damaged or not archives."""
 _ENCRYPTED = 0x1

@@ -47,53 +47,55 @@ class Examined(NamedTuple):
     """The pictures of the usable ones, in order, `(usable, size, size, 3)`."""
 
 
-def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np.uint8] | None = None) -> Examined:
+def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np.uint8]) -> Examined:
     """Read, check, decode and measure some files; the order is kept. Safe to call from several threads.
 
     Args:
         entries: the files.
         settings: size and limits.
-        room: where the pictures go, uint8 `(at least len(entries), size, size, 3)`; fresh memory costs a tenth more.
+        room: where the pictures go, uint8 `(at least len(entries), size, size, 3)`; a caller that gives the same room
+            again spares the system finding fresh memory.
     """
-    pixels = np.empty((len(entries), settings.size, settings.size, 3), dtype=np.uint8) if room is None else room
+    limits = Limits(settings.min_side, settings.max_pixels)
     rows: list[dict[str, Any]] = []
     count = 0
     for entry in entries:
-        row = _row(entry, settings, pixels[count])
-        rows.append({"path": entry.path, **row})
+        row = _row(entry, settings, limits, room[count])
+        rows.append(row)
         count += "reason" not in row
-    pixels = pixels[:count]
-    return Examined(_ledger(rows, pixels), pixels)
+    _measure(rows, room[:count])
+    ledger = pl.DataFrame({name: [row.get(name) for row in rows] for name in LEDGER}, schema=LEDGER)
+    return Examined(ledger, room[:count])
 
 
-def _ledger(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> pl.DataFrame:
-    """Rows and rejects with what is measured on all pictures together, which takes far fewer calls."""
+def _measure(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> None:
+    """Add to the rows of photographs what is measured on all their pictures together, which takes far fewer calls."""
     luma = duplicates.luma(pixels)
-    usable = (position for position, row in enumerate(rows) if "reason" not in row)
+    usable = (row for row in rows if "reason" not in row)
     measured = zip(*_light(luma), duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
-    for position, (brightness, sharpness, look, thumbnail) in zip(usable, measured, strict=True):
-        rows[position].update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
-    return pl.DataFrame({name: [row.get(name) for row in rows] for name in LEDGER}, schema=LEDGER)
+    for row, (brightness, sharpness, look, thumbnail) in zip(usable, measured, strict=True):
+        row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
 
 
-def _row(entry: Entry, settings: IngestSettings, out: Image) -> dict[str, Any]:
-    """The columns of a photograph, whose picture is written to `out`, or the reason and detail of a reject."""
+def _row(entry: Entry, settings: IngestSettings, limits: Limits, out: Image) -> dict[str, Any]:
+    """The row of a photograph, whose picture is written to `out`, or of a reject with its reason and detail."""
     label = refusal(entry, settings) or parse(entry.name, settings.min_age, settings.max_age)
     if isinstance(label, Reject):
-        return label._asdict()
+        return {"path": entry.path, **label._asdict()}
     try:
         data = entry.read()
-        image = decode(data, Limits(settings.min_side, settings.max_pixels))
+        image = decode(data, limits)
     except OSError as error:
-        return Reject("unreadable", error.strerror or str(error))._asdict()
+        return {"path": entry.path, "reason": "unreadable", "detail": error.strerror or str(error)}
     except ImageError as error:
-        return {"reason": error.reason, "detail": error.detail}
+        return {"path": entry.path, "reason": error.reason, "detail": error.detail}
     if fit(image, settings.size, out) is not out:
         out[...] = fit(image, settings.size)
     height, width = image.shape[:2]
-    folder = class_folder(entry.folder)
-    measured = {"digest": sha256(data).hexdigest(), "width": width, "height": height, "folder": folder}
-    return {**label._asdict(), **measured}
+    return {
+        "path": entry.path, **label._asdict(), "folder": class_folder(entry.folder),
+        "digest": sha256(data).hexdigest(), "width": width, "height": height,
+    }  # fmt: skip
 
 
 def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:

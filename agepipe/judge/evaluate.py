@@ -22,7 +22,7 @@ from agepipe.progress import Progress, silent
 from agepipe.records import Evaluation, Model, Rows, digest_of
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs would give another folder."""
 
 
@@ -172,5 +172,5 @@ def _predictions(outcome: Outcome) -> pl.DataFrame:
 
 def _record(folder: Path) -> Evaluation:
     found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    fields = ("digest", "model", "rows", "count", "metrics", "intervals", "excluded")
+    fields = ("digest", "model", "rows", "count", "metrics", "intervals", "confidence", "excluded")
     return Evaluation(folder=folder, **{name: found[name] for name in fields})

@@ -73,6 +73,7 @@ class Outcome(Subject):
             "outside": self.outside,
             "metrics": self.figures | {"seconds": self.seconds},
             "intervals": self.intervals,
+            "confidence": self.settings.confidence,
             "baseline": self.baseline,
             "ranges": self.card.ranges.names,
             "lineage": {

@@ -16,7 +16,6 @@ LUMA = (0.299, 0.587, 0.114)
 ERASED_AREA = (0.02, 0.2)
 """Share of the picture that an erased rectangle covers."""
 
-
 SOFTENED = (0.3, 0.8)
 """To which share of its side a blurred picture is shrunk."""
 

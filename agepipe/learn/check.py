@@ -1,6 +1,6 @@
 """Refuse settings that cannot work, by field name, before any work is done and without importing torch."""
 
-from agepipe.config import Config, LearnSettings
+from agepipe.config import Config, FinalSettings, LearnSettings
 from agepipe.errors import ConfigError
 from agepipe.learn.names import check_network, check_weights
 from agepipe.settings import changed, combinations
@@ -16,6 +16,7 @@ def check(config: Config, rows_count: int | None = None) -> None:
     Raises:
         ConfigError: names the field, its value and what is allowed.
     """
+    _check_refit(config.final)
     for settings in combinations(config.search.grid):
         where = f"search.grid {settings}: " if settings else ""
         learn = changed(config.learn, settings, "search.grid")
@@ -62,6 +63,14 @@ def _check_effects(learn: LearnSettings) -> None:
         value = getattr(learn, field)
         if without_effect and value != getattr(neutral, field):
             raise ConfigError(f"learn.{field}: {value} does nothing without {needed}; set that, or leave it out.")
+
+
+def _check_refit(final: FinalSettings) -> None:
+    neutral = FinalSettings()
+    for field in ("validation", "patience", "metric", "seed"):
+        value = getattr(final, field)
+        if final.refit and value != getattr(neutral, field):
+            raise ConfigError(f"final.{field}: {value} does nothing with final.refit; leave one of the two out.")
 
 
 def _patch(network: str) -> int:

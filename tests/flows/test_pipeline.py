@@ -1,5 +1,6 @@
 """The whole pipeline in process: what it makes, what it computes again, and what it leaves alone."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect import flow
 from agepipe import registry, tracking
 from agepipe.config import Config, Where
 from agepipe.errors import LeakageError, ModelError
+from agepipe.learn.final import WEIGHTS
 from agepipe.records import PipelineResult, Rows
 from agepipe.settings import changed
 from flows.evaluate import evaluate
@@ -178,6 +180,21 @@ def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
 def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:
     with pytest.raises(ModelError, match="'nobody' is not known"):
         evaluate("nobody", where=home)
+
+
+@pytest.mark.slow
+def test_other_weights_in_a_file_of_the_same_name_are_another_start(
+    first: PipelineResult, tiny: Config, home: Where, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.pt"
+    config = changed(tiny, {"learn.weights": str(start), "search.grid": {}})
+    shutil.copy(first.model.folder / WEIGHTS, start)
+    once = pipeline(config, home)
+    shutil.copy(once.model.folder / WEIGHTS, start)
+    before = runs_by_kind(home)
+    again = pipeline(config, home)
+    assert added(home, before)["train"] == 1
+    assert again.model.digest != once.model.digest
 
 
 @pytest.mark.slow

@@ -53,6 +53,13 @@ def keep(where: Where, pid: int, started: float) -> None:
     services.state_file(where).write_text(Services(services=(one,)).model_dump_json(), encoding="utf-8")
 
 
+def test_what_up_starts_uses_its_workspace_and_store(where: Where) -> None:
+    code = "from agepipe.config import Where; print(Where().workspace); print(Where().tracking)"
+    kept = services.environ(where, None)
+    done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(where.workspace), where.tracking]
+
+
 @pytest.mark.parametrize("option", ["prefect-port", "mlflow-port"])
 def test_a_port_in_use_is_refused_by_name(option: str, taken: int, where: Where) -> None:
     ports = {"prefect-port": free_port(), "mlflow-port": free_port(), option: taken}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browser import NARROW, WIDE, Browser
+from browser import NARROW, WIDE, Browser, check_sound
 from test_audit import HOSTILE, catalogue
 
 from agepipe.config import LabelSettings
@@ -31,18 +31,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_page_is_sound(browser: Browser, report: Path, width: int) -> None:
-    seen = browser.open(report, width)
-    assert seen.width == width
-    assert seen.title == f"{NAME}: what the data holds · agepipe"
-    assert seen.headings == [f"{NAME}: what the data holds"]
-    assert seen.errors == []
-    assert report.resolve().as_uri() in seen.requests
-    assert seen.foreign == []
-    assert seen.sideways == 0
+    seen = check_sound(browser, report, width, f"{NAME}: what the data holds")
     assert seen.images > 0
-    assert seen.broken == []
     assert seen.drawings == 1
-
-
-def test_the_page_is_dark_for_who_likes_it_dark(browser: Browser, report: Path) -> None:
-    assert browser.open(report, dark=True).background != browser.open(report).background

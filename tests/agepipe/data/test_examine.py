@@ -29,7 +29,7 @@ def test_no_pictures_are_no_trouble() -> None:
 
 def test_files_without_a_single_photograph_still_have_their_rows() -> None:
     entry = Entry("faces/25_0_2_20170104020210475.jpg", 4, lambda: b"text")
-    examined = examine([entry, entry], IngestSettings(size=32))
+    examined = examine([entry, entry], IngestSettings(size=32), np.empty((2, 32, 32, 3), np.uint8))
     assert dict(examined.ledger.schema) == LEDGER
     assert examined.ledger["reason"].to_list() == ["not an image"] * 2
     assert examined.ledger["age"].null_count() == 2
@@ -41,5 +41,5 @@ def test_a_file_too_large_for_any_allowed_picture_is_not_read() -> None:
         raise AssertionError("read")
 
     entry = Entry("25_0_2_20170104020210475.jpg", 5_000, read)
-    examined = examine([entry], IngestSettings(size=32, max_pixels=1_000))
+    examined = examine([entry], IngestSettings(size=32, max_pixels=1_000), np.empty((1, 32, 32, 3), np.uint8))
     assert examined.ledger["reason"].to_list() == ["decompression bomb"]

@@ -35,6 +35,15 @@ def test_finished_parts_are_found_and_damaged_ones_made_again(tmp_path: Path, wh
     assert len(again.prediction.years) == PART + 50
 
 
+def test_a_refreshed_evaluation_predicts_anew(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 50), make_bundle(tmp_path / "model")
+    answer(model, rows, read_rows(rows), where)
+    (part,) = where.workspace.glob("predictions/*/part-*.npz")
+    before = part.stat().st_mtime_ns
+    answer(model, rows, read_rows(rows), where.model_copy(update={"refresh": ("split",)}))
+    assert part.stat().st_mtime_ns > before
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browser import NARROW, WIDE, Browser
+from browser import NARROW, WIDE, Browser, check_sound
 from bundles import make_bundle, make_rows
 
 from agepipe.ages import AgeRanges
@@ -25,17 +25,5 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_page_is_sound(browser: Browser, report: Path, width: int) -> None:
-    seen = browser.open(report, width)
-    assert seen.width == width
-    assert seen.title == f"brightness on {NAME} · agepipe"
-    assert seen.headings == [f"brightness on {NAME}"]
-    assert seen.errors == []
-    assert report.resolve().as_uri() in seen.requests
-    assert seen.foreign == []
-    assert seen.sideways == 0
-    assert seen.broken == []
+    seen = check_sound(browser, report, width, f"brightness on {NAME}")
     assert seen.drawings == 3  # the matrix, the error by age, the curves
-
-
-def test_the_page_is_dark_for_who_likes_it_dark(browser: Browser, report: Path) -> None:
-    assert browser.open(report, dark=True).background != browser.open(report).background
