@@ -160,12 +160,13 @@ def up(
         kept = services.up(where, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
     environment.prepare(where, api_url)
+    from agepipe import tracking as tracked
     from flows import deployments
 
     with show.waiting("Deploying the flows"):
         deployments.watch_over_dead_runs()
         deployed = deployments.deploy(where, api_url)
-    show.services(kept, deployed)
+    show.services(kept, deployed, tracked.prepare(where))
 
 
 @app.command(epilog="Example: agepipe down")

@@ -147,6 +147,7 @@ def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
         first = agepipe(tmp_path, *words)
         assert first.returncode == 0, first.stderr
         kept = services.running(where)
+        assert f":{ports['mlflow']}/#/experiments/1/runs?workflowType=machine_learning" in first.stdout
         family = [member for item in kept.services for member in tree(item)]
         assert [item.name for item in kept.services] == ["prefect", "mlflow", "worker"]
         for port in ports.values():
