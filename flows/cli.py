@@ -23,8 +23,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Workspace = Annotated[Path, typer.Option(help="Folder of data sets, checkpoints, bundles and evaluations.")]
-Tracking = Annotated[str, typer.Option(help="MLflow tracking URI: a local SQLite file or a server's address.")]
+Workspace = Annotated[
+    Path, typer.Option(envvar="AGEPIPE_WORKSPACE", help="Folder of data sets, checkpoints, bundles and evaluations.")
+]
+Tracking = Annotated[
+    str,
+    typer.Option(envvar="AGEPIPE_TRACKING", help="MLflow tracking URI: a local SQLite file or a server's address."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
 Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]

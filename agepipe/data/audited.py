@@ -3,7 +3,6 @@
 from agepipe.artifact import read_manifest, whole, write_manifest
 from agepipe.config import LabelSettings, Where
 from agepipe.data.audit import Audit, audit
-from agepipe.data.audit_report import write_report
 from agepipe.records import Catalogue, DataReport, digest_of
 
 VERSION = 1
@@ -19,6 +18,8 @@ def report(catalogue: Catalogue, labels: LabelSettings, where: Where) -> DataRep
     digest = digest_of("audit", VERSION, catalogue, labels)
     folder = where.workspace / "audits" / f"{catalogue.name}-{digest[:10]}"
     if read_manifest(folder) is None:
+        from agepipe.data.audit_report import write_report  # plotting takes a second to import
+
         found = audit(catalogue, labels)
         with whole(folder) as draft:
             write_report(found, catalogue, draft)

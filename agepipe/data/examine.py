@@ -119,8 +119,10 @@ def _light(luma: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
     count, size = luma.shape[:2]
     if count == 0:
         return [], []
-    bends = cv2.Laplacian(luma.reshape(count * size, size), cv2.CV_16S).reshape(count, size, size)[:, 1:-1, 1:-1]
-    flat = bends.reshape(count, -1).astype(np.float32)
-    sharpness = np.einsum("ij,ij->i", flat, flat) / flat.shape[1] - flat.mean(axis=1) ** 2
+    bends = cv2.Laplacian(luma.reshape(count * size, size), cv2.CV_32F).reshape(count, size, size)
+    bends[:, [0, -1]] = bends[:, :, [0, -1]] = 0
+    flat = bends.reshape(count, -1)
+    inside = (size - 2) ** 2
+    sharpness = np.einsum("ij,ij->i", flat, flat) / inside - (flat.sum(axis=1) / inside) ** 2
     brightness = cv2.reduce(luma.reshape(count, -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0] / 255
     return brightness.tolist(), sharpness.tolist()

@@ -16,7 +16,6 @@ from agepipe.judge.answers import Answers, answer, read_rows
 from agepipe.judge.lineage import overlap, refuse
 from agepipe.judge.metrics import Judged, checked
 from agepipe.judge.outcome import Outcome, Subject, numbers
-from agepipe.judge.plots import draw
 from agepipe.judge.report import render
 from agepipe.progress import Progress, silent
 from agepipe.records import Evaluation, Model, Rows, digest_of
@@ -145,6 +144,8 @@ def _notes(card: Card, rows: Rows) -> list[str]:
 
 
 def _write(folder: Path, key: str, outcome: Outcome, exclude_seen: bool) -> None:
+    from agepipe.judge.plots import draw  # plotting takes a second to import
+
     (folder / "plots").mkdir()
     _predictions(outcome).write_parquet(folder / "predictions.parquet")
     outcome.ranges.write_csv(folder / "ranges.csv")

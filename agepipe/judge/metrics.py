@@ -1,6 +1,7 @@
 """The figures by which a model is judged, each from scikit-learn or one line of numpy.
 
-Evaluators yield `(name, value)` and know nothing of who logs them. The class order is that of the columns of
+Evaluators yield `(name, value)` and know nothing of who logs them. scikit-learn takes seconds to import, so only what
+computes does it: a command that finds everything done answers without. The class order is that of the columns of
 `probabilities`, which is that of the model's ranges.
 """
 
@@ -10,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, mean_absolute_error, precision_recall_fscore_support
 
 from agepipe.errors import DataError
 
@@ -60,6 +60,8 @@ def figures(
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
     """
+    from sklearn.metrics import accuracy_score, mean_absolute_error, precision_recall_fscore_support
+
     rows = checked(labels, probabilities, ages, years)
     predicted = rows.predicted
     classes = range(rows.probabilities.shape[1])
@@ -106,6 +108,8 @@ def row_losses(rows: Judged) -> NDArray[np.float64]:
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Counts, int64 `(classes, classes)`: true classes down, predicted classes across, both in class order."""
+    from sklearn.metrics import confusion_matrix
+
     return np.asarray(confusion_matrix(labels, predicted, labels=range(classes)), dtype=np.int64)
 
 
@@ -122,6 +126,8 @@ def by_range(
         raise DataError(
             f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
         )
+    from sklearn.metrics import precision_recall_fscore_support
+
     precision, recall, f1, support = precision_recall_fscore_support(
         rows.labels, rows.predicted, labels=range(len(names)), average=None, zero_division=0
     )

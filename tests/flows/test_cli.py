@@ -43,6 +43,12 @@ def test_the_help_needs_nothing_heavy(tmp_path: Path) -> None:
     assert not {"prefect", "mlflow", "torch", "polars", "numpy", "cv2", "sklearn"} & set(done.stdout.split())
 
 
+def test_the_flows_import_nothing_that_only_computing_needs(tmp_path: Path) -> None:
+    code = "import sys, flows.pipeline, flows.evaluate; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not {"mlflow", "torch", "sklearn", "scipy", "matplotlib", "pandas"} & set(done.stdout.split())
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     said = agepipe("--help", cwd=tmp_path).stdout
     assert all(command in said for command in COMMANDS)
