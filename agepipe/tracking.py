@@ -26,7 +26,6 @@ from agepipe.store import quiet as quiet
 from agepipe.store import relocate as relocate
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run as Entity
 
@@ -91,7 +90,7 @@ class Run:
     """An MLflow run to write to, from any thread or process."""
 
     def __init__(self, where: Where, found: "Entity", *, resumed: bool = False) -> None:
-        """Use `run` or `attach`; `resumed` tells whether an earlier process began it."""
+        """Use `run`; `resumed` tells whether an earlier process began it."""
         self.run_id: str = found.info.run_id
         self.resumed = resumed
         self._where = where
@@ -124,10 +123,6 @@ class Run:
         """What the run is, at the top of its page; Markdown."""
         self.tags({NOTE: sentence})
 
-    def artifact(self, path: Path, folder: str = "") -> None:
-        """Copy a file into the run."""
-        self._client.log_artifact(self.run_id, str(path), folder or None)
-
     def artifacts(self, source: Path, folder: str = "") -> None:
         """Copy all that a folder holds into the run."""
         self._client.log_artifacts(self.run_id, str(source), folder or None)
@@ -135,10 +130,6 @@ class Run:
     def text(self, text: str, file: str) -> None:
         """Write a text file of the run, such as `config.toml`."""
         self._client.log_text(self.run_id, text, file)
-
-    def figure(self, figure: "Figure", file: str) -> None:
-        """Write a matplotlib figure into the run, in the format of the file's ending."""
-        self._client.log_figure(self.run_id, figure, file)
 
     def dataset(self, rows: Rows, context: Literal["training", "search", "test"]) -> None:
         """Name the rows that the run worked on, by their own digest."""
@@ -148,11 +139,6 @@ class Run:
         # MLflow looks for the data set and then inserts it: two trials that start at once would both insert.
         with store.locked(self._where, "dataset"):
             self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
-
-
-def attach(where: Where, run_id: str) -> Run:
-    """A run that someone else opened, to write to."""
-    return Run(where, client(where).get_run(run_id))
 
 
 @contextmanager

@@ -168,10 +168,14 @@ def up(
     from agepipe import tracking as tracked
     from flows import deployments
 
-    with show.waiting("Deploying the flows"):
-        deployments.watch_over_dead_runs()
-        deployed = deployments.deploy(where, api_url)
-    show.services(kept, deployed, tracked.prepare(where))
+    try:
+        with show.waiting("Deploying the flows"):
+            deployments.watch_over_dead_runs()
+            deployed = deployments.deploy(where, api_url)
+    except BaseException:
+        services.down(where)  # servers without flows would only be in the way of the next `up`
+        raise
+    show.services(kept, deployed, tracked.prepare(where), where)
 
 
 @app.command(epilog="Example: agepipe down")

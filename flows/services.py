@@ -87,23 +87,26 @@ def running(where: Where) -> Services:
 
 
 def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
-    """Start the Prefect server, the MLflow UI and a worker, and wait until they answer.
+    """Start the Prefect server, a worker and, on a local store, the MLflow UI, and wait until they answer.
 
     Raises:
         ServiceError: they run already, a port is in use, or one ended or did not answer; none is left running.
     """
     if running(where).alive:
         raise ServiceError("The servers run already; `agepipe down` ends them.")
-    for name, port in (("prefect-port", prefect_port), ("mlflow-port", mlflow_port)):
-        check_free(name, port)
+    servers = [("prefect", _prefect_server(prefect_port), prefect_port, "/api/health")]
+    if store.database(where):  # an MLflow server that runs elsewhere has its own page
+        servers += [("mlflow", _mlflow_ui(where, mlflow_port), mlflow_port, "/health")]
+    for name, _, port, _ in servers:
+        check_free(f"{name}-port", port)
     tracking.prepare(where)
     started: list[Service] = []
     try:
-        started += [_start(where, "prefect", _prefect_server(prefect_port), f"http://127.0.0.1:{prefect_port}")]
-        started += [_start(where, "mlflow", _mlflow_ui(where, mlflow_port), f"http://127.0.0.1:{mlflow_port}")]
-        _wait(started[0], "/api/health")
-        _wait(started[1], "/health")
-        started += [_start(where, "worker", _worker(), None, api_url=f"{started[0].url}/api")]
+        for name, command, port, _ in servers:
+            started.append(_start(where, name, command, f"http://127.0.0.1:{port}"))
+        for service, (_, _, _, path) in zip(started, servers, strict=True):
+            _wait(service, path)
+        started.append(_start(where, "worker", _worker(), None, api_url=f"{started[0].url}/api"))
     except BaseException:
         for item in started:
             _end(item)

@@ -119,11 +119,12 @@ def waiting(what: str) -> Status:
     return console.status(f"{what} …")
 
 
-def services(kept: Services, deployed: bool, experiment: str) -> None:
+def services(kept: Services, deployed: bool, experiment: str, where: Where) -> None:
     """The addresses of what `up` started, and that of the experiment's runs: MLflow opens on another page."""
+    mlflow = kept.url("mlflow") or where.tracking.rstrip("/")
     for item in kept.services:
         console.print(f"{item.name:<8} {item.url or 'waits for runs'}   log {item.log}")
-    console.print(f"Runs     {kept.url('mlflow')}/#/experiments/{experiment}/runs?workflowType=machine_learning")
+    console.print(f"Runs     {mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     if not deployed:
         console.print("No prefect.yaml here, so no flow was deployed; call `agepipe up` in a checkout to have them.")
     console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")

@@ -31,7 +31,7 @@ def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
 class Stage(Generic[P, R]):
     """A cached Prefect task that trusts a stored record only while the files that it points to are there."""
 
-    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str, retries: int) -> None:
+    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str) -> None:
         self.name, self.version = name, version
         self.signature = inspect.signature(body)
         self.task: Task[P, R] = task(
@@ -40,7 +40,6 @@ class Stage(Generic[P, R]):
             cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
             persist_result=True,
             result_serializer="json",
-            retries=retries,
         )(body)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,11 +73,9 @@ class Stage(Generic[P, R]):
         return record
 
 
-def stage(
-    name: StageName, *, version: int, run_name: str | None = None, retries: int = 0
-) -> Callable[[Callable[P, R]], Stage[P, R]]:
+def stage(name: StageName, *, version: int, run_name: str | None = None) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function of records and settings a stage; raise `version` when what it computes changes."""
-    return lambda body: Stage(body, name, version, run_name or name, retries)
+    return lambda body: Stage(body, name, version, run_name or name)
 
 
 def discard(record: Record) -> None:

@@ -1,12 +1,7 @@
 """Versions in a real registry: registered once, promoted with a reason, found by every name, fetched from a server."""
 
-import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -272,56 +267,20 @@ print(put(Path(sys.argv[3]), where, float(sys.argv[4])).version)
     assert (one.alias, two.alias, two.replaces) == ("retired", "champion", 1)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Where]:
-    """A real MLflow server with a database of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path / "server"
-    home.mkdir()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
-    ]  # fmt: skip
-    switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (home / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, env={**os.environ, **switches}, stdout=log, stderr=log, cwd=home)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", process, home / "log.txt")
-        yield Where(workspace=tmp_path / "workspace", tracking=address)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(360):
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text(encoding="utf-8"))
-
-
 @pytest.mark.slow
 def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
-    server: Where, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mlflow_server: Where, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     new, drawn = model(tmp_path), split(tmp_path)
-    with tracking.run(server, kind="train", name="t", key="t", params={"lr": 1}) as run:
+    with tracking.run(mlflow_server, kind="train", name="t", key="t", params={"lr": 1}) as run:
         run.metrics({"loss": 1.0}, 0)
         run.text("hello", "a.txt")
     trained = new.model_copy(update={"run": run.run_id})
-    first = registry.register(trained, judged(new), RELEASE, server, partition=drawn)
-    second = put(tmp_path, server, 50.0)
+    first = registry.register(trained, judged(new), RELEASE, mlflow_server, partition=drawn)
+    second = put(tmp_path, mlflow_server, 50.0)
     assert (first.alias, first.run, second.alias) == ("champion", run.run_id, "champion")
     drawn.members.unlink()
-    elsewhere = server.model_copy(update={"workspace": tmp_path / "elsewhere"})
+    elsewhere = mlflow_server.model_copy(update={"workspace": tmp_path / "elsewhere"})
     found = registry.resolve("1", elsewhere)
     assert found.folder.is_relative_to(tmp_path / "elsewhere" / "models")
     assert found.digest == bundle.digest(found.folder) == new.digest
@@ -331,5 +290,5 @@ def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
     assert fetched is not None
     assert fetched.members.is_relative_to(tmp_path / "elsewhere")
     assert fetched.members.is_file()
-    assert store.database(server) is None
+    assert store.database(mlflow_server) is None
     assert capfd.readouterr() == ("", "")

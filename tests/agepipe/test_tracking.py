@@ -131,7 +131,7 @@ def test_a_run_holds_what_was_logged(tracked: Where, rows: Rows) -> None:
             run.params({"long": "x" * 9000})
             run.description("What it is.")
             run.dataset(rows, "training")
-            run.artifact(rows.table, "tables")
+            run.artifacts(rows.table.parent, "tables")
     client = tracking.client(tracked)
     found = client.get_run(run.run_id)
     assert found.data.params["learn.augment.flip"] == "0.5"
@@ -146,16 +146,8 @@ def test_a_run_holds_what_was_logged(tracked: Where, rows: Rows) -> None:
     assert dataset.profile is not None
     assert (dataset.name, dataset.digest) == ("two", "d" * 32)
     assert json.loads(dataset.profile)["num_rows"] == 2
-    assert [item.path for item in client.list_artifacts(run.run_id, "tables")] == ["tables/rows.parquet"]
+    assert "tables/rows.parquet" in {item.path for item in client.list_artifacts(run.run_id, "tables")}
     assert found.info.status == "FINISHED"
-
-
-def test_a_figure_is_logged(tracked: Where) -> None:
-    from matplotlib.figure import Figure
-
-    with tracking.run(tracked, kind="evaluate", name="e", key="k") as run:
-        run.figure(Figure(), "plots/empty.png")
-    assert [item.path for item in tracking.client(tracked).list_artifacts(run.run_id, "plots")] == ["plots/empty.png"]
 
 
 def test_an_error_ends_the_run_as_failed_with_its_message(tracked: Where) -> None:
@@ -310,17 +302,6 @@ def test_the_environment_names_code_packages_and_machine() -> None:
     if (Path(tracking.__file__).parents[1] / ".git").exists():
         assert len(found["git.commit"]) == 40
         assert found["git.dirty"] in {"true", "false"}
-
-
-def test_a_run_that_is_over_can_be_added_to(tracked: Where) -> None:
-    with tracking.run(tracked, kind="pipeline", name="p", key="p") as run:
-        pass
-    again = tracking.attach(tracked, run.run_id)
-    again.metrics({"test_macro_recall": 0.4})
-    again.tags({"version": 3})
-    found = tracking.client(tracked).get_run(run.run_id)
-    assert found.data.metrics == {"test_macro_recall": 0.4}
-    assert found.data.tags["version"] == "3"
 
 
 def test_importing_the_module_does_not_import_mlflow() -> None:

@@ -1,11 +1,13 @@
 """What `agepipe up` keeps and `agepipe down` ends."""
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +139,29 @@ def ended(family: list[psutil.Process]) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_up_leaves_nothing_running_when_the_flows_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").write_text("deployments:\n  - name: broken\n    entrypoint: no.such.flow\n")
+    done = agepipe(tmp_path, "up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    assert done.returncode == 1
+    assert "error: prefect.yaml: `prefect deploy --all` failed" in done.stderr
+    assert not services.state_file(Where(workspace=tmp_path / "workspace")).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_up_leaves_a_tracking_server_that_runs_elsewhere_to_others(tmp_path: Path, mlflow_server: Where) -> None:
+    words = ("--prefect-port", str(free_port()), "--tracking", mlflow_server.tracking)
+    try:
+        done = agepipe(tmp_path, "up", *words)
+        assert done.returncode == 0, done.stderr
+        assert f"{mlflow_server.tracking}/#/experiments/" in done.stdout
+    finally:
+        last = agepipe(tmp_path, "down")
+    assert last.stdout.strip() == "Ended: worker, prefect."
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
     shutil.copy(ROOT / "prefect.yaml", tmp_path)
@@ -159,10 +184,29 @@ def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
         assert "pipeline/weekly" in deployed
         assert "evaluate/evaluate" in deployed
         assert "runs without a heartbeat" in known_to(where, kept.api_url or "", "automation", "ls")
+        check_form(kept.api_url or "")
     finally:
         last = agepipe(tmp_path, "down")
     assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
     assert ended(family)
+
+
+def check_form(api_url: str) -> None:
+    """The page's form for a run knows every setting with its bounds and its words, and the server holds to them."""
+    with urllib.request.urlopen(f"{api_url}/deployments/name/pipeline/weekly", timeout=30) as answer:
+        deployment = json.load(answer)
+    form = deployment["parameter_openapi_schema"]
+    assert set(form["properties"]) == {"config", "where"}
+    learn = form["definitions"]["LearnSettings"]["properties"]
+    assert learn["dropout"]["minimum"] == 0.0
+    assert learn["dropout"]["description"].startswith("Dropout before")
+    assert learn["target"]["enum"] == ["ranges", "years"]
+    wrong = json.dumps({"parameters": {"config": {"learn": {"dropout": 1.5}}}}).encode()
+    asked = urllib.request.Request(f"{api_url}/deployments/{deployment['id']}/create_flow_run", wrong)
+    asked.add_header("Content-Type", "application/json")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked, timeout=30)
+    assert (refused.value.code, "dropout" in refused.value.read().decode()) == (409, True)
 
 
 def tree(item: Service) -> list[psutil.Process]:
