@@ -24,7 +24,7 @@ from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.serve.bundle import CURVES, LINEAGE, NETWORK, Card, digest, read_card, write_card, write_lineage
 from agepipe.settings import changed
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows and settings would train to something else."""
 WEIGHTS = "network.pt"
 """State dict in the bundle, for a warm start: `learn.weights` may name it, and the lineage goes along."""

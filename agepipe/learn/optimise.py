@@ -15,18 +15,22 @@ WARM_UP = 0.3
 
 
 def optimizer(learn: LearnSettings, network: nn.Module) -> Optimizer:
-    """SGD or AdamW over all parameters; AdamW's decay leaves out norms and biases, which it would only weaken."""
+    """SGD or AdamW over all parameters; AdamW's decay leaves out norms and biases, which it would only weaken.
+
+    All parameters are moved by one fused call: by the default, on a CPU, each takes several, and AdamW alone took 5 %
+    of a step of mobilenet_v3_small at 64 px.
+    """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if learn.optimizer == "sgd":
         return SGD(
             parameters, lr=learn.lr, momentum=learn.momentum, weight_decay=learn.weight_decay,
-            nesterov=learn.nesterov and learn.momentum > 0,
+            nesterov=learn.nesterov and learn.momentum > 0, fused=True,
         )  # fmt: skip
     groups = [
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": learn.weight_decay},
         {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=learn.lr, betas=(learn.momentum, 0.999))
+    return AdamW(groups, lr=learn.lr, betas=(learn.momentum, 0.999), fused=True)
 
 
 def schedule(learn: LearnSettings, moved: Optimizer, steps: int) -> LRScheduler:

@@ -20,7 +20,7 @@ from agepipe.learn.runs import fitting, in_progress, labelled, weights_digest
 from agepipe.records import Choice, Fold, Rows, Trial, digest_of
 from agepipe.settings import changed, combinations
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows and settings would train to something else."""
 
 LEVEL = 1e-12

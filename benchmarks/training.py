@@ -1,0 +1,117 @@
+"""How fast the training loop is, beside a bare loop of the same network on tensors that lie in memory.
+
+    python -m benchmarks.training [--network shufflenet_v2_x0_5 --size 96] [--rounds 5]
+
+The bare loop has nothing but forward, cross-entropy, backward and AdamW, as anyone would write it, on batches that were
+normalised before the clock starts. The pipeline's epochs read the memory-mapped store, crop and mirror, keep the
+training figures and write a checkpoint. Both run in turns, an epoch each, since a machine has good and bad minutes; the
+medians and the median of the rounds' ratios are printed. `--augment` adds what the laptop preset changes in a picture.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+
+from agepipe.ages import AgeRanges
+from agepipe.config import AugmentSettings, LearnSettings, cores
+from agepipe.learn.backbone import backbone
+from agepipe.learn.fit import Training
+from agepipe.learn.job import Examples, Job
+from agepipe.presets import load
+
+AIM = 0.95
+MARGIN = 12
+"""How much larger a stored picture is than the network's input, px."""
+
+
+def main() -> int:
+    """Run the rounds and print the table; the exit status is 1 when the ratio is below the aim."""
+    arguments = _arguments()
+    augment = load("laptop").learn.augment if arguments.augment else AugmentSettings()
+    learn = LearnSettings(
+        network=arguments.network, size=arguments.size, batch=arguments.batch, epochs=2000, schedule="constant",
+        augment=augment, average=arguments.average,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
+        job = _job(Path(folder), learn, arguments.rows, arguments.threads)
+        ours, bare = Training(job), Bare(job)
+        rounds = [(bare.epoch(), ours.epoch().seconds) for _ in range(arguments.rounds + 1)][1:]
+    ratio = statistics.median(plain / own for plain, own in rounds)
+    _print(arguments, rounds, ratio)
+    return int(ratio < AIM)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--network", default="shufflenet_v2_x0_5", help="a torchvision classifier")
+    parser.add_argument("--size", type=int, default=96, help="side of its input, px")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=2048, help="rows in an epoch")
+    parser.add_argument("--rounds", type=int, default=7, help="epochs that each of the two gets, after one to warm up")
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--average", type=float, default=0.0, help="decay of the averaged weights; 0 keeps none")
+    parser.add_argument("--augment", action="store_true", help="change pictures as the laptop preset does")
+    return parser.parse_args()
+
+
+def _job(folder: Path, learn: LearnSettings, rows: int, threads: int) -> Job:
+    random = np.random.default_rng(1)
+    stored = learn.size + MARGIN
+    pixels = folder / "pixels.npy"
+    np.save(pixels, random.integers(0, 256, (rows, stored, stored, 3), dtype=np.uint8))
+    ranges = AgeRanges.of("utkface")
+    ages = random.integers(1, 100, rows)
+    nobody = np.empty(0, dtype=np.int64)
+    unknown = np.full(rows, -1)
+    train = Examples(np.arange(rows), ages, ranges.classes(ages).astype(np.int64), unknown, unknown)
+    empty = Examples(*[nobody] * 5)
+    return Job(folder / "work", pixels, train, empty, ranges, learn, "loss", device="cpu", threads=threads)
+
+
+class Bare:
+    """The loop without anything."""
+
+    def __init__(self, job: Job) -> None:
+        learn, size = job.learn, job.learn.size
+        pixels = np.load(job.pixels)[:, :size, :size]
+        planes = torch.from_numpy(pixels).float().sub_(128).div_(64).permute(0, 3, 1, 2)
+        labels = torch.from_numpy(job.train.labels)
+        parts = [slice(start, start + learn.batch) for start in range(0, len(planes) - learn.batch + 1, learn.batch)]
+        channels_last = torch.channels_last
+        self.batches = [(planes[part].clone(memory_format=channels_last), labels[part]) for part in parts]
+        self.network = backbone(learn, len(job.ranges)).to(memory_format=torch.channels_last).train()
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=learn.lr, weight_decay=learn.weight_decay)
+
+    def epoch(self) -> float:
+        """Seconds of one pass over all batches."""
+        start = time.perf_counter()
+        for images, labels in self.batches:
+            loss = functional.cross_entropy(self.network(images), labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+        return time.perf_counter() - start
+
+
+def _print(arguments: argparse.Namespace, rounds: list[tuple[float, float]], ratio: float) -> None:
+    title = f"{arguments.network} at {arguments.size} px, batch {arguments.batch}, {arguments.threads} threads"
+    table = Table(title=f"{title}, median of {len(rounds)} epochs of {arguments.rows} rows")
+    for name in ("", "images/s", "of the bare loop"):
+        table.add_column(name, justify="right" if name else "left")
+    bare, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+    count = arguments.rows // arguments.batch * arguments.batch
+    table.add_row("bare loop", f"{count / bare:,.0f}", "1.00")
+    table.add_row("the pipeline's loop", f"{count / ours:,.0f}", f"{ratio:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
