@@ -7,11 +7,13 @@ from agepipe.learn.check_search import check_search
 from agepipe.records import Choice, Rows
 from flows.runners import runner
 from flows.strategies import STRATEGIES, Search
+from tasks.board import board
 
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds")
 def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Where) -> Choice:
-    return STRATEGIES[settings.strategy](Search(rows, learn, settings, where))
+    with board(settings, learn, where) as shown:
+        return STRATEGIES[settings.strategy](Search(rows, learn, settings, where, shown))
 
 
 def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Where) -> Choice:

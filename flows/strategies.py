@@ -1,6 +1,6 @@
 """The ways to search: each decides which trials are wanted, has them trained on all folds, and chooses."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agepipe.config import LearnSettings, SearchSettings, Where
@@ -10,6 +10,7 @@ from agepipe.learn.study import study
 from agepipe.learn.trial import Planned, choose, plan
 from agepipe.records import Choice, Rows, Trial
 from agepipe.settings import changed
+from tasks.board import Board
 from tasks.trial import stop, trial
 
 
@@ -21,11 +22,13 @@ class Search:
     learn: LearnSettings
     settings: SearchSettings
     where: Where
+    board: Board
 
-    def train(self, planned: Iterable[Planned], until: int | None = None, before: Iterable[Trial] = ()) -> list[Trial]:
+    def train(self, planned: Sequence[Planned], until: int | None = None, before: Iterable[Trial] = ()) -> list[Trial]:
         """Train these, from fresh networks or where `before` has paused, to the end or to the epoch `until`."""
         paused = {(one.setting, one.fold.index): one for one in before}
-        return trial.gather(
+        self.board.begin(planned, until)
+        calls = [
             {
                 "rows": self.rows,
                 "learn": self.learn,
@@ -39,7 +42,10 @@ class Search:
                 "where": self.where,
             }
             for setting, changes, fold in planned
-        )
+        ]
+        done = trial.gather(calls, self.board.update)
+        self.board.end()
+        return done
 
 
 def grid(search: Search) -> Choice:

@@ -1,6 +1,6 @@
 """The stage that trains one setting on all folds but one: the unit that the search repeats."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -10,9 +10,9 @@ from agepipe.config import LearnSettings, Metric, Where
 from agepipe.learn import trial as work
 from agepipe.records import Fold, Rows, Trial, digest_of
 from agepipe.settings import changed
+from tasks.board import in_words, watch_trial
 from tasks.stage import stage
 from tasks.track import epochs, tracked
-from tasks.watch import watch
 
 STOPPED = "agepipe.stopped"
 """Tag of an MLflow run that halving stopped early: its figures do not compare with those of whole trainings."""
@@ -32,16 +32,11 @@ def trial(
     params = {"learn": changed(learn, settings), "setting": setting, "fold": fold.index, "folds": fold.count}
     with tracked("trial", name, key, where, params, after=before.run if before else None) as run:
         run.dataset(rows, "search")
-        done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, watch(name)), metric, until)
+        progress = watch_trial(where, (setting, fold.index), name, before.epochs if before else 0)
+        done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, progress), metric, until)
         run.metrics({**done.metrics, "seconds": done.seconds})
         run.tags({"epochs": f"{done.epochs} of {done.planned}"})
     return done.model_copy(update={"run": run.run_id})
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """A setting in few words, numbers to four digits."""
-    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 @task

@@ -1,5 +1,6 @@
 """The search as a flow, with real trials: what each strategy trains, keeps, marks and finds again."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -42,6 +43,15 @@ def workers(where: Where) -> set[str]:
     return {run.data.tags["agepipe.process"] for run in runs(where) if run.data.tags["agepipe.kind"] == "trial"}
 
 
+def artifacts(key: str) -> list[dict]:  # type: ignore[type-arg]
+    """What Prefect keeps under a key, the oldest first."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = [one for one in client.read_artifacts() if one.key == key]
+    return [{"description": one.description, "data": one.data} for one in sorted(found, key=lambda one: one.created)]
+
+
 def stamps(where: Where) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in where.workspace.glob("trials/*/manifest.json")}
 
@@ -65,6 +75,12 @@ def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(row
         assert [point.step for point in curve] == ([1] if run in marked else [1, 2])
         assert run.info.status == "FINISHED"
     assert not list(tracked.workspace.glob("trials/.*-progress"))
+
+    assert not list(tracked.workspace.glob("progress/*"))
+    shown = artifacts("search-settings")
+    assert [table["description"].split(" after ")[1][:13] for table in shown] == ["1 of 2 epochs", "2 of 2 epochs"]
+    assert [len(json.loads(table["data"])) for table in shown] == [3, 2]
+    assert float(artifacts("search")[-1]["data"]) == 100.0
 
     before = stamps(tracked)
     again = under_parent(tracked, rows, HALVING, "second")
@@ -140,6 +156,6 @@ def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -
 
 
 def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Where) -> None:
-    with pytest.raises(ConfigError, match="search.rungs"):
+    with pytest.raises(ConfigError, match=r"search\.rungs"):
         search(rows, QUICK, HALVING.model_copy(update={"rungs": (5,)}), tracked)
     assert not tracked.workspace.exists()
