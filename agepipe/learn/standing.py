@@ -83,7 +83,7 @@ class Scoreboard:
     steps: dict[Place, dict[str, Any]] = field(default_factory=dict)
     judged: dict[Place, float] = field(default_factory=dict)
     epochs: dict[Place, int] = field(default_factory=dict)
-        """Expect these trials; another epoch than before begins a new round, and the answer is whether it did."""
+    """What trials of this round have reached in training; what was only found is not here."""
 
     def begin(self, planned: Iterable[Planned], until: int | None) -> bool:
         """Expect these trials; those to another epoch than before are a new round: is it one?."""
