@@ -5,13 +5,17 @@ workers, folders) and never does. `agepipe.presets` reads the files that fill a 
 """
 
 import os
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from agepipe.ages import AgeRanges, RangeSpec
+from agepipe.errors import ConfigError
 from agepipe.settings import Settings, check_grid
+from agepipe.spaces import Space, read
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -164,8 +168,21 @@ LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss"})
 class SearchSettings(Settings):
     """Which settings are tried, and how the best is chosen."""
 
+    strategy: Literal["grid", "halving", "optuna"] = "grid"
+    """Try all of `grid`; try all of it but stop the worse settings at each of `rungs`; or have Optuna propose settings
+    from `space`."""
     grid: dict[str, tuple[Any, ...]] = {}
     """Fields of `learn` by dotted name, each with the values to try; empty tries `learn` as it is."""
+    rungs: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = ()
+    """Epochs, rising and fewer than `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
+    keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Share of the settings, rounded up, that goes on from each of `rungs`."""
+    space: Space = {}
+    """Fields of `learn` by dotted name, each `{low, high, log}` or a list of choices (`strategy = "optuna"`)."""
+    trials: Annotated[int, Field(ge=2, le=10_000)] = 20
+    """Settings that Optuna proposes; with more of them a finished study goes on."""
+    together: Annotated[int, Field(ge=1, le=512)] = 1
+    """Settings proposed at a time; those of one batch do not know each other's results."""
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     """Folds of the cross-validation inside the development rows."""
     seed: Seed = 30
@@ -178,6 +195,11 @@ class SearchSettings(Settings):
     def _check_grid(cls, value: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         check_grid(LearnSettings(), value)
         return value
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _check_space(cls, value: object) -> object:
+        return read(LearnSettings(), value) if isinstance(value, Mapping) else value
 
 
 class FinalSettings(Settings):
@@ -257,9 +279,13 @@ class Where(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training; `auto` takes a GPU where there is one."""
     workers: Annotated[int, Field(ge=0, le=512)] = 0
-    """Trials and decoders at a time; 0 takes one a core."""
+    """Trials and decoders at a time, on each machine; 0 takes one a core, and trials are never more than cores."""
     threads: Annotated[int, Field(ge=0, le=512)] = 0
     """Threads of the final training; 0 takes one a core. A trial takes cores // workers."""
+    runner: Literal["threads", "processes", "dask"] = "threads"
+    """What the trials of a search wait on: threads, processes, or Dask's workers; the result is the same."""
+    scheduler: str = ""
+    """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
     parent: str | None = None
@@ -269,10 +295,26 @@ class Where(Settings):
         """Whether the user asked for this stage, or one before it, to be computed anew."""
         return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
 
+    @model_validator(mode="after")
+    def _check_runner(self) -> Self:
+        if self.scheduler and self.runner != "dask":
+            raise ConfigError(f"scheduler: '{self.scheduler}' does nothing with runner = '{self.runner}'; take 'dask'.")
+        if self.runner == "dask" and find_spec("prefect_dask") is None:
+            raise ConfigError(
+                "runner: 'dask' needs a package that is not installed; install agepipe[dask] (uv run --extra dask), or "
+                "take 'threads' or 'processes'."
+            )
+        return self
+
     @property
     def worker_count(self) -> int:
         """Trials and decoders at a time."""
         return self.workers or cores()
+
+    @property
+    def trial_count(self) -> int:
+        """Trials at a time: as many as workers, but no more than cores, for each takes a whole core."""
+        return min(self.worker_count, cores())
 
     @property
     def trial_threads(self) -> int:

@@ -191,10 +191,31 @@ class Trial(Record):
     folder: Path
     parameters: int = 0
     """Trainable numbers in the network; a tie in the search goes to the smaller."""
+    planned: int = 0
+    """Epochs that its schedule was laid out for."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ran to the end; otherwise its figures are those of its first `epochs`."""
+        return self.epochs >= self.planned
 
     def home(self) -> Path:
         """Its folder."""
         return self.folder
+
+
+class Stopped(BaseModel):
+    """A setting that the search stopped early; never compared with one that ran to the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: dict[str, Any]
+    epochs: int
+    """Epochs after which it was stopped."""
+    planned: int
+    """Epochs that it would have had."""
+    mean: float
+    """Its score after those epochs, as the mean over folds."""
 
 
 class Choice(Record):
@@ -207,6 +228,8 @@ class Choice(Record):
     trials: int
     runs: tuple[str, ...] = ()
     """The MLflow runs of all trials."""
+    stopped: tuple[Stopped, ...] = ()
+    """What was stopped early; the choice was made among the others."""
 
 
 class Model(Record):

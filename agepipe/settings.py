@@ -37,7 +37,7 @@ def unknown_field(what: str, name: str, known: Sequence[str]) -> ConfigError:
     return ConfigError(f"{what}: there is no field '{name}'; the nearest is '{near[0]}'.")
 
 
-def check_grid(base: Settings, grid: Mapping[str, Sequence[Any]]) -> None:
+def check_grid(base: Settings, grid: Mapping[str, Sequence[Any]], what: str = "search.grid") -> None:
     """Refuse a grid over unknown fields, without values, or with values that a field does not allow.
 
     Raises:
@@ -46,11 +46,11 @@ def check_grid(base: Settings, grid: Mapping[str, Sequence[Any]]) -> None:
     known = field_names(type(base))
     for name, values in grid.items():
         if name not in known:
-            raise unknown_field("search.grid", name, known)
+            raise unknown_field(what, name, known)
         if len(values) == 0:
-            raise ConfigError(f"search.grid: '{name}' has no values; give at least one or leave the field out.")
+            raise ConfigError(f"{what}: '{name}' has no values; give at least one or leave the field out.")
         for value in values:
-            changed(base, {name: value}, "search.grid")
+            changed(base, {name: value}, what)
 
 
 def changed(settings: S, changes: Mapping[str, Any], what: str = "settings") -> S:
@@ -85,7 +85,9 @@ def checked(kind: type[S], raw: Mapping[str, Any], what: str) -> S:
 
 
 def _sentence(what: str, error: ValidationError, known: Sequence[str]) -> str:
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    # a field that seems to be missing may be one whose name is wrong
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return str(unknown_field(what, name, known))

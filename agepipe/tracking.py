@@ -151,6 +151,7 @@ def run(
     parent: str | None = None,
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, object] | None = None,
+    after: str | None = None,
     watch: bool = False,
 ) -> Iterator[Run]:
     """Open a run and end it as the block ends: FINISHED, FAILED on an error, KILLED on an interruption.
@@ -165,9 +166,10 @@ def run(
         parent: The run to nest it under.
         params: Settings to log, nested ones by dotted name.
         tags: Further tags.
+        after: A run that this work goes on with, finished or not, if it is nested under the same parent.
         watch: Log the machine's load every few seconds as well.
     """
-    opened = _reopened(where, kind, key) or _created(where, kind, name, key)
+    opened = _continued(where, after, parent) or _reopened(where, kind, key) or _created(where, kind, name, key)
     try:
         opened.tags({**({PARENT: above} if (above := parent or where.parent) else {}), **(tags or {})})
         opened.params(params or {})
@@ -193,11 +195,32 @@ def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
         owner = found.data.tags.get(PROCESS, "")
         if found.info.status == "RUNNING" and not gone(owner):
             continue  # someone is at work on it
-        again = Run(where, found, resumed=True)
-        again.tags({PROCESS: process(), ERROR: ""})
-        client(where).update_run(again.run_id, status="RUNNING")
-        return again
+        return _taken_up(where, found)
     return None
+
+
+def _continued(where: Where, after: str | None, parent: str | None) -> Run | None:
+    found = own(where, after, parent)
+    return None if found is None else _taken_up(where, found)
+
+
+def own(where: Where, run_id: str | None, parent: str | None = None) -> "Entity | None":
+    """The run of this id if it is nested under the same parent; None for one of an earlier pipeline, or none."""
+    found = client(where).search_runs([prepare(where)], f"attributes.run_id = '{run_id}'") if run_id else []
+    return next((one for one in found if one.data.tags.get(PARENT) == (parent or where.parent)), None)
+
+
+def _taken_up(where: Where, found: "Entity") -> Run:
+    again = Run(where, found, resumed=True)
+    again.tags({PROCESS: process(), ERROR: ""})
+    client(where).update_run(again.run_id, status="RUNNING")
+    return again
+
+
+def mark(where: Where, run_id: str | None, tags: Mapping[str, object]) -> None:
+    """Set tags on a finished run of this pipeline; a run of an earlier one keeps what was true there."""
+    if (found := own(where, run_id)) is not None:
+        Run(where, found).tags(tags)
 
 
 def end(where: Where, run_id: str, status: Status, error: str = "") -> None:

@@ -32,6 +32,8 @@ Tracking = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
+Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
+Scheduler = Annotated[str, typer.Option(help="Address of a running Dask scheduler; empty starts workers here.")]
 Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
 Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
 Data = Annotated[
@@ -65,6 +67,8 @@ def run(
     device: Device = "auto",
     workers: Workers = 0,
     threads: Threads = 0,
+    runner: Runner = "threads",
+    scheduler: Scheduler = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
@@ -76,8 +80,9 @@ def run(
         changes["source.data"] = tuple(data)
     config = presets.load(preset, changes)
     where = _where(
-        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, refresh=tuple(refresh)
-    )
+        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads,
+        runner=runner, scheduler=scheduler, refresh=tuple(refresh),
+    )  # fmt: skip
     _enter(where)
     from flows import show
     from flows.pipeline import pipeline

@@ -3,16 +3,21 @@
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
 
 from agepipe.config import Config, Where
+from agepipe.learn.check_search import searched
 from agepipe.records import Evaluation, PipelineResult
+from agepipe.settings import combinations
 from flows.services import Services
+from flows.table import Trials, drawn
+from tasks.board import standings
 from tasks.watch import Step, logger
 
 console = Console(highlight=False, soft_wrap=True)
@@ -54,27 +59,35 @@ class Bars(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show what every stage reports while the block runs."""
+    """Show what every stage reports while the block runs: bars, and a table of the search's trials."""
     columns = (TextColumn("{task.description:<16}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
-    ) as bars:
-        handler = Bars(bars)
-        logger.setLevel(logging.INFO)
-        logger.addHandler(handler)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
+    bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
+    trials = Trials(console)
+
+    def screen() -> Group:
+        return Group(bars, *([drawn(trials.latest)] if trials.latest else []))
+
+    live = Live(get_renderable=screen, console=console) if console.is_terminal else nullcontext()
+    with live, _heard(logger, Bars(bars), logging.INFO), _heard(standings, trials, logging.DEBUG):
+        yield
+
+
+@contextmanager
+def _heard(source: logging.Logger, handler: logging.Handler, level: int) -> Iterator[None]:
+    source.setLevel(level)
+    source.addHandler(handler)
+    try:
+        yield
+    finally:
+        source.removeHandler(handler)
+        source.setLevel(logging.NOTSET)
 
 
 def plan(config: Config, where: Where) -> None:
     """Say what is about to happen, and what it will cost where that is much."""
     learn, search = config.learn, config.search
-    settings = 1
-    for values in search.grid.values():
-        settings *= len(values)
-    trials = f"{settings} settings × {search.folds} folds" if settings > 1 else "no search"
+    count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
+    trials = f"{count} settings × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
     console.print(
         f"[bold]{config.preset}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
         f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"

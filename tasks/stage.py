@@ -7,12 +7,14 @@ touches and what follows from it. Records lie in `workspace/records`, whatever s
 
 import inspect
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.filesystems import LocalFileSystem
+from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
 from agepipe.config import StageName, Where
@@ -20,6 +22,10 @@ from agepipe.records import Record, digest_of
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)
+Watch = Callable[[Sequence[R | None]], None]
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at calls that go on."""
 
 
 def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
@@ -46,9 +52,16 @@ class Stage(Generic[P, R]):
         """The stage's record, from its store or computed now."""
         return self._prepared(args, kwargs)(*args, **kwargs)
 
-    def gather(self, calls: Iterable[dict[str, Any]]) -> list[R]:
-        """The records of many calls, mapped over the flow's task runner; all end before the first error is raised."""
+    def gather(self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None) -> list[R]:
+        """The records of many calls, mapped over the flow's task runner; all end before the first error is raised.
+
+        Args:
+            calls: the arguments of each, by name.
+            watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
+        """
         futures = [self._prepared((), call).submit(**call) for call in calls]
+        if watch is not None:
+            _watch(futures, watch)
         for future in futures:
             future.wait()
         return [future.result() for future in futures]
@@ -71,6 +84,25 @@ class Stage(Generic[P, R]):
             return None
         record: R = store.read(key).result
         return record
+
+
+def _watch(futures: Sequence[PrefectFuture[R]], watch: Watch[R]) -> None:
+    ended: SimpleQueue[int] = SimpleQueue()
+    records: list[R | None] = [None] * len(futures)
+    for place, future in enumerate(futures):
+        future.add_done_callback(lambda _, place=place: ended.put(place))  # type: ignore[misc]
+    left = len(futures)
+    while left:
+        try:
+            place = ended.get(timeout=LOOK_EVERY)
+        except Empty:
+            watch(records)
+            continue
+        left -= 1
+        futures[place].wait()
+        if futures[place].state.is_completed():
+            records[place] = futures[place].result()
+        watch(records)
 
 
 def stage(name: StageName, *, version: int, run_name: str | None = None) -> Callable[[Callable[P, R]], Stage[P, R]]:

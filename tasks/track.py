@@ -26,11 +26,12 @@ def prefect_tags() -> dict[str, str]:
 
 @contextmanager
 def tracked(
-    kind: tracking.Kind, name: str, key: str, where: Where, params: Mapping[str, Any] | None = None
-) -> Iterator[tracking.Run]:
-    """The MLflow run of one piece of work, nested under the pipeline's; an interrupted one goes on."""
+    kind: tracking.Kind, name: str, key: str, where: Where, params: Mapping[str, Any] | None = None,
+    after: str | None = None,
+) -> Iterator[tracking.Run]:  # fmt: skip
+    """The MLflow run of one piece of work, nested under the pipeline's; an interrupted one, or `after`, goes on."""
     with tracking.run(
-        where, kind=kind, name=name, key=key, parent=where.parent, params=params, tags=prefect_tags()
+        where, kind=kind, name=name, key=key, parent=where.parent, params=params, tags=prefect_tags(), after=after
     ) as run:
         yield run
 

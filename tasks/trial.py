@@ -1,27 +1,47 @@
 """The stage that trains one setting on all folds but one: the unit that the search repeats."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from prefect import task
+
+from agepipe import tracking
 from agepipe.config import LearnSettings, Metric, Where
 from agepipe.learn import trial as work
 from agepipe.records import Fold, Rows, Trial, digest_of
 from agepipe.settings import changed
+from tasks.board import in_words, watch_trial
 from tasks.stage import stage
 from tasks.track import epochs, tracked
-from tasks.watch import watch
+
+STOPPED = "agepipe.stopped"
+"""Tag of an MLflow run that halving stopped early: its figures do not compare with those of whole trainings."""
 
 
-@stage("search", version=2, run_name="trial {setting} fold {fold.index}")
+@stage("search", version=3, run_name="trial {setting} fold {fold.index}")
 def trial(
     rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,
-    weights: str, where: Where,
+    weights: str, until: int | None, before: Trial | None, where: Where,
 ) -> Trial:  # fmt: skip
-    """Train a fresh network in a process of its own and judge it on the fold that was left out."""
-    name = f"{', '.join(f'{field}={value}' for field, value in settings.items())} fold {fold.index}"
+    """Train a fresh network in a process of its own and judge it on the fold that was left out.
+
+    With `until` it pauses after that epoch; with `before`, the same trial as it was paused, its MLflow run goes on.
+    """
+    name = f"{in_words(settings)} fold {fold.index}"
     key = digest_of(rows, learn, sorted(settings.items()), fold, metric, weights)
     params = {"learn": changed(learn, settings), "setting": setting, "fold": fold.index, "folds": fold.count}
-    with tracked("trial", name, key, where, params) as run:
+    with tracked("trial", name, key, where, params, after=before.run if before else None) as run:
         run.dataset(rows, "search")
-        done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, watch(name)), metric)
+        progress = watch_trial(where, (setting, fold.index), name, before.epochs if before else 0)
+        done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, progress), metric, until)
         run.metrics({**done.metrics, "seconds": done.seconds})
+        run.tags({"epochs": f"{done.epochs} of {done.planned}"})
     return done.model_copy(update={"run": run.run_id})
+
+
+@task
+def stop(trials: Sequence[Trial], where: Where) -> None:
+    """Mark trials that halving has stopped in MLflow, and remove their checkpoints."""
+    for one in trials:
+        tracking.mark(where, one.run, {STOPPED: f"after {one.epochs} of {one.planned} epochs"})
+    work.forget(trials)

@@ -2,12 +2,13 @@
 
 from agepipe.config import Config, FinalSettings, LearnSettings
 from agepipe.errors import ConfigError
+from agepipe.learn.check_search import check_search, extremes, searched
 from agepipe.learn.names import check_network, check_weights
-from agepipe.settings import changed, combinations
+from agepipe.settings import changed
 
 
 def check(config: Config, rows_count: int | None = None) -> None:
-    """Look at every network that would be trained: the base setting and each combination of the grid.
+    """Look at every network that would be trained: each combination of the grid, or the corners of the space.
 
     Args:
         config: all settings.
@@ -17,9 +18,11 @@ def check(config: Config, rows_count: int | None = None) -> None:
         ConfigError: names the field, its value and what is allowed.
     """
     _check_refit(config.final)
-    for settings in combinations(config.search.grid):
-        where = f"search.grid {settings}: " if settings else ""
-        learn = changed(config.learn, settings, "search.grid")
+    check_search(config.search, config.learn)
+    source = "search.space" if config.search.strategy == "optuna" else "search.grid"
+    for settings in extremes(config.search):
+        where = f"{source} {settings}: " if settings else ""
+        learn = changed(config.learn, settings, source)
         try:
             check_learn(learn, config.ingest.size)
             if rows_count is not None:
@@ -78,9 +81,9 @@ def _patch(network: str) -> int:
 
 
 def _smallest_training(config: Config, rows: int) -> int:
-    searched = rows * (config.search.folds - 1) // config.search.folds
+    trials = rows * (config.search.folds - 1) // config.search.folds
     last = rows if config.final.refit else int(rows * (1 - config.final.validation))
-    return min(searched, last) if len(combinations(config.search.grid)) > 1 else last
+    return min(trials, last) if searched(config.search) else last
 
 
 def _check_batch(learn: LearnSettings, rows: int) -> None:

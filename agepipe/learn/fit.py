@@ -92,10 +92,10 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or patience has run out."""
-        done = len(self.curves)
-        patience = self.job.patience
-        return done >= self.learn.epochs or (patience is not None and done - self.best >= patience)
+        """Whether all epochs are done, or those that the job pauses after, or patience has run out."""
+        done, patience = len(self.curves), self.job.patience
+        last = min(self.learn.epochs, self.job.until or self.learn.epochs)
+        return done >= last or (patience is not None and done - self.best >= patience)
 
     def epoch(self) -> EpochEvent:
         """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""

@@ -55,6 +55,8 @@ class Job:
     """Validation figure that the best epoch goes by."""
     patience: int | None = None
     """Epochs without a better figure after which it stops; None never stops early."""
+    until: int | None = None
+    """Epoch after which to pause, with the schedule of all; its checkpoint stays, and a later job goes on from it."""
     device: str = "auto"
     threads: int = 1
 

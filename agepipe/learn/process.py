@@ -40,6 +40,11 @@ def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], N
         AgepipeError: of the function, as its own class with its message.
         WorkerError: any other exception of the function, or the process ended without a result.
     """
+    if multiprocessing.current_process().daemon:
+        raise WorkerError(
+            "runner: this Dask worker may have no children, so it cannot train; start it with the environment variable "
+            "DASK_DISTRIBUTED__WORKER__DAEMON=False."
+        )
     reader, writer = multiprocessing.get_context("forkserver").Pipe(duplex=False)
     process = _start(writer, function, args, events=on_event is not None)
     try:

@@ -36,8 +36,7 @@ def in_progress(folder: Path) -> Iterator[Path]:
     One process at a time works on a result; a second waits, and then finds it finished. The lock ends with its
     process, however that ended.
     """
-    work = folder.parent / f".{folder.name}-progress"
-    lock = work.with_name(work.name + ".lock")
+    work, lock = _places(folder)
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -45,6 +44,23 @@ def in_progress(folder: Path) -> Iterator[Path]:
         if read_manifest(folder) is not None:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink(missing_ok=True)  # whoever still waits on it finds the result finished
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoints of a result that will not be finished, unless another process is at work on it."""
+    work, lock = _places(folder)
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(work, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    work = folder.parent / f".{folder.name}-progress"
+    return work, work.with_name(work.name + ".lock")
 
 
 def threads(learn: LearnSettings, where: Where) -> int:

@@ -3,7 +3,8 @@
 Nothing here imports torch; the training happens in a process of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -16,8 +17,8 @@ from agepipe.data.split import folds
 from agepipe.errors import TrainingError
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import fitting, in_progress, labelled, weights_digest
-from agepipe.records import Choice, Fold, Rows, Trial, digest_of
+from agepipe.learn.runs import discard, fitting, in_progress, labelled, weights_digest
+from agepipe.records import Choice, Fold, Rows, Stopped, Trial, digest_of
 from agepipe.settings import changed, combinations
 
 VERSION = 2
@@ -27,9 +28,11 @@ LEVEL = 1e-12
 """Means that differ by less are a tie."""
 
 OnEpoch = Callable[[EpochEvent], None]
+Planned = tuple[int, dict[str, Any], Fold]
+"""A setting's position, its values by dotted name, and the fold that it is judged on."""
 
 
-def plan(learn: LearnSettings, search: SearchSettings) -> list[tuple[int, dict[str, Any], Fold]]:
+def plan(learn: LearnSettings, search: SearchSettings) -> list[Planned]:
     """Every setting of the grid on every fold; nothing when there is only one setting, for then nothing is chosen.
 
     Raises:
@@ -40,15 +43,23 @@ def plan(learn: LearnSettings, search: SearchSettings) -> list[tuple[int, dict[s
         changed(learn, one, "search.grid")
     if len(settings) == 1:
         return []
+    return [step for position, one in enumerate(settings) for step in on_all_folds(position, one, search)]
+
+
+def on_all_folds(position: int, settings: dict[str, Any], search: SearchSettings) -> list[Planned]:
+    """One setting on every fold."""
     parts = [Fold(index=index, count=search.folds, seed=search.seed) for index in range(search.folds)]
-    return [(position, one, fold) for position, one in enumerate(settings) for fold in parts]
+    return [(position, settings, fold) for fold in parts]
 
 
 def trial(
     rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, where: Where,
-    on_epoch: OnEpoch | None = None, metric: Metric = "macro_recall",
+    on_epoch: OnEpoch | None = None, metric: Metric = "macro_recall", until: int | None = None,
 ) -> Trial:  # fmt: skip
     """Train one setting on all folds but `fold`, or find its finished result; a half-done one goes on.
+
+    With `until` it pauses after that epoch of its whole schedule and keeps its checkpoint, from which a later call
+    with more epochs goes on.
 
     Args:
         rows: the development rows.
@@ -59,6 +70,7 @@ def trial(
         where: workspace, device and threads.
         on_epoch: called after each epoch.
         metric: validation figure that the best epoch goes by.
+        until: the epoch to pause after; None, or as many as there are, trains to the end.
 
     Raises:
         ConfigError: a setting is not allowed.
@@ -68,25 +80,62 @@ def trial(
     learn = changed(learn, settings, "search.grid")
     digest = digest_of("trial", VERSION, rows, learn, weights_digest(learn), fold, metric)
     folder = where.workspace / "trials" / f"{rows.name or 'rows'}-{digest[:10]}"
+    pause = until if until is not None and until < learn.epochs else None
+    result = folder if pause is None else folder.with_name(f"{folder.name}-until-{pause}")
     with in_progress(folder) as work:
-        if read_manifest(folder) is None:
-            job = _job(rows, learn, fold, metric, work, where)
-            _finish(folder, isolated(fitting, job, on_event=on_epoch), learn, rows, fold)
+        if read_manifest(result) is None:
+            fitted = _finished(folder)
+            if fitted is None:
+                job = _job(rows, learn, fold, metric, work, where, pause)
+                fitted = isolated(fitting, job, on_event=on_epoch)
+            _finish(result, fitted if pause is None else first_epochs(fitted, pause, metric), learn, rows, fold)
+    found = read_manifest(result)
+    if found is None:
+        raise TrainingError(f"{result}: the finished trial cannot be found again; was it removed? Run it again.")
+    kept = {name: found["result"][name] for name in ("metrics", "seconds", "epochs", "parameters")}
+    return Trial(
+        digest=digest if pause is None else digest_of(digest, pause), settings=settings, setting=setting, fold=fold,
+        folder=result, planned=learn.epochs, **kept,
+    )  # fmt: skip
+
+
+def _finished(folder: Path) -> Fitted | None:
+    """A trial that ran to the end earlier, whose first epochs are then known without training."""
     found = read_manifest(folder)
     if found is None:
-        raise TrainingError(f"{folder}: the finished trial cannot be found again; was it removed? Run it again.")
-    kept = {name: found["result"][name] for name in ("metrics", "seconds", "epochs", "parameters")}
-    return Trial(digest=digest, settings=settings, setting=setting, fold=fold, folder=folder, **kept)
+        return None
+    curves = pl.read_parquet(folder / "curves.parquet").to_dicts()
+    kept = {name: found["result"][name] for name in ("metrics", "seconds", "parameters")}
+    return Fitted(curves=curves, best=found["result"]["best_epoch"], **kept)
 
 
-def _job(rows: Rows, learn: LearnSettings, fold: Fold, metric: Metric, work: Path, where: Where) -> Job:
+def first_epochs(fitted: Fitted, count: int, metric: Metric) -> Fitted:
+    """A training as it stood after its first epochs, whether or not it has gone on since."""
+    curves = fitted.curves[:count]
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    best = max(curves, key=lambda row: sign * row[f"validation_{metric}"])
+    metrics = {name.removeprefix("validation_"): best[name] for name in best if name.startswith("validation_")}
+    seconds = sum(row["seconds"] for row in curves)
+    return replace(fitted, curves=curves, best=int(best["epoch"]), metrics=metrics, seconds=seconds)
+
+
+def forget(trials: Iterable[Trial]) -> None:
+    """Remove the checkpoints of trials that were paused and will not go on; their figures stay."""
+    for one in trials:
+        whole = one.folder.name.removesuffix(f"-until-{one.epochs}")
+        discard(one.folder.with_name(whole))
+
+
+def _job(
+    rows: Rows, learn: LearnSettings, fold: Fold, metric: Metric, work: Path, where: Where, until: int | None
+) -> Job:  # fmt: skip
     table = labelled(rows)
     assigned = folds(table, fold.count, fold.seed, rows.ranges)
     return Job(
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
         train=Examples.of(table.filter(assigned != fold.index)),
         validation=Examples.of(table.filter(assigned == fold.index)),
-        device=where.device, threads=where.trial_threads,
+        device=where.device, threads=where.trial_threads, until=until,
     )  # fmt: skip
 
 
@@ -102,38 +151,67 @@ def _finish(folder: Path, fitted: Fitted, learn: LearnSettings, rows: Rows, fold
         )  # fmt: skip
 
 
-def choose(trials: Sequence[Trial], search: SearchSettings, learn: LearnSettings) -> Choice:
+def choose(
+    trials: Sequence[Trial], search: SearchSettings, learn: LearnSettings,
+    planned: Sequence[Planned] | None = None, early: Sequence[Trial] = (),
+) -> Choice:  # fmt: skip
     """The setting with the best mean over folds.
 
     Ties go to the cheaper: fewer parameters, then fewer epochs, then the earlier in the grid. Never to the faster on
     the clock, which would choose differently on another day.
 
+    Args:
+        trials: those to choose among; all ran to the end.
+        search: by which metric.
+        learn: the base of every trial.
+        planned: what should have been trained to the end; None is the whole grid.
+        early: trials that were stopped early; the choice remembers them and does not compare them.
+
     Raises:
-        TrainingError: there is more than one setting, and some have no trial on some fold.
+        TrainingError: there is more than one setting, and some have no trial on some fold, or one that did not run to
+            the end.
     """
-    planned = plan(learn, search)
+    planned = plan(learn, search) if planned is None else planned
     if not planned:
         settings = combinations(search.grid)[0]
         digest = digest_of("choice", VERSION, sorted(settings.items()), search.metric, [])
         return Choice(digest=digest, settings=settings, metric=search.metric, mean=0.0, deviation=0.0, trials=0)
-    missing = {(place, fold.index) for place, _, fold in planned} - {(one.setting, one.fold.index) for one in trials}
+    there = {(one.setting, one.fold.index) for one in trials if one.whole}
+    missing = {(place, fold.index) for place, _, fold in planned} - there
     if missing:
         raise TrainingError(f"search: {len(missing)} of {len(planned)} trials are missing; run the search again.")
-    return _choice(trials, search)
+    return _choice(trials, search, early)
 
 
-def _choice(trials: Sequence[Trial], search: SearchSettings) -> Choice:
+def by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """The trials of each setting together, in the order of the settings."""
+    return [[one for one in trials if one.setting == place] for place in sorted({one.setting for one in trials})]
+
+
+def stopped(trials: Sequence[Trial], search: SearchSettings) -> tuple[Stopped, ...]:
+    """What is remembered of settings that were stopped early, in their order."""
+    return tuple(
+        Stopped(
+            settings=group[0].settings, epochs=group[0].epochs, planned=group[0].planned,
+            mean=mean(one.metrics[search.metric] for one in group),
+        )
+        for group in by_setting(trials)
+    )  # fmt: skip
+
+
+def _choice(trials: Sequence[Trial], search: SearchSettings, early: Sequence[Trial]) -> Choice:
     sign = -1 if search.metric in LOWER_IS_BETTER else 1
-    groups = [[one for one in trials if one.setting == place] for place in sorted({one.setting for one in trials})]
+    groups = by_setting(trials)
     scores = [mean(one.metrics[search.metric] for one in group) for group in groups]
     top = max(sign * score for score in scores)
     level = [group for group, score in zip(groups, scores, strict=True) if top - sign * score <= LEVEL]
     won = min(level, key=lambda group: (group[0].parameters, max(one.epochs for one in group), group[0].setting))
     values = [one.metrics[search.metric] for one in won]
-    ordered = sorted((one.setting, one.fold.index, one.digest) for one in trials)
+    everything = [*trials, *early]
+    ordered = sorted((one.setting, one.fold.index, one.digest) for one in everything)
     return Choice(
         digest=digest_of("choice", VERSION, sorted(won[0].settings.items()), search.metric, ordered),
         settings=won[0].settings, metric=search.metric, mean=mean(values),
-        deviation=stdev(values) if len(values) > 1 else 0.0, trials=len(trials),
-        runs=tuple(one.run for one in trials if one.run),
+        deviation=stdev(values) if len(values) > 1 else 0.0, trials=len(everything),
+        runs=tuple(one.run for one in everything if one.run), stopped=stopped(early, search),
     )  # fmt: skip

@@ -46,7 +46,9 @@ def test_the_help_needs_nothing_heavy(tmp_path: Path) -> None:
 def test_the_flows_import_nothing_that_only_computing_needs(tmp_path: Path) -> None:
     code = "import sys, flows.pipeline, flows.evaluate; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert not {"mlflow", "torch", "sklearn", "scipy", "matplotlib", "pandas"} & set(done.stdout.split())
+    assert not {"mlflow", "torch", "sklearn", "scipy", "matplotlib", "pandas", "optuna", "dask", "distributed"} & set(
+        done.stdout.split()
+    )
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
@@ -72,6 +74,9 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "learn.target=decades"), ("'learn.target' is 'decades'", "'ranges'", "'years'")),
         (("run", "sample", "folds"), ("'folds' is not 'field=value'", "for example search.folds=3")),
         (("run", "sample", "--device", "tpu"), ("'device' is 'tpu'", "'cpu'", "'cuda'")),
+        (("run", "sample", "--runner", "ray"), ("'runner' is 'ray'", "'threads', 'processes' or 'dask'")),
+        (("run", "sample", "--scheduler", "tcp://a:1"), ("scheduler: 'tcp://a:1' does nothing", "'dask'")),
+        (("run", "sample", "search.space={lrr={low=1,high=2}}"), ("no field 'lrr'", "nearest is 'lr'")),
         (("audit", "nowhere/UTKFace"), ("nowhere/UTKFace",)),
         (("audit", "sample", "--ranges", "1-17,16-99"), ("ranges",)),
     ],

@@ -1,0 +1,123 @@
+"""How a search is watched: each trial says in a small file how far it is, and the search's flow reads them all.
+
+Trials may run in threads, in other processes or on other machines; what all of them see is the workspace.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.learn.standing import Place, Scoreboard, Standing, rows_of
+from agepipe.learn.trial import Planned
+from agepipe.progress import Progress
+from agepipe.records import Trial
+
+logger = logging.getLogger("agepipe.progress")
+standings = logging.getLogger("agepipe.standing")
+"""Carries each new `Standing` at level DEBUG, for whoever draws it."""
+
+
+def reach(where: Where, place: Place, epoch: int) -> None:
+    """Say how far a trial is: the file's name is its place, its content the epoch."""
+    folder = _folder(where)
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{place[0]}-{place[1]}"
+    draft.write_text(str(epoch), encoding="utf-8")
+    draft.replace(folder / draft.name[1:])
+
+
+def reached(where: Where) -> dict[Place, int]:
+    """How far the trials are that run, or have run, in this search."""
+    found: dict[Place, int] = {}
+    for path in _folder(where).glob("[0-9]*-[0-9]*"):
+        setting, _, fold = path.name.partition("-")
+        with suppress(FileNotFoundError):  # a search elsewhere in this workspace has just ended
+            found[int(setting), int(fold)] = int(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _folder(where: Where) -> Path:
+    return where.workspace / "progress" / (where.parent or "alone")
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """A setting in few words, numbers to four digits."""
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def watch_trial(where: Where, place: Place, name: str, epoch: int) -> Progress:
+    """A progress callback for a trial that begins after `epoch`."""
+    reach(where, place, epoch)
+
+    def report(done: int, total: int, note: str = "") -> None:
+        reach(where, place, done)
+        logger.info("%s: epoch %d of %d, %s", name, done, total, note)
+
+    return report
+
+
+class Board:
+    """Shows a search as it goes: as log records that carry a `Standing`, and as artifacts of the Prefect run."""
+
+    def __init__(self, search: SearchSettings, learn: LearnSettings, where: Where) -> None:
+        self._score = Scoreboard(search, learn)
+        self._where = where
+        self._start = time.monotonic()
+        self._progress = _created()
+        self._shown = 0.0
+
+    def begin(self, planned: Sequence[Planned], until: int | None) -> None:
+        """Expect these trials; in a new round those that go on have not yet begun to."""
+        if self._score.begin(planned, until):
+            rmtree(_folder(self._where), ignore_errors=True)
+
+    def update(self, trials: Sequence[Trial | None]) -> None:
+        """Take in the trials that are finished, and look how far the others are."""
+        self._score.finished(one for one in trials if one is not None)
+        self._score.reached(reached(self._where))
+        standing = self.standing
+        standings.debug("%d of %d trials", standing.done, standing.trials, extra={"standing": standing})
+        share = round(100 * self._score.share(), 1)
+        if share > self._shown:
+            self._shown = share
+            update_progress_artifact(self._progress, share)
+
+    def end(self) -> None:
+        """Leave the settings of this round as a table on the Prefect run, once all are judged."""
+        standing = self.standing
+        if standing.lines and standing.over:
+            create_table_artifact(rows_of(standing), key="search-settings", description=_words(standing))
+
+    @property
+    def standing(self) -> Standing:
+        """How the search stands now."""
+        return self._score.standing(time.monotonic() - self._start)
+
+
+def _created() -> UUID:
+    made = create_progress_artifact(progress=0.0, key="search", description="Trials of the search")
+    assert isinstance(made, UUID)  # a coroutine in asynchronous flows only
+    return made
+
+
+def _words(standing: Standing) -> str:
+    return f"Mean {standing.metric} over folds after {standing.until} of {standing.planned} epochs, the best first."
+
+
+@contextmanager
+def board(search: SearchSettings, learn: LearnSettings, where: Where) -> Iterator[Board]:
+    """The board of one search; what trials note is removed before and after."""
+    rmtree(_folder(where), ignore_errors=True)
+    try:
+        yield Board(search, learn, where)
+    finally:
+        rmtree(_folder(where), ignore_errors=True)

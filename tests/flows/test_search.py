@@ -1,0 +1,161 @@
+"""The search as a flow, with real trials: what each strategy trains, keeps, marks and finds again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from labelled import labelled_rows
+
+from agepipe import tracking
+from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.environment import process
+from agepipe.errors import ConfigError
+from agepipe.records import Choice, Rows
+from agepipe.spaces import Span
+from flows.search import search
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=2, batch=16, lr=0.01, target="years", average=0.8)
+GRID = SearchSettings(grid={"lr": (0.01, 1e-5, 0.02)}, folds=2)
+QUICK = LEARN.model_copy(update={"epochs": 1})
+PAIR = SearchSettings(grid={"lr": (0.01, 0.02)}, folds=2)
+HALVING = GRID.model_copy(update={"strategy": "halving", "rungs": (1,)})
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    return labelled_rows(tmp_path_factory.mktemp("rows"))
+
+
+def runs(where: Where) -> list:  # type: ignore[type-arg]
+    return list(tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000))
+
+
+def under_parent(where: Where, rows: Rows, settings: SearchSettings, key: str) -> Choice:
+    with tracking.run(where, kind="pipeline", name="all", key=key) as parent:
+        return search(rows, LEARN, settings, where.model_copy(update={"parent": parent.run_id}))
+
+
+def workers(where: Where) -> set[str]:
+    """The processes whose tasks trained."""
+    return {run.data.tags["agepipe.process"] for run in runs(where) if run.data.tags["agepipe.kind"] == "trial"}
+
+
+def artifacts(key: str) -> list[dict]:  # type: ignore[type-arg]
+    """What Prefect keeps under a key, the oldest first."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = [one for one in client.read_artifacts() if one.key == key]
+    return [{"description": one.description, "data": one.data} for one in sorted(found, key=lambda one: one.created)]
+
+
+def stamps(where: Where) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in where.workspace.glob("trials/*/manifest.json")}
+
+
+def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(rows: Rows, tracked: Where) -> None:
+    choice = under_parent(tracked, rows, HALVING, "first")
+    (stopped,) = choice.stopped
+    assert (stopped.epochs, stopped.planned) == (1, 2)
+    assert choice.settings != stopped.settings
+    assert choice.trials == 6
+
+    found = {run.info.run_id: run for run in runs(tracked) if run.data.tags["agepipe.kind"] == "trial"}
+    assert len(found) == 6, "a trial that went on is one run"
+    assert set(choice.runs) == set(found)
+    marked = [run for run in found.values() if "agepipe.stopped" in run.data.tags]
+    assert {run.data.tags["agepipe.stopped"] for run in marked} == {"after 1 of 2 epochs"}
+    assert {float(run.data.params["learn.lr"]) for run in marked} == set(stopped.settings.values())
+    assert len(marked) == 2
+    for run in found.values():
+        curve = tracking.client(tracked).get_metric_history(run.info.run_id, "validation_macro_recall")
+        assert [point.step for point in curve] == ([1] if run in marked else [1, 2])
+        assert run.info.status == "FINISHED"
+    assert not list(tracked.workspace.glob("trials/.*-progress"))
+
+    assert not list(tracked.workspace.glob("progress/*"))
+    shown = artifacts("search-settings")
+    assert [table["description"].split(" after ")[1][:13] for table in shown] == ["1 of 2 epochs", "2 of 2 epochs"]
+    assert [len(json.loads(table["data"])) for table in shown] == [3, 2]
+    assert float(artifacts("search")[-1]["data"]) == 100.0
+
+    before = stamps(tracked)
+    again = under_parent(tracked, rows, HALVING, "second")
+    assert (again, stamps(tracked)) == (choice, before)
+    assert len([run for run in runs(tracked) if run.data.tags["agepipe.kind"] == "trial"]) == 6
+
+
+@pytest.fixture(scope="module")
+def on_threads(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    """What two threads choose."""
+    folder = tmp_path_factory.mktemp("threads")
+    shutil.copytree(empty_store, folder / "mlruns")
+    where = Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
+    choice = search(rows, QUICK, PAIR, where)
+    assert workers(where) == {process()}
+    return choice
+
+
+def test_processes_choose_what_threads_choose(rows: Rows, tracked: Where, on_threads: Choice) -> None:
+    choice = search(rows, QUICK, PAIR, tracked.model_copy(update={"runner": "processes"}))
+    assert same(choice, on_threads)
+    assert len(workers(tracked) - {process()}) == 2
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_of_its_own_chooses_what_threads_choose(rows: Rows, tracked: Where, on_threads: Choice) -> None:
+    pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
+    choice = search(rows, QUICK, PAIR, tracked.model_copy(update={"runner": "dask"}))
+    assert same(choice, on_threads)
+    assert len(workers(tracked) - {process()}) == 2
+
+
+@pytest.mark.slow
+def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
+    rows: Rows, tracked: Where, on_threads: Choice
+) -> None:
+    pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
+    import dask
+    from distributed import LocalCluster
+
+    with (
+        dask.config.set({"distributed.worker.daemon": False}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+    ):
+        there = tracked.model_copy(update={"runner": "dask", "scheduler": cluster.scheduler_address})
+        assert same(search(rows, QUICK, PAIR, there), on_threads)
+    assert len(workers(tracked) - {process()}) == 2
+
+
+def same(one: Choice, other: Choice) -> bool:
+    """All but which MLflow runs tell of it."""
+    return one.model_copy(update={"runs": other.runs}) == other
+
+
+def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -> None:
+    pytest.importorskip("optuna", reason="needs agepipe[optuna]")
+    space = {"lr": Span(low=1e-5, high=0.02, log=True), "head": ("linear", "v1")}
+    settings = SearchSettings(strategy="optuna", space=space, trials=3, folds=2, metric="mae")
+    choice = under_parent(tracked, rows, settings, "first")
+    assert choice.trials == len(choice.runs) == 6
+    assert set(choice.settings) == {"lr", "head"}
+    found = [run for run in runs(tracked) if run.data.tags["agepipe.kind"] == "trial"]
+    assert len({run.data.params["learn.lr"] for run in found}) == 3
+    means = {}
+    for run in found:
+        means.setdefault(run.data.params["setting"], []).append(run.data.metrics["mae"])
+    assert choice.mean == pytest.approx(min(sum(values) / 2 for values in means.values()))
+
+    before = stamps(tracked)
+    assert under_parent(tracked, rows, settings, "second") == choice
+    assert stamps(tracked) == before
+    assert len(list(tracked.workspace.glob("studies/*.db"))) == 1
+
+
+def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Where) -> None:
+    with pytest.raises(ConfigError, match=r"search\.rungs"):
+        search(rows, QUICK, HALVING.model_copy(update={"rungs": (5,)}), tracked)
+    assert not tracked.workspace.exists()
