@@ -226,6 +226,8 @@ class Config(Settings):
 
     preset: str = "custom"
     """Name of the preset that this started from."""
+    variant: str = ""
+    """Name of the preset's variant that was laid over it; empty for the preset as it stands."""
     source: SourceSettings = SourceSettings()
     ingest: IngestSettings = IngestSettings()
     labels: LabelSettings = LabelSettings()
@@ -235,6 +237,11 @@ class Config(Settings):
     final: FinalSettings = FinalSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     release: ReleaseSettings = ReleaseSettings()
+
+    @property
+    def title(self) -> str:
+        """Preset and variant, as runs and tables name them."""
+        return f"{self.preset} {self.variant}".strip()
 
 
 StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate"]
