@@ -23,7 +23,7 @@ def run(configs: Sequence[Config], where: Where) -> None:
             if len(configs) == 1:
                 raise
             show.failure(config.title, error)
-    if len(configs) > 1:
+    if len(done) > 1:
         show.comparison({config.variant: done[config.title] for config in configs if config.title in done})
     if lost := [config.title for config in configs if config.title not in done]:
         raise TrainingError(f"{', '.join(lost)}: {len(lost)} of {len(configs)} failed; the reasons are above.")
