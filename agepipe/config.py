@@ -106,6 +106,8 @@ class AugmentSettings(Settings):
     """Probability that a random rectangle is erased."""
     blur: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a picture is shrunk and enlarged again, as a poor or distant camera shows it."""
+    jpeg: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a picture goes through JPEG-like compression, of a quality drawn between 10 and 75."""
     mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 mixes none."""
 
@@ -123,8 +125,9 @@ class LearnSettings(Settings):
     """Dropout before (and, in v1 to v3, inside) the head."""
     size: Annotated[int, Field(ge=32, le=512)] = 96
     """Side of the network's input in px; at most `ingest.size`."""
-    target: Literal["ranges", "years"] = "ranges"
-    """What the network predicts: the ranges, or a distribution over single years that is summed into ranges."""
+    target: Literal["ranges", "ordinal", "years"] = "ranges"
+    """What the network is taught: the range; the range and, the less the further off, its neighbours (`ordinal`); or
+    a distribution over single years that is summed into ranges."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the target spread over all classes (`target = "ranges"`)."""
     class_weights: bool = False
@@ -248,6 +251,8 @@ class Config(Settings):
 
     preset: str = "custom"
     """Name of the preset that this started from."""
+    variant: str = ""
+    """Name of the preset's variant that was laid over it; empty for the preset as it stands."""
     source: SourceSettings = SourceSettings()
     ingest: IngestSettings = IngestSettings()
     labels: LabelSettings = LabelSettings()
@@ -257,6 +262,11 @@ class Config(Settings):
     final: FinalSettings = FinalSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     release: ReleaseSettings = ReleaseSettings()
+
+    @property
+    def title(self) -> str:
+        """Preset and variant, as runs and tables name them."""
+        return f"{self.preset} {self.variant}".strip()
 
 
 StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate"]

@@ -39,6 +39,9 @@ Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all tha
 Data = Annotated[
     list[str], typer.Option(help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable.")
 ]
+VariantNames = Annotated[
+    list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
+]
 ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
 
 WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
@@ -63,6 +66,7 @@ def run(
     preset: Annotated[str, typer.Argument(help="sample, laptop, gpu or notebook.")] = "sample",
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as field=value.")] = None,
     data: Data = [],  # noqa: B006 - typer reads the default and never changes it
+    variant: VariantNames = [],  # noqa: B006
     refresh: Refresh = [],  # noqa: B006
     device: Device = "auto",
     workers: Workers = 0,
@@ -74,23 +78,22 @@ def run(
 ) -> None:
     """Run the full pipeline: photographs in, an evaluated and registered model out."""
     from agepipe import presets
+    from agepipe.learn.check import check
 
     changes = presets.parse_overrides(overrides or [])
     if data:
         changes["source.data"] = tuple(data)
-    config = presets.load(preset, changes)
+    configs = [presets.load(preset, changes, name) for name in presets.chosen(preset, variant)]
+    for config in configs:
+        check(config)
     where = _where(
         workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads,
         runner=runner, scheduler=scheduler, refresh=tuple(refresh),
     )  # fmt: skip
     _enter(where)
-    from flows import show
-    from flows.pipeline import pipeline
+    from flows import replay
 
-    show.plan(config, where)
-    with show.progress():
-        outcome = pipeline(config, where)
-    show.outcome(outcome)
+    replay.run(configs, where)
 
 
 @app.command(epilog="Example: agepipe evaluate champion --data holiday-photos/ --exclude-seen")

@@ -15,7 +15,7 @@ from tasks.split import champions_partition, partitioned
 from tasks.train import train
 
 
-@flow(name="pipeline", flow_run_name="pipeline {config.preset}")
+@flow(name="pipeline", flow_run_name="pipeline {config.title}")
 def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
     """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
     check(config)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from rich.console import Console, Group
@@ -12,6 +12,7 @@ from rich.status import Status
 from rich.table import Table
 
 from agepipe.config import Config, Where
+from agepipe.errors import AgepipeError
 from agepipe.learn.check_search import searched
 from agepipe.records import Evaluation, PipelineResult
 from agepipe.settings import combinations
@@ -30,6 +31,10 @@ FIGURES = {
     "mae": "mean absolute error, years",
 }
 """The test figures that are worth a line in the terminal, in their order; the report has them all."""
+SHORT = {"accuracy": "accuracy", "within_one": "within 1", "macro_recall": "recall", "mae": "years off"}
+"""The figures by which several runs are put side by side in eighty columns."""
+SLOW = ("resnet50", "efficientnet_b0")
+"""The notebook's networks: whoever starts one at its own size must know what it costs."""
 
 
 class Bars(logging.Handler):
@@ -89,11 +94,13 @@ def plan(config: Config, where: Where) -> None:
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
     trials = f"{count} settings × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
     console.print(
-        f"[bold]{config.preset}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
+        f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
         f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"
     )
-    if config.preset == "notebook":
-        console.print("This trains ResNet50 at 224 px: hours on a GPU, days without one.", style="yellow")
+    if learn.network in SLOW and learn.size >= 160:
+        console.print(
+            f"This trains {learn.network} at {learn.size} px: hours on a GPU, days without one.", style="yellow"
+        )
 
 
 def outcome(done: PipelineResult) -> None:
@@ -125,6 +132,24 @@ def evaluation(done: Evaluation) -> None:
     if done.excluded:
         console.print(f"Left out: {done.excluded} rows that the model had seen.", style="yellow")
     console.print(f"Report        {done.report}")
+
+
+def comparison(done: Mapping[str, PipelineResult]) -> None:
+    """Several pipelines side by side: test figures of each, its classes, the epoch it kept and its version."""
+    table = Table(title="Test figures of each, on rows that it has not seen", title_justify="left")
+    for heading in ("", *SHORT.values(), "ranges", "epoch", "version"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, one in done.items():
+        values = [f"{one.evaluation.metrics[figure]:.3f}" for figure in SHORT]
+        counts = (len(one.partition.test.ranges), one.model.epochs, one.registered.version)
+        table.add_row(name, *values, *map(str, counts))
+    console.print(table)
+    console.print("In MLflow each training has its precision, its recall and the error of both under curves/.")
+
+
+def failure(title: str, error: AgepipeError) -> None:
+    """Why one of several pipelines ended early."""
+    console.print(f"{title}: {error}", style="red", markup=False)
 
 
 def waiting(what: str) -> Status:

@@ -125,10 +125,10 @@ def parent_run(config: Config, where: Where) -> Iterator[ParentRun]:
     """
     tracking.prepare(where)
     tracking.sweep(where)
-    name = str(runtime.flow_run.name or f"pipeline {config.preset}")
+    name = str(runtime.flow_run.name or f"pipeline {config.title}")
     with tracking.run(
         where, kind="pipeline", name=name, key=digest_of(config), params=config.model_dump(mode="json"),
-        tags={"preset": config.preset, **prefect_tags()}, watch=True,
+        tags={"preset": config.preset, "variant": config.variant, **prefect_tags()}, watch=True,
     ) as run:  # fmt: skip
         run.text(config.model_dump_json(indent=2), "config.json")
         run.tags(tracking.environment())

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from prefect import runtime
@@ -11,6 +13,8 @@ from agepipe import tracking
 from agepipe.config import Where
 from agepipe.learn.job import EpochEvent
 from agepipe.progress import Progress
+from agepipe.records import Model
+from agepipe.serve.bundle import read_curves
 
 
 def prefect_tags() -> dict[str, str]:
@@ -45,6 +49,18 @@ def epochs(run: tracking.Run, progress: Progress) -> Callable[[EpochEvent], None
         progress(epoch.epoch, epoch.epochs, "" if shown is None else f"macro recall {shown:.3f}")
 
     return on_epoch
+
+
+def pictures(run: tracking.Run, model: Model) -> None:
+    """Leave in the run, under `curves/`, how precision and recall and the error of each went over the epochs.
+
+    Trials leave none: their curves are figures of their runs, and drawing takes longer than a small trial may lose.
+    """
+    from agepipe.judge.plots import draw_curves  # only where something is trained: plotting takes long to import
+
+    with TemporaryDirectory() as folder:
+        draw_curves(read_curves(model.folder), model.epochs, Path(folder))
+        run.artifacts(Path(folder), "curves")
 
 
 def name_in_prefect(run_id: str, where: Where) -> None:

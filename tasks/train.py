@@ -6,7 +6,7 @@ from agepipe.learn.runs import weights_digest
 from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.settings import changed
 from tasks.stage import stage
-from tasks.track import epochs, tracked
+from tasks.track import epochs, pictures, tracked
 from tasks.watch import watch
 
 
@@ -27,4 +27,5 @@ def _train(
         model = work.train(rows, learn, choice, settings, where, epochs(run, watch("train")))
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(model.folder, "bundle")
+        pictures(run, model)
     return model.model_copy(update={"run": run.run_id})

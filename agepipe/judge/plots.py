@@ -16,6 +16,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from agepipe.judge.metrics import Judged
 from agepipe.judge.outcome import Outcome
@@ -41,6 +42,11 @@ CURVES = (
 )  # fmt: skip
 """Column, title, and whether one minus the value is drawn: two rows of three plots."""
 
+PICTURES = (
+    ("precision", CURVES[0]), ("recall", CURVES[1]), ("precision-error", CURVES[3]), ("recall-error", CURVES[4]),
+)  # fmt: skip
+"""File and curve of the pictures that every training leaves in its run."""
+
 PARTS = (("train", "training", SECOND, "--"), ("validation", "validation", FIRST, "-"))
 """Prefix of the columns, label, colour and line of each part of the rows."""
 
@@ -52,6 +58,19 @@ def draw(outcome: Outcome, folder: Path) -> dict[str, str]:
     """
     with mpl.rc_context(STYLE):
         return {name: _save(figure, name, folder) for name, figure in _figures(outcome)}
+
+
+def draw_curves(curves: pl.DataFrame, kept: int, folder: Path) -> None:
+    """Write `precision.png`, `recall.png`, `precision-error.png` and `recall-error.png`, all from 0 to 1.
+
+    Args:
+        curves: one row an epoch, as a bundle holds them.
+        kept: the epoch whose weights were kept, which a line marks; 0 marks none.
+        folder: where to write.
+    """
+    with mpl.rc_context(STYLE):
+        for name, curve in PICTURES:
+            curve_plot(curves, curve, kept).savefig(folder / f"{name}.png", dpi=130, facecolor="white")
 
 
 def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
@@ -127,19 +146,36 @@ def curves_plot(curves: pl.DataFrame) -> Figure:
     """Precision, recall, the error of each, loss and age error over epochs; training beside validation."""
     figure = Figure(figsize=(9.6, 5.4), layout="constrained")
     plots = figure.subplots(2, 3, sharex=True)
-    marker = "o" if len(curves) < 3 else ""
-    for axes, (column, title, error) in zip(plots.ravel(), CURVES, strict=True):
-        for part, label, colour, style in PARTS:
-            if (name := f"{part}_{column}") in curves.columns:
-                values = curves[name].to_numpy()
-                shown = 1 - values if error else values
-                axes.plot(curves["epoch"], shown, color=colour, ls=style, marker=marker, label=label)
-        axes.set_title(title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes, curve in zip(plots.ravel(), CURVES, strict=True):
+        _curve(axes, curves, *curve)
     for axes in plots[1]:
         axes.set_xlabel("epoch")
     figure.legend(*plots[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
+
+
+def curve_plot(curves: pl.DataFrame, curve: tuple[str, str, bool], kept: int) -> Figure:
+    """One of `CURVES` alone, from 0 to 1, with a line at the epoch whose weights were kept (0: none)."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    _curve(axes, curves, *curve)
+    axes.set(xlabel="epoch", ylim=(0, 1))
+    if kept:
+        axes.axvline(kept, color=MUTED, lw=0.9, ls=":", label=f"kept: epoch {kept}")
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+def _curve(axes: Axes, curves: pl.DataFrame, column: str, title: str, error: bool) -> None:
+    """One column over epochs, or one minus it; training beside validation where there was one."""
+    marker = "o" if len(curves) < 3 else ""
+    for part, label, colour, style in PARTS:
+        if (name := f"{part}_{column}") in curves.columns:
+            values = curves[name].to_numpy()
+            shown = 1 - values if error else values
+            axes.plot(curves["epoch"], shown, color=colour, ls=style, marker=marker, label=label)
+    axes.set_title(title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def age_plot(judged: Judged) -> Figure:

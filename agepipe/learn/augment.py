@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agepipe.config import AugmentSettings
+from agepipe.learn.compress import compress
 from agepipe.learn.network import centre
 
 LUMA = (0.299, 0.587, 0.114)
@@ -18,6 +19,9 @@ ERASED_AREA = (0.02, 0.2)
 
 SOFTENED = (0.3, 0.8)
 """To which share of its side a blurred picture is shrunk."""
+
+JPEG_QUALITY = (10.0, 75.0)
+"""Between which qualities a picture is compressed: from what a messenger leaves to a camera's usual one."""
 
 MIX_YEARS = 5.0
 """Standard deviation of the difference in age between a picture and the one it is mixed with."""
@@ -38,6 +42,10 @@ def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
         levels = torch.where(_chance(levels, settings.grey), luma(levels), levels)
     if settings.blur > 0:
         levels = torch.where(_chance(levels, settings.blur), _softened(levels), levels)
+    if settings.jpeg > 0:
+        low, high = JPEG_QUALITY
+        quality = low + (high - low) * torch.rand(len(levels), device=levels.device)
+        levels = torch.where(_chance(levels, settings.jpeg), compress(levels, quality), levels)
     if settings.erase > 0:
         levels = torch.where(_rectangles(levels, settings.erase), levels.mean((0, 1, 2)), levels)
     return levels

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Objective(nn.Module):
-    """Cross-entropy to the ranges or to a soft target over single years, row weights, years' error, and L1.
+    """Cross-entropy to the ranges or to a soft target over them or over single years, row weights, years' error, L1.
 
-    The soft target is a normal distribution around the age over single years, with a deviation of 2 + 0.03 × age
-    years: apparent ages are noisy, the more so the older the face. A row's weight is the inverse frequency of its
-    range, scaled so that the mean over the training rows is 1.
+    The soft target over ranges is that of `ordinal_targets`. The one over single years is a normal distribution around
+    the age, with a deviation of 2 + 0.03 × age years: apparent ages are noisy, the more so the older the face. A row's
+    weight is the inverse frequency of its range, scaled so that the mean over the training rows is 1.
     """
 
     weights: Tensor
@@ -30,7 +30,8 @@ class Objective(nn.Module):
         self.learn, self.readout, self.warned = learn, readout, False
         years = single_years(ranges)
         self.youngest, self.oldest = int(years[0]), int(years[-1])
-        self.register_buffer("targets", soft_targets(years))
+        ordinal = learn.target == "ordinal"
+        self.register_buffer("targets", ordinal_targets(len(ranges)) if ordinal else soft_targets(years))
         weights = inverse_frequency(labels, len(ranges)) if learn.class_weights else torch.ones(len(ranges))
         self.register_buffer("weights", weights)
 
@@ -65,6 +66,8 @@ class Objective(nn.Module):
         if self.learn.target == "years":
             place = ages.clamp(self.youngest, self.oldest) - self.youngest
             return functional.cross_entropy(logits, self.targets[place], reduction="none")
+        if self.learn.target == "ordinal":
+            return functional.cross_entropy(logits, self.targets[labels], reduction="none")
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing)
 
     def _warn(self, penalty: Tensor, loss: Tensor) -> None:
@@ -85,6 +88,17 @@ def soft_targets(years: Tensor) -> Tensor:
     deviation = 2 + 0.03 * centre
     density = torch.exp(-((years.double()[None] - centre) ** 2) / (2 * deviation**2))
     return (density / density.sum(1, keepdim=True)).float()
+
+
+def ordinal_targets(classes: int) -> Tensor:
+    """One distribution over the ranges for each true one, float32 `(classes, classes)`, true ranges down.
+
+    The mass falls with the distance in ranges: `softmax(-(t - k)²)` over the ranges `k` for the true range `t`, so that
+    a neighbour gets 1/e of what the true range gets, which is 0.56 away from the ends (Díaz and Marathe, Soft Labels
+    for Ordinal Regression, CVPR 2019, equation 1 with the squared distance).
+    """
+    place = torch.arange(classes, dtype=torch.float64)
+    return (-((place[:, None] - place[None]) ** 2)).softmax(1).float()
 
 
 def inverse_frequency(labels: Tensor, classes: int) -> Tensor:

@@ -73,6 +73,12 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "search.folds=1"), ("'search.folds' is 1", "greater than or equal to 2")),
         (("run", "sample", "learn.target=decades"), ("'learn.target' is 'decades'", "'ranges'", "'years'")),
         (("run", "sample", "folds"), ("'folds' is not 'field=value'", "for example search.folds=3")),
+        (
+            ("run", "notebook", "--variant", "fith"),
+            ("variant: 'fith' is not known", "nearest is 'fifth'", "and all"),
+        ),
+        (("run", "sample", "--variant", "all"), ("the preset sample has no variants",)),
+        (("run", "notebook", "--variant", "last", "learn.size=300"), ("learn.size: 300 px",)),
         (("run", "sample", "--device", "tpu"), ("'device' is 'tpu'", "'cpu'", "'cuda'")),
         (("run", "sample", "--runner", "ray"), ("'runner' is 'ray'", "'threads', 'processes' or 'dask'")),
         (("run", "sample", "--scheduler", "tcp://a:1"), ("scheduler: 'tcp://a:1' does nothing", "'dask'")),

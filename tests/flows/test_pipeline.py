@@ -104,6 +104,9 @@ def test_the_run_holds_configuration_curves_data_and_reports(first: PipelineResu
     assert {"validation_macro_recall", "validation_macro_precision", "validation_mae"} <= set(trial.data.metrics)
     trained = next(child for child in children if child.data.tags["agepipe.kind"] == "train")
     assert len(client.get_metric_history(trained.info.run_id, "validation_macro_recall")) == 2
+    assert {item.path for item in client.list_artifacts(trained.info.run_id, "curves")} == {
+        f"curves/{name}.png" for name in ("precision", "recall", "precision-error", "recall-error")
+    }
     assert trained.data.params["learn.lr"] in {"0.003", "0.01"}
 
 

@@ -2,14 +2,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import pytest
 from bundles import make_bundle, make_rows
 
 from agepipe.ages import AgeRanges
 from agepipe.config import EvaluateSettings, Where
 from agepipe.judge.evaluate import evaluate, examine, judge
-from agepipe.judge.plots import VARIABLES, confusion_plot, draw, error_by_age, inline
+from agepipe.judge.plots import PICTURES, VARIABLES, confusion_plot, curve_plot, draw, draw_curves, error_by_age, inline
 from agepipe.judge.report import TITLES, render, span, verdict
+from agepipe.serve.bundle import read_curves
 
 QUICK = EvaluateSettings(draws=100)
 
@@ -135,6 +137,35 @@ def test_errors_are_binned_by_true_age(tmp_path: Path, where: Where) -> None:
     youngest = outcome.judged.ages < 5
     errors = (outcome.judged.years - outcome.judged.ages)[youngest]
     assert sorted(errors)[len(errors) // 2] >= quantiles[2, 0] >= sorted(errors)[(len(errors) - 1) // 2]
+
+
+def test_a_training_leaves_four_pictures(tmp_path: Path) -> None:
+    draw_curves(read_curves(make_bundle(tmp_path / "model").folder), 4, tmp_path)
+    drawn = {path.name: cv2.imread(str(path)) for path in tmp_path.glob("*.png")}
+    assert set(drawn) == {"precision.png", "recall.png", "precision-error.png", "recall-error.png"}
+    assert all(picture.shape == (520, 832, 3) and picture.std() > 5 for picture in drawn.values())
+
+
+@pytest.mark.parametrize(("name", "curve"), PICTURES)
+def test_a_picture_shows_training_beside_validation_or_one_minus_them(
+    name: str, curve: tuple[str, str, bool], tmp_path: Path
+) -> None:
+    curves = read_curves(make_bundle(tmp_path / "model").folder)
+    axes = curve_plot(curves, curve, 4).axes[0]
+    lines = {str(line.get_label()): line.get_ydata() for line in axes.lines}
+    column = curve[0]
+    assert name.startswith(column.removeprefix("macro_"))
+    for label, part in (("training", "train"), ("validation", "validation")):
+        values = curves[f"{part}_{column}"].to_numpy()
+        assert lines[label] == pytest.approx(1 - values if name.endswith("error") else values)
+    assert "kept: epoch 4" in lines
+
+
+def test_a_training_without_validation_is_drawn_alone(tmp_path: Path) -> None:
+    curves = read_curves(make_bundle(tmp_path / "model").folder)
+    alone = curves.select(name for name in curves.columns if not name.startswith("validation"))
+    axes = curve_plot(alone, PICTURES[0][1], 0).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["training"]
 
 
 def test_an_svg_loses_its_head_only() -> None:

@@ -29,7 +29,7 @@ def test_nothing_turned_on_changes_nothing() -> None:
     "changes",
     [
         {"flip": 1.0}, {"shift": True}, {"rotate": 10.0}, {"scale": 0.2}, {"brightness": 0.3}, {"contrast": 0.3},
-        {"grey": 1.0}, {"erase": 1.0}, {"blur": 1.0},
+        {"grey": 1.0}, {"erase": 1.0}, {"blur": 1.0}, {"jpeg": 1.0},
     ],
 )  # fmt: skip
 def test_each_setting_changes_the_batch(changes: dict[str, object]) -> None:
@@ -97,6 +97,17 @@ def test_a_blurred_picture_has_the_same_means_and_less_detail() -> None:
     sharp, soft = _augmented(), _augmented(blur=1.0)
     assert torch.allclose(soft.mean((1, 2)), sharp.mean((1, 2)), atol=3)
     assert (soft.diff(dim=1).abs().mean((1, 2, 3)) < sharp.diff(dim=1).abs().mean((1, 2, 3))).all()
+
+
+def test_a_share_of_the_pictures_is_compressed_and_stays_in_range() -> None:
+    torch.manual_seed(0)
+    many = torch.randint(0, 256, (300, 32, 32, 3), dtype=torch.uint8)
+    levels = augment(many, 32, AugmentSettings(**{**NOTHING, "jpeg": 0.4}))
+    changed = (levels - many).abs().amax((1, 2, 3)) > 1
+    assert 0.3 < changed.float().mean() < 0.5
+    assert torch.equal(levels[~changed], many[~changed].float())
+    assert levels.min() >= 0
+    assert levels.max() <= 255
 
 
 def test_a_mixed_picture_is_a_share_of_itself_and_the_rest_of_a_partner_of_about_its_age() -> None:

@@ -26,6 +26,8 @@ def test_every_preset_passes(preset: str) -> None:
         ({"learn.nesterov": True, "learn.momentum": 0, "learn.optimizer": "sgd"}, "learn.nesterov"),
         ({"learn.nesterov": True}, r"learn.nesterov: True does nothing without learn.optimizer"),
         ({"learn.target": "years", "learn.label_smoothing": 0.1}, "learn.label_smoothing: 0.1 does nothing"),
+        ({"learn.target": "ordinal", "learn.label_smoothing": 0.1}, "learn.label_smoothing: 0.1 does nothing"),
+        ({"learn.target": "ordinal", "learn.years_loss": 0.2}, "learn.years_loss: 0.2 does nothing"),
         ({"final.refit": True, "final.patience": 3}, "final.patience: 3 does nothing with final.refit"),
         ({"search.grid": {"years_loss": [0.1, 5.0]}}, "learn.years_loss: 5.0 does nothing without learn.target"),
     ],

@@ -7,7 +7,7 @@ from torch import Tensor
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
 from agepipe.learn.network import GENDERS, RACES, AgeNetwork, build, single_years
-from agepipe.learn.objective import Objective, inverse_frequency, l1_norm, soft_targets
+from agepipe.learn.objective import Objective, inverse_frequency, l1_norm, ordinal_targets, soft_targets
 
 UTKFACE = AgeRanges.of("utkface")
 AGES = torch.tensor([1, 8, 26, 26, 40, 63, 116, 90])
@@ -32,7 +32,14 @@ def _loss(learn: LearnSettings, network: AgeNetwork, levels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"l1": 0.01}, {"class_weights": True}, {"label_smoothing": 0.2}, {"dropout": 0.5}, {"target": "years"}],
+    [
+        {"l1": 0.01},
+        {"class_weights": True},
+        {"label_smoothing": 0.2},
+        {"dropout": 0.5},
+        {"target": "years"},
+        {"target": "ordinal"},
+    ],
 )
 def test_each_setting_changes_the_gradient(changes: dict[str, object]) -> None:
     before, _ = _gradient()
@@ -84,6 +91,34 @@ def test_soft_targets_are_normal_and_widen_with_age() -> None:
         deviation = float((targets[age - 1] @ (years.double() - mean) ** 2).sqrt())
         assert mean == pytest.approx(age, abs=0.01)
         assert deviation == pytest.approx(2 + 0.03 * age, rel=0.02)
+
+
+def test_ordinal_targets_fall_with_the_distance_in_ranges() -> None:
+    targets = ordinal_targets(14)
+    assert torch.allclose(targets.sum(1), torch.ones(14))
+    assert torch.equal(targets.argmax(1), torch.arange(14))
+    assert torch.allclose(targets, targets.flip(0, 1))
+    assert float(targets[6, 6]) == pytest.approx(0.564, abs=0.001)
+    for true in range(14):
+        for step in (1, -1):
+            side = targets[true, true:] if step == 1 else targets[true, : true + 1].flip(0)
+            assert side.tolist() == sorted(side.tolist(), reverse=True)
+            assert torch.allclose(side / side[0], torch.exp(-(torch.arange(len(side)).float() ** 2)), atol=1e-6)
+
+
+def test_an_ordinal_target_forgives_a_neighbour_more_than_a_stranger() -> None:
+    learn = LearnSettings(size=32, target="ordinal")
+    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
+    assert network.readout.outputs == len(UTKFACE)
+    labels = torch.from_numpy(UTKFACE.classes(AGES.numpy())).clamp(3, 10)
+    objective = Objective(learn, UTKFACE, network.readout, labels)
+
+    def loss(shift: int) -> float:
+        logits = 5 * torch.nn.functional.one_hot(labels + shift, len(UTKFACE)).float()
+        return float(objective(network, logits, labels, AGES).detach())
+
+    assert loss(0) < loss(1) < loss(2) < loss(3)
+    assert loss(1) == pytest.approx(loss(-1), rel=1e-3)
 
 
 def test_a_sure_and_right_answer_costs_less_than_a_wrong_one() -> None:

@@ -1,0 +1,37 @@
+"""One pipeline after another, each shown as it goes, and a table of them at the end where there are several."""
+
+from collections.abc import Sequence
+
+from agepipe.config import Config, Where
+from agepipe.errors import AgepipeError, TrainingError
+from agepipe.records import PipelineResult
+from flows import show
+from flows.pipeline import pipeline
+
+
+def run(configs: Sequence[Config], where: Where) -> None:
+    """Run each; one that fails among several is told, and the others go on.
+
+    Raises:
+        AgepipeError: the only one failed, or at the end, some of several did.
+    """
+    done: dict[str, PipelineResult] = {}
+    for config in configs:
+        try:
+            done[config.title] = _one(config, where)
+        except AgepipeError as error:
+            if len(configs) == 1:
+                raise
+            show.failure(config.title, error)
+    if len(done) > 1:
+        show.comparison({config.variant: done[config.title] for config in configs if config.title in done})
+    if lost := [config.title for config in configs if config.title not in done]:
+        raise TrainingError(f"{', '.join(lost)}: {len(lost)} of {len(configs)} failed; the reasons are above.")
+
+
+def _one(config: Config, where: Where) -> PipelineResult:
+    show.plan(config, where)
+    with show.progress():
+        result = pipeline(config, where)
+    show.outcome(result)
+    return result
