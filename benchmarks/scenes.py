@@ -27,7 +27,7 @@ def pasted(scene: Image, chip: Image, centre: tuple[float, float], side: float, 
         chip = np.asarray(cv2.resize(chip, (round(side), round(side)), interpolation=cv2.INTER_AREA), dtype=np.uint8)
     middle = (len(chip) - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -angle, side / len(chip))
-    turn[:, 2] += np.array(centre) - middle
+    turn[:, 2] = turn[:, 2] + np.array(centre) - middle
     size = scene.shape[1::-1]
     mask = cv2.warpAffine(np.ones(chip.shape[:2], np.float32), turn, size)[..., None]
     face = cv2.warpAffine(chip, turn, size)
