@@ -19,8 +19,11 @@ MOST = 200
 SIDES = (640, 320, 1280)
 """Longest sides, px, at which a photograph is looked at until a face is found: YuNet sees faces of 10 to 300 px, so a
 face that fills the photograph needs a smaller one, and faces in a crowd a larger one."""
-SMALLEST = 32
-"""A picture with a shorter side, px, is not looked at: OpenCV 4.14 answers nonsense (boxes at infinity) for those."""
+SMALLEST = 16
+"""A picture with a shorter side, px, holds no face that YuNet could find."""
+LEAST = 64
+"""Side, px, to which smaller pictures are filled up with black: of a side of at most 32 px, OpenCV 4.14 makes nonsense
+(boxes at infinity)."""
 
 
 class Face(NamedTuple):
@@ -65,8 +68,10 @@ class Detector:
         if min(width, height) < SMALLEST:
             return []
         small = image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        self._yunet.setInputSize((width, height))
-        _, rows = self._yunet.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        right, below = max(0, LEAST - width), max(0, LEAST - height)
+        filled = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT) if right or below else small
+        self._yunet.setInputSize(filled.shape[1::-1])
+        _, rows = self._yunet.detect(cv2.cvtColor(filled, cv2.COLOR_RGB2BGR))
         ratio = np.array([image.shape[1] / width, image.shape[0] / height], dtype=np.float32)
         found = [] if rows is None else [_face(row, ratio) for row in rows]
         return sorted(found, key=lambda face: -face.area)

@@ -152,7 +152,7 @@ class Live:
         self._text, self._capture = text, _capture(text)
         if not self._capture.isOpened():
             raise SourceError(
-                f"--source: the camera or stream {text} cannot be opened; check that it is plugged in and that no other "
+                f"--source: the camera or stream {text} cannot be opened; check that it is plugged in and no other "
                 "program uses it, or name another."
             )
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
@@ -196,7 +196,7 @@ class Live:
                 failures += 1
                 self._again(failures)
         with self._changed:
-            self._ended = f"The camera or stream {self._text} stopped and did not come back."
+            self._ended = "" if self._closed else f"The camera or stream {self._text} stopped and did not come back."
             self._changed.notify()
 
     def _again(self, failures: int) -> None:
@@ -210,4 +210,4 @@ class Live:
         lost, breaks = self._seen - self._taken, self._breaks
         told = [f"{lost} of {self._seen} frames came too fast and were dropped."] if lost else []
         told += [f"The source broke off {breaks} times."] if breaks else []
-        return told + ([self._ended] if self._ended and not self._closed else [])
+        return told + ([self._ended] if self._ended else [])

@@ -64,7 +64,15 @@ def test_a_photograph_full_of_one_face_and_a_face_far_away_are_both_found(
     assert len(detector.search(far)) == 1
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (15, 15), (16, 16), (480, 640), (37, 1111)])
+def test_a_chip_of_a_few_pixels_is_found(detector: Detector, chips: list[Image]) -> None:
+    small = cv2.resize(chips[3], (32, 32), interpolation=cv2.INTER_AREA)
+    (face,) = detector.search(small)
+    assert face.landmarks == pytest.approx(LANDMARKS * 32 / 200, abs=4)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 3000), (15, 15), (16, 16), (32, 640), (480, 640), (37, 1111), (50, 1000)]
+)
 def test_pictures_without_faces_have_none(detector: Detector, shape: tuple[int, int]) -> None:
     assert detector.search(np.full((*shape, 3), 120, np.uint8)) == []
 
