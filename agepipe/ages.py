@@ -45,6 +45,13 @@ class AgeRange(BaseModel):
         return str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
 
     @property
+    def words(self) -> str:
+        """`3 to 5`, `7`, `over 80`: a spreadsheet would take `3-5` for a date."""
+        if self.high is None:
+            return f"over {self.low - 1}"
+        return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
+
+    @property
     def mid_age(self) -> float:
         """The middle of the range in years; an open range is taken to end ten years above its lower end."""
         high = min(self.low + 9, OLDEST) if self.high is None else self.high
@@ -128,6 +135,11 @@ class AgeRanges(BaseModel):
     def names(self) -> tuple[str, ...]:
         """The class names in class order."""
         return tuple(item.name for item in self.ranges)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The ranges in class order as a person reads them and a spreadsheet leaves them."""
+        return tuple(item.words for item in self.ranges)
 
     @cached_property
     def lows(self) -> NDArray[np.int64]:

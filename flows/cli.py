@@ -5,12 +5,14 @@ It lies among the flows because it starts them. Everything heavy is imported ins
 """
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agepipe.errors import AgepipeError
+from flows import serving
+from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace
+from flows.options import where as _where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     from agepipe.config import Where
@@ -23,13 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Workspace = Annotated[
-    Path, typer.Option(envvar="AGEPIPE_WORKSPACE", help="Folder of data sets, checkpoints, bundles and evaluations.")
-]
-Tracking = Annotated[
-    str,
-    typer.Option(envvar="AGEPIPE_TRACKING", help="MLflow tracking URI: a local SQLite file or a server's address."),
-]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
 Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
@@ -42,16 +37,6 @@ Data = Annotated[
 VariantNames = Annotated[
     list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
 ]
-ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
-
-WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
-
-
-def _where(**values: Any) -> "Where":
-    from agepipe.config import Where
-    from agepipe.settings import checked
-
-    return checked(Where, values, "option")
 
 
 def _enter(where: "Where") -> None:
@@ -193,6 +178,9 @@ def down(workspace: Workspace = WORKSPACE) -> None:
 
     ended = services.down(_where(workspace=workspace))
     typer.echo(f"Ended: {', '.join(ended)}." if ended else "Nothing was running.")
+
+
+serving.add(app)
 
 
 def main() -> None:

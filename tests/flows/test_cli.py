@@ -12,7 +12,7 @@ import pytest
 from agepipe import presets
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
-COMMANDS = ("run", "evaluate", "audit", "promote", "rollback", "up", "down")
+COMMANDS = ("run", "evaluate", "audit", "promote", "rollback", "up", "down", "predict", "deploy", "camera")
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
 

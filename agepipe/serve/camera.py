@@ -1,0 +1,176 @@
+"""The camera: the faces of each frame found, aligned, answered, followed and drawn, until source or user ends it."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from agepipe.errors import SourceError
+from agepipe.imaging import Image, fit
+from agepipe.progress import Progress, silent
+from agepipe.serve.align import align
+from agepipe.serve.faces import Detector, Face
+from agepipe.serve.frames import Frame, Source
+from agepipe.serve.overlay import draw
+from agepipe.serve.predictor import Prediction, Predictor
+from agepipe.serve.sinks import Seen, Sink
+from agepipe.serve.track import Track, Tracker
+
+LOOK = 320
+"""Longest side, px, at which faces are looked for: a quarter of the time of 640, and as good from 100 px a face on."""
+CALM = 0.1
+"""Weight of the newest frame in the frame rate that is shown."""
+
+
+class Model(Protocol):
+    """What answers: `agepipe.serve.model.Fixed` or `Following`."""
+
+    predictor: Predictor
+    title: str
+
+    def renewed(self) -> bool:
+        """Whether another model answers from now on."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a user should know afterwards."""
+        ...
+
+
+@dataclass
+class Summary:
+    """What a camera did."""
+
+    frames: int = 0
+    faces: int = 0
+    """Counted in each frame anew."""
+    people: set[int] = field(default_factory=set)
+    """Numbers of the tracks."""
+    seconds: float = 0.0
+    models: list[str] = field(default_factory=list)
+    """Titles of those that answered, in order."""
+    notes: list[str] = field(default_factory=list)
+    last: Image | None = None
+    """The last annotated frame, uint8 RGB."""
+    stopped: bool = False
+    """Whether Ctrl-C or a key ended it."""
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, from the first to the last."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+
+class Camera:
+    """Eyes, model and memory; one frame at a time."""
+
+    def __init__(self, model: Model, detector: Detector) -> None:
+        self.model, self._detector, self._tracker = model, detector, Tracker()
+
+    def look(self, frame: Frame, apart: bool = False) -> list[Track]:
+        """The faces of a frame, as they stand after it.
+
+        Args:
+            frame: the frame.
+            apart: whether it has nothing to do with the last one; then it is searched as a photograph is.
+        """
+        if self.model.renewed() or apart:
+            self._tracker.forget()
+        find = self._detector.search(frame.image) if apart else self._detector.find(frame.image, LOOK)
+        return self._tracker.update(find, self._answers(frame.image, find), frame.seconds)
+
+    def _answers(self, image: Image, faces: Sequence[Face]) -> Prediction:
+        predictor = self.model.predictor
+        size = predictor.card.size
+        chips = [fit(align(image, face.landmarks), size) for face in faces]
+        return predictor.predict(np.stack(chips) if chips else np.empty((0, size, size, 3), dtype=np.uint8))
+
+
+def run(
+    source: Source,
+    camera: Camera,
+    sinks: Sequence[Sink],
+    *,
+    most: int = 0,
+    ended: Callable[[], bool] = lambda: False,
+    helped: Callable[[], bool] = lambda: False,
+    progress: Progress = silent,
+) -> Summary:
+    """Treat frames until the source ends; Ctrl-C ends it as well, and every file is finished whatever happens.
+
+    Args:
+        source: the frames.
+        camera: what looks at them.
+        sinks: what takes them; closed at the end.
+        most: frames after which it ends; 0 for no end.
+        ended: asked after each frame whether the user wants to end.
+        helped: whether to explain the keys.
+        progress: told after each frame.
+
+    Raises:
+        SourceError: not one frame came.
+    """
+    done, start, shown = Summary(), time.monotonic(), Rate()
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        try:
+            for frame in source.frames():
+                _treat(frame, source, camera, sinks, done, f"{shown.tick():.0f} frames/s", helped())
+                progress(done.frames, _total(source, most) or done.frames + 1, f"{len(done.people)} faces")
+                done.seconds = time.monotonic() - start
+                if ended() or done.frames == most:
+                    done.stopped = ended()
+                    break
+        except KeyboardInterrupt:
+            done.stopped = True
+    done.notes = [*source.notes(), *camera.model.notes()]
+    if not done.frames and not done.stopped:
+        raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())
+    return done
+
+
+def _total(source: Source, most: int) -> int:
+    """Frames that will be treated, 0 where nobody knows."""
+    known = [count for count in (source.total, most) if count]
+    return min(known, default=0)
+
+
+def _treat(
+    frame: Frame, source: Source, camera: Camera, sinks: Sequence[Sink], done: Summary, rate: str, helped: bool
+) -> None:
+    tracks = camera.look(frame, source.apart)
+    model, ranges = camera.model.title, camera.model.predictor.card.ranges
+    drawn = draw(frame.image, tracks, ranges, f"{model}   {rate}", helped=helped)
+    for sink in sinks:
+        sink.take(Seen(frame, drawn, tracks, ranges, model))
+    done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
+    done.people.update(track.number for track in tracks)
+    if model not in done.models:
+        done.models.append(model)
+
+
+class Rate:
+    """Frames a second, calmed."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+        self._apart = 0.0
+
+    def tick(self) -> float:
+        """Count a frame; the rate until now, 0 at the first."""
+        now = time.monotonic()
+        if self._last is not None:
+            apart = now - self._last
+            self._apart = apart if not self._apart else (1 - CALM) * self._apart + CALM * apart
+        self._last = now
+        return 1 / self._apart if self._apart else 0.0
+
+
+def one_thread() -> None:
+    """Keep OpenCV on one thread: with more, its pieces wait for each other on a busy machine."""
+    cv2.setNumThreads(1)

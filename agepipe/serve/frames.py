@@ -1,0 +1,213 @@
+"""Where a camera's frames come from: a webcam or stream, a video, a folder or archive of pictures, or one picture.
+
+From a live source the newest frame wins: a thread reads on while the last frame is treated, and what nobody had time
+for is counted. Of a video and of pictures every frame is treated.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from agepipe.errors import SourceError
+from agepipe.imaging import SUFFIXES, Image
+from agepipe.serve import pictures
+
+RATE = 25.0
+"""Frames a second where a source does not say."""
+TRIES = 5
+"""How often a live source that stopped is opened again before it is given up."""
+PAUSE = 1.0
+"""Seconds between two tries, and for which the reader of a live source waits for a frame at a time."""
+
+
+class Frame(NamedTuple):
+    """One frame."""
+
+    image: Image
+    """Uint8 RGB `(height, width, 3)`."""
+    seconds: float
+    """When it was taken, s from the start."""
+    name: str = ""
+    """Path of a picture."""
+
+
+class Source(Protocol):
+    """Frames, and what is known of them."""
+
+    rate: float
+    """Frames a second."""
+    total: int
+    """Frames, 0 where nobody knows."""
+    live: bool
+    """Whether frames are lost that are not taken in time."""
+    apart: bool
+    """Whether each frame is a picture that has nothing to do with the last."""
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames, once; closes the source at the end."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What a user should know afterwards."""
+        ...
+
+
+def opened(text: str) -> Source:
+    """The source that a user names.
+
+    Raises:
+        SourceError: it is not there, or cannot be opened.
+    """
+    if text.isdecimal() or "://" in text:
+        return Live(text)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise SourceError(
+            f"--source: {text} does not exist; name a webcam (0), a video, a folder, a picture, or a stream (rtsp://…)."
+        )
+    if path.is_dir() or path.suffix.lower() in SUFFIXES or path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
+        return Pictures(path)
+    return Video(path)
+
+
+def _capture(text: str) -> cv2.VideoCapture:
+    return cv2.VideoCapture(int(text)) if text.isdecimal() else cv2.VideoCapture(text)
+
+
+def _rgb(frame: np.ndarray) -> Image:
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+class Video:
+    """A video file, every frame of it."""
+
+    live = apart = False
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            SourceError: OpenCV finds no video in it.
+        """
+        self._path, self._read, self._capture = path, 0, cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise SourceError(f"--source: {path} is no video that can be read; name another, or convert it to MP4.")
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
+        self.total = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames that can be read."""
+        try:
+            while (read := self._capture.read())[0]:
+                yield Frame(_rgb(read[1]), self._read / self.rate)
+                self._read += 1
+        finally:
+            self._capture.release()
+
+    def notes(self) -> list[str]:
+        """Whether the video stopped early."""
+        if self._read >= self.total:
+            return []
+        return [f"{self._path} announces {self.total} frames, but only {self._read} were read."]
+
+
+class Pictures:
+    """A picture, or all in a folder or archive; what is no picture is left out and named."""
+
+    rate, live, apart = 1.0, False, True
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._bad = path, list[str]()
+        self.total = pictures.count([path])
+
+    def frames(self) -> Iterator[Frame]:
+        """Each picture that can be used."""
+        for number, picture in enumerate(pictures.read([self._path])):
+            if picture.image is None:
+                self._bad.append(f"{picture.path}: {picture.reason}: {picture.detail}")
+            else:
+                yield Frame(np.ascontiguousarray(picture.image), number / self.rate, picture.path)
+
+    def notes(self) -> list[str]:
+        """What could not be used."""
+        return self._bad
+
+
+class Live:
+    """A webcam or stream: a thread keeps the newest frame."""
+
+    rate, total, live, apart = RATE, 0, True, False
+
+    def __init__(self, text: str) -> None:
+        """Open it.
+
+        Raises:
+            SourceError: there is no such camera, or it is busy.
+        """
+        self._text, self._capture = text, _capture(text)
+        if not self._capture.isOpened():
+            raise SourceError(
+                f"--source: the camera or stream {text} cannot be opened; check that it is plugged in and no other "
+                "program uses it, or name another."
+            )
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
+        self._changed = threading.Condition()
+        self._newest: Frame | None = None
+        self._closed = False
+        self._ended = ""
+        self._taken = self._seen = self._breaks = 0
+
+    def frames(self) -> Iterator[Frame]:
+        """The newest frame, each time that one is asked for."""
+        thread = threading.Thread(target=self._watch, name="capture", daemon=True)
+        thread.start()
+        try:
+            while (frame := self._next()) is not None:
+                self._taken += 1
+                yield frame
+        finally:
+            self._closed = True
+            thread.join()
+            self._capture.release()
+
+    def _next(self) -> Frame | None:
+        with self._changed:
+            while self._newest is None and not self._ended:
+                self._changed.wait(PAUSE)  # with a limit, so that Ctrl-C is heard
+            frame, self._newest = self._newest, None
+            return frame
+
+    def _watch(self) -> None:
+        start, failures = time.monotonic(), 0
+        while not self._closed and failures <= TRIES:
+            done, image = self._capture.read()
+            if done:
+                failures = 0
+                with self._changed:
+                    self._newest = Frame(_rgb(image), time.monotonic() - start)
+                    self._seen += 1
+                    self._changed.notify()
+            else:
+                failures += 1
+                self._again(failures)
+        with self._changed:
+            self._ended = "" if self._closed else f"The camera or stream {self._text} stopped and did not come back."
+            self._changed.notify()
+
+    def _again(self, failures: int) -> None:
+        self._breaks += failures == 1
+        self._capture.release()
+        time.sleep(PAUSE)
+        self._capture = _capture(self._text)
+
+    def notes(self) -> list[str]:
+        """How many frames nobody had time for, and how often the source broke off."""
+        lost, breaks = self._seen - self._taken, self._breaks
+        told = [f"{lost} of {self._seen} frames came too fast and were dropped."] if lost else []
+        told += [f"The source broke off {breaks} times."] if breaks else []
+        return told + ([self._ended] if self._ended else [])

@@ -1,0 +1,86 @@
+"""The model that a camera uses: one that was named, or whatever is deployed, changed over between two frames."""
+
+import threading
+from pathlib import Path
+
+from agepipe.config import Where
+from agepipe.errors import AgepipeError
+from agepipe.serve.deploy import POINTER, Deployed, current, deploy, folder_of
+from agepipe.serve.predictor import Predictor
+
+
+class Fixed:
+    """A model that stays."""
+
+    def __init__(self, folder: Path, title: str) -> None:
+        """Load a bundle.
+
+        Raises:
+            ModelError: it cannot be used.
+        """
+        self.predictor, self.title = Predictor.load(folder), title
+
+    def renewed(self) -> bool:
+        """Whether another model answers from now on."""
+        return False
+
+    def notes(self) -> list[str]:
+        """What a user should know afterwards."""
+        return []
+
+
+class Following:
+    """The deployed model; a switched pointer is followed, and the next model loaded while the last one answers."""
+
+    def __init__(self, where: Where, name: str = "") -> None:
+        """Load what is deployed; where nothing is, the champion is deployed first.
+
+        Raises:
+            ModelError: nothing is deployed and there is no champion, or the bundle cannot be used.
+        """
+        self._where, self._notes = where, list[str]()
+        self._pointer = folder_of(where) / POINTER
+        deployed = current(where) or deploy("champion", where, name)
+        self._stamp = self._stamped()
+        self._next: Fixed | None = None
+        self._thread: threading.Thread | None = None
+        self._use(self._loaded(deployed))
+
+    def _use(self, model: Fixed) -> None:
+        self.predictor, self.title = model.predictor, model.title
+
+    def _loaded(self, deployed: Deployed) -> Fixed:
+        return Fixed(folder_of(self._where) / deployed.folder, deployed.title)
+
+    def _stamped(self) -> tuple[int, int] | None:
+        try:
+            status = self._pointer.stat()
+        except OSError:
+            return None  # between two names, or removed: what is loaded goes on
+        return status.st_mtime_ns, status.st_ino
+
+    def renewed(self) -> bool:
+        """Whether another model answers from now on; asked between two frames, it never waits."""
+        if self._thread is None and (stamp := self._stamped()) not in (None, self._stamp):
+            self._stamp = stamp
+            self._thread = threading.Thread(target=self._load, name="model", daemon=True)
+            self._thread.start()
+        if self._thread is None or self._thread.is_alive():
+            return False
+        self._thread, model, self._next = None, self._next, None
+        if model is None:
+            return False
+        self._use(model)
+        self._notes.append(f"Changed over to {model.title}.")
+        return True
+
+    def _load(self) -> None:
+        try:
+            deployed = current(self._where)
+            self._next = None if deployed is None else self._loaded(deployed)
+        except AgepipeError as error:
+            self._notes.append(f"Not changed over, {self.title} goes on: {error}")
+
+    def notes(self) -> list[str]:
+        """Which models came, and which could not be loaded."""
+        return self._notes

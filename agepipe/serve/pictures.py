@@ -1,0 +1,69 @@
+"""Photographs that a user names: files, folders and archives, each file read once; one that is bad stops nothing."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agepipe.data import archives
+from agepipe.data.archives import Entry
+from agepipe.errors import ImageError, SourceError
+from agepipe.imaging import Image, decode
+
+
+class Picture(NamedTuple):
+    """A file that was to be a photograph."""
+
+    path: str
+    """The path that the user gave, with the path inside it where that is a folder or an archive."""
+    image: Image | None
+    """Uint8 RGB `(height, width, 3)`, upright; None where it cannot be used."""
+    reason: str = ""
+    """Why not: a reject's reason, as in the catalogue."""
+    detail: str = ""
+
+
+def check(locations: Sequence[Path]) -> None:
+    """Refuse paths that are not there, before any work.
+
+    Raises:
+        SourceError: names the path.
+    """
+    if not locations:
+        raise SourceError("path: none is given; name a photograph, a folder or an archive.")
+    for location in locations:
+        if not location.exists():
+            raise SourceError(f"path: {location} does not exist; name a photograph, a folder or an archive.")
+
+
+def count(locations: Sequence[Path]) -> int:
+    """How many files there are; an archive that is damaged counts as far as it can be listed."""
+    return sum(1 for location in locations for _ in _entries(location))
+
+
+def read(locations: Sequence[Path]) -> Iterator[Picture]:
+    """Every file, decoded or with the reason why it cannot be; litter of operating systems is left out."""
+    for location in locations:
+        for found in _entries(location):
+            yield found if isinstance(found, Picture) else _decoded(found)
+
+
+def _entries(location: Path) -> Iterator[Entry | Picture]:
+    """The files of one path, and last the reason why an archive could not be read to its end."""
+    if location.is_file() and not archives.is_archive(location.name):
+        yield Entry(str(location), location.stat().st_size, location.read_bytes)
+        return
+    try:
+        yield from archives.entries(location, f"{location}/")
+    except (SourceError, OSError) as error:
+        yield Picture(str(location), None, "unreadable", str(error))
+
+
+def _decoded(entry: Entry) -> Picture:
+    if entry.reject is not None:
+        return Picture(entry.path, None, entry.reject.reason, entry.reject.detail)
+    try:
+        return Picture(entry.path, decode(entry.read()))
+    except ImageError as error:
+        return Picture(entry.path, None, error.reason, error.detail)
+    except (OSError, SourceError) as error:
+        return Picture(entry.path, None, "unreadable", str(error))

@@ -1,0 +1,140 @@
+"""Ranges and ages for photographs: every face of every file, as a table; what cannot be used, with its reason.
+
+A face is found, brought to the geometry that the network was trained on, and scaled as ingest scales; pictures that
+are such chips already are only scaled.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from agepipe.ages import AgeRanges
+from agepipe.errors import ConfigError
+from agepipe.imaging import Image, fit
+from agepipe.progress import Progress, silent
+from agepipe.serve import pictures
+from agepipe.serve.align import align
+from agepipe.serve.faces import Detector
+from agepipe.serve.pictures import Picture
+from agepipe.serve.predictor import BATCH, Prediction, Predictor
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+NO_FACE = "no face"
+SCHEMA = {"path": pl.String, "face": pl.Int32, "range": pl.String, "probability": pl.Float64, "age": pl.Float64}
+REJECTS = {"path": pl.String, "reason": pl.String, "detail": pl.String}
+
+
+class Predictions(NamedTuple):
+    """What was said, and what could not be used."""
+
+    faces: pl.DataFrame
+    """One row a face: `path`, `face` (1 is the largest of its picture), `range`, `probability`, `age` in years, and
+    where asked for one column of probabilities a range, in class order."""
+    rejects: pl.DataFrame
+    """`path`, `reason`, `detail` of every file without a row."""
+
+
+def predict(
+    predictor: Predictor,
+    locations: Sequence[Path],
+    detector: Detector | None,
+    *,
+    all_ranges: bool = False,
+    progress: Progress = silent,
+) -> Predictions:
+    """Predict every face of photographs.
+
+    Args:
+        predictor: the model.
+        locations: photographs, folders and archives.
+        detector: finds the faces; None takes each picture as one chip that is cut as UTKFace's are.
+        all_ranges: whether to give the probability of each range.
+        progress: told after each file.
+
+    Raises:
+        SourceError: a path does not exist.
+        ModelError: the network fails.
+    """
+    pictures.check(locations)
+    total, size, ranges = pictures.count(locations), predictor.card.size, predictor.card.ranges
+    rejects: list[Picture] = []
+    tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), ranges)]
+    waiting: list[tuple[str, int, Image]] = []
+    for done, picture in enumerate(pictures.read(locations), start=1):
+        chips = list(_chips(picture, detector))
+        if not chips:
+            rejects.append(_rejected(picture))
+        waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
+        if waiting and (len(waiting) >= BATCH or done == total):
+            tables.append(_table(waiting, predictor.predict(np.stack([chip for *_, chip in waiting])), ranges))
+            waiting = []
+        progress(done, total, f"{len(rejects)} not usable" if rejects else "")
+    faces = pl.concat(tables)
+    rows = [(picture.path, picture.reason, picture.detail) for picture in rejects]
+    shown = faces if all_ranges else faces.select(list(SCHEMA))
+    return Predictions(shown, pl.DataFrame(rows, schema=REJECTS, orient="row"))
+
+
+def _chips(picture: Picture, detector: Detector | None) -> Iterator[Image]:
+    if picture.image is None:
+        return
+    if detector is None:
+        yield picture.image
+        return
+    for face in detector.search(picture.image):
+        yield align(picture.image, face.landmarks)
+
+
+def _rejected(picture: Picture) -> Picture:
+    """The picture without its pixels, and why there is no row of it."""
+    if picture.image is None:
+        return picture
+    height, width = picture.image.shape[:2]
+    return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
+
+
+def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, ranges: AgeRanges) -> pl.DataFrame:
+    best = found.probabilities.argmax(axis=1)
+    columns = {
+        "path": [path for path, *_ in chips],
+        "face": [number for _, number, _ in chips],
+        "range": [ranges.words[label] for label in best],
+        "probability": found.probabilities[np.arange(len(best)), best].astype(float),
+        "age": found.years.astype(float),
+    }
+    each = {name: found.probabilities[:, label].astype(float) for label, name in enumerate(ranges.words)}
+    return pl.DataFrame(columns | each, schema=SCHEMA | dict.fromkeys(ranges.words, pl.Float64))
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written as a table, before any work.
+
+    Raises:
+        ConfigError: its name ends otherwise, or its folder is not there.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--output: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(SUFFIXES)}.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {path.parent}; make it, or name another.")
+
+
+def write(table: pl.DataFrame, path: Path) -> Path:
+    """Write a table whole or not at all, as its name says; `.csv` begins with the mark that Excel knows UTF-8 by."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    match path.suffix.lower():
+        case ".parquet":
+            table.write_parquet(temporary)
+        case ".jsonl":
+            table.write_ndjson(temporary)
+        case _:
+            table.write_csv(temporary, include_bom=True, float_precision=6)
+    return temporary.replace(path)
+
+
+def rejects_path(output: Path) -> Path:
+    """Where the files that could not be used are listed: beside the output."""
+    return output.with_name(f"{output.stem}.rejects.csv")

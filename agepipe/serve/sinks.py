@@ -1,0 +1,177 @@
+"""Where a camera's results go: an annotated video or picture, and a line of JSON for each face of each frame.
+
+A file is written under a temporary name and renamed when it is closed, which Ctrl-C does too.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from agepipe.ages import AgeRanges
+from agepipe.errors import ConfigError, SourceError
+from agepipe.imaging import Image
+from agepipe.serve.frames import Frame
+from agepipe.serve.track import Track
+
+CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+"""Kinds of video that can be written, and how; OpenCV's wheel writes these everywhere."""
+STILLS = (".jpg", ".jpeg", ".png")
+
+
+class Seen(NamedTuple):
+    """A frame and what was found in it."""
+
+    frame: Frame
+    drawn: Image
+    """Annotated, uint8 RGB; to be copied by who keeps it."""
+    tracks: Sequence[Track]
+    ranges: AgeRanges
+    model: str
+    """Title of the model that answered."""
+
+
+class Sink(Protocol):
+    """Takes what was found in a frame."""
+
+    def take(self, seen: Seen) -> None:
+        """Keep it."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        ConfigError: its name ends otherwise, or its folder is not there.
+    """
+    if path.suffix.lower() not in (*CODECS, *STILLS):
+        known = ", ".join((*CODECS, *STILLS))
+        raise ConfigError(f"--output: {path} ends in {path.suffix!r}; name a file that ends in one of {known}.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {path.parent}; make it, or name another.")
+
+
+def recorder(path: Path, rate: float) -> Sink:
+    """What writes the annotated frames to this file: a video, or the last frame as a picture."""
+    check_output(path)
+    return Still(path) if path.suffix.lower() in STILLS else Recorder(path, rate)
+
+
+class Recorder:
+    """An annotated video, as large as its first frame; frames of another shape are fitted into it."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self._path, self._rate = path, rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def take(self, seen: Seen) -> None:
+        """Write a frame.
+
+        Raises:
+            SourceError: the video cannot be written.
+        """
+        if self._writer is None:
+            self._size = (seen.drawn.shape[1], seen.drawn.shape[0])
+            self._writer = self._opened()
+        self._writer.write(cv2.cvtColor(_fitted(seen.drawn, self._size), cv2.COLOR_RGB2BGR))
+
+    def _opened(self) -> cv2.VideoWriter:
+        code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
+        writer = cv2.VideoWriter(str(_draft(self._path)), code, self._rate, self._size)
+        if not writer.isOpened():
+            raise SourceError(f"--output: {self._path} cannot be written as a video; name another folder or kind.")
+        return writer
+
+    def close(self) -> None:
+        """Finish the video and give it its name; where no frame came there is none."""
+        if self._writer is not None:
+            self._writer.release()
+            _draft(self._path).replace(self._path)
+
+
+def _fitted(image: Image, size: tuple[int, int]) -> Image:
+    """The image itself, or scaled into a black frame of another shape, `size` being width and height."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    scale = min(size[0] / width, size[1] / height)
+    inner = (max(1, min(size[0], round(width * scale))), max(1, min(size[1], round(height * scale))))
+    whole = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    whole[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    return whole
+
+
+class Still:
+    """The last annotated frame as a picture."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: Image | None = None
+
+    def take(self, seen: Seen) -> None:
+        """Keep the frame."""
+        self._last = seen.drawn.copy()
+
+    def close(self) -> None:
+        """Write it."""
+        if self._last is not None:
+            write_picture(self._path, self._last)
+
+
+def write_picture(path: Path, image: Image) -> Path:
+    """Write uint8 RGB as its name says, whole or not at all.
+
+    Raises:
+        SourceError: OpenCV cannot write it.
+    """
+    done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise SourceError(f"--output: {path} cannot be written as a picture; name a .png.")
+    _draft(path).write_bytes(data.tobytes())
+    return _draft(path).replace(path)
+
+
+class Events:
+    """A line of JSON for each face of each frame: frame, seconds, track, box, range, probability, age, model."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigError: its folder is not there.
+        """
+        if not path.parent.is_dir():
+            raise ConfigError(f"--events: there is no folder {path.parent}; make it, or name another.")
+        self._path, self._number = path, 0
+        self._file = _draft(path).open("w", encoding="utf-8")
+
+    def take(self, seen: Seen) -> None:
+        """Write the faces of a frame."""
+        for track in seen.tracks:
+            line = {
+                "frame": self._number, "seconds": round(seen.frame.seconds, 3), "track": track.number,
+                "box": [round(float(value), 1) for value in track.face.box], "range": seen.ranges.words[track.label],
+                "probability": round(track.probability, 6), "age": round(track.years, 3), "model": seen.model,
+            }  # fmt: skip
+            named = {"path": seen.frame.name} if seen.frame.name else {}
+            self._file.write(json.dumps(line | named) + "\n")
+        self._number += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+        _draft(self._path).replace(self._path)

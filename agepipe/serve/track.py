@@ -1,0 +1,120 @@
+"""Faces followed from frame to frame, so that a still face does not flicker between ranges.
+
+Each track averages what the network says over some tenths of a second. A new face starts from its own first answer,
+a lost one is forgotten. The range that is shown changes when another is ahead by a margin, not by a hair.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agepipe.serve.faces import Face
+from agepipe.serve.predictor import Prediction
+
+MEMORY = 0.5
+"""Time constant of the average, s: what was said so long ago still counts for a third."""
+MARGIN = 0.05
+"""Probability by which another range must be ahead before it is shown instead."""
+PATIENCE = 0.7
+"""How long a face may be out of sight, s, before it is forgotten."""
+OVERLAP = 0.3
+"""Intersection over union from which on two boxes may be of one face."""
+
+
+@dataclass
+class Track:
+    """One face over time."""
+
+    number: int
+    """Counted from 1, never used again."""
+    face: Face
+    """Where it was seen last."""
+    probabilities: NDArray[np.float64]
+    """Averaged, `(classes,)`."""
+    years: float
+    """Averaged age."""
+    seen: float
+    """When it was seen last, s."""
+    frames: int = 1
+    label: int = field(init=False)
+    """The range that is shown, a class."""
+
+    def __post_init__(self) -> None:
+        self.label = int(self.probabilities.argmax())
+
+    @property
+    def probability(self) -> float:
+        """Of the range that is shown."""
+        return float(self.probabilities[self.label])
+
+    def see(self, face: Face, probabilities: NDArray[np.float64], years: float, now: float) -> None:
+        """Add what the network says of the face in another frame."""
+        share = max(1 - math.exp(-max(now - self.seen, 0.0) / MEMORY), 1 / (self.frames + 1))
+        self.probabilities = (1 - share) * self.probabilities + share * probabilities
+        self.years = (1 - share) * self.years + share * years
+        self.face, self.seen, self.frames = face, now, self.frames + 1
+        best = int(self.probabilities.argmax())
+        if self.probabilities[best] > self.probabilities[self.label] + MARGIN:
+            self.label = best
+
+
+class Tracker:
+    """All faces that are in sight or were a moment ago."""
+
+    def __init__(self) -> None:
+        self._tracks: list[Track] = []
+        self._given = 0
+
+    def forget(self) -> None:
+        """Start anew: the next picture has nothing to do with the last, or another model answers."""
+        self._tracks = []
+
+    def update(self, faces: Sequence[Face], found: Prediction, now: float) -> list[Track]:
+        """The tracks of the faces of a frame, in their order.
+
+        Args:
+            faces: of the frame.
+            found: what the network says of each.
+            now: time of the frame, s; never less than before.
+        """
+        self._tracks = [track for track in self._tracks if now - track.seen <= PATIENCE]
+        known = _matched(self._tracks, faces)
+        shown = []
+        for at, face in enumerate(faces):
+            probabilities, years = found.probabilities[at].astype(np.float64), float(found.years[at])
+            if at in known:
+                known[at].see(face, probabilities, years, now)
+            else:
+                self._given += 1
+                known[at] = Track(self._given, face, probabilities, years, now)
+                self._tracks.append(known[at])
+            shown.append(known[at])
+        return shown
+
+
+def _matched(tracks: Sequence[Track], faces: Sequence[Face]) -> dict[int, Track]:
+    """The track of each face that has one: pairs of boxes with the largest overlap first, each taken once."""
+    pairs = [
+        (overlap(track.face.box, face.box), -row, at)
+        for row, track in enumerate(tracks)
+        for at, face in enumerate(faces)
+    ]
+    found: dict[int, Track] = {}
+    used: set[int] = set()
+    for share, row, at in sorted(pairs, reverse=True):
+        if share >= OVERLAP and at not in found and row not in used:
+            used.add(row)
+            found[at] = tracks[-row]
+    return found
+
+
+def overlap(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Intersection over union of two boxes (left, top, width, height); 0 for boxes without area."""
+    start = np.maximum(one[:2], other[:2])
+    end = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
+    common = float(np.prod(np.maximum(end - start, 0)))
+    union = float(one[2] * one[3] + other[2] * other[3]) - common
+    return common / union if union > 0 else 0.0

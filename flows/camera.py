@@ -1,0 +1,35 @@
+"""A camera started from Prefect: on a webcam, stream, video or folder that the worker can see."""
+
+from pathlib import Path
+
+from prefect import flow
+
+from agepipe.config import Where
+from agepipe.serve.session import Asked
+from tasks.camera import Looked
+from tasks.camera import camera as look
+
+
+@flow(name="camera", flow_run_name="camera {source}")
+def camera(
+    source: str = "0",
+    model: str = "",
+    output: Path | None = None,
+    events: Path | None = None,
+    frames: int = 0,
+    name: str = "",
+    where: Where = Where(),
+) -> Looked:
+    """Look until the source ends, a number of frames is reached, or the run is cancelled; no window is opened.
+
+    Args:
+        source: A webcam (0), a video, a stream, a folder or a picture, as the worker sees it.
+        model: An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.
+        output: Annotated video, or the last frame as a picture.
+        events: A line of JSON for each face of each frame.
+        frames: Frames after which it ends; 0 for no end.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        where: Workspace and tracking store.
+    """
+    asked = Asked(source=source, model=model, headless=True, output=output, events=events, frames=frames, name=name)
+    return look(asked, where)

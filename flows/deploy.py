@@ -1,0 +1,19 @@
+"""Put a registered version where cameras find it; one that runs changes over between two frames."""
+
+from prefect import flow
+
+from agepipe.config import Where
+from agepipe.serve.deploy import Deployed
+from tasks.deploy import deploy as put
+
+
+@flow(name="deploy", flow_run_name="deploy {model}")
+def deploy(model: str = "champion", name: str = "", where: Where = Where()) -> Deployed:
+    """Check a version against the registry's own answers, copy it whole, and switch to it.
+
+    Args:
+        model: An alias or a version.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        where: Workspace and tracking store.
+    """
+    return put(model, name, where)

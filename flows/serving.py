@@ -1,0 +1,104 @@
+"""The commands that use a model: predict, deploy, camera. Looking at pictures needs neither torch nor Prefect."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, where
+
+Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
+SHOWN = 10
+"""Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
+
+
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Photographs, folders, or archives of them.")],
+    output: Annotated[Path, typer.Option(help="Table to write: .csv, .parquet or .jsonl.")],
+    model: Reference = "champion",
+    aligned: Annotated[bool, typer.Option(help="Take pictures as chips that are cut as UTKFace's are.")] = False,
+    all_ranges: Annotated[bool, typer.Option(help="Write the probability of every range.")] = False,
+    name: ModelName = "",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Say the age range of every face in photographs."""
+    from agepipe import lookup
+    from agepipe.serve import pictures
+    from agepipe.serve import predict as work
+    from agepipe.serve.faces import Detector
+    from agepipe.serve.predictor import Predictor
+    from agepipe.serve.yunet import located
+    from flows import show
+    from tasks.watch import watch
+
+    place = where(workspace=workspace, tracking=tracking)
+    work.check_output(output)
+    pictures.check(paths)
+    predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
+    detector = None if aligned else Detector(located(place))
+    with show.progress():
+        found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
+    work.write(found.faces, output)
+    typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
+    if len(found.rejects):
+        listed = work.write(found.rejects, work.rejects_path(output))
+        typer.echo(f"{len(found.rejects)} files have no row; they are in {listed} with the reason:", err=True)
+        for path, reason, detail in found.rejects.head(SHOWN).iter_rows():
+            typer.echo(f"  {path}: {reason}: {detail}", err=True)
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="An alias or a version.")] = "champion",
+    name: ModelName = "",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Put a registered version where cameras find it; those that run change over to it."""
+    from flows import environment, services
+
+    place = where(workspace=workspace, tracking=tracking)
+    environment.prepare(place, services.running(place).api_url)
+    from agepipe.serve.deploy import folder_of
+    from flows.deploy import deploy as flow
+
+    done = flow(model, name, place)
+    typer.echo(f"{done.title} is deployed in {folder_of(place) / done.folder}.")
+
+
+def camera(
+    source: Annotated[str, typer.Option(help="Webcam (0), video, stream (rtsp://…), folder or picture.")] = "0",
+    model: Annotated[
+        str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
+    ] = "",
+    headless: Annotated[bool, typer.Option(help="Open no window.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Annotated video (.mp4) or last picture (.jpg, .png).")] = None,
+    events: Annotated[Path | None, typer.Option(help="A line of JSON for each face of each frame (.jsonl).")] = None,
+    frames: Annotated[int, typer.Option(help="Frames after which it ends; 0 for no end.", min=0)] = 0,
+    name: ModelName = "",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Say the age range of faces, live or in a video. Keys: q quit, s snapshot, p pause, h help."""
+    from agepipe.serve import session
+    from flows import show
+    from tasks.watch import watch
+
+    asked = session.Asked(
+        source=source, model=model, headless=headless, output=output, events=events, frames=frames, name=name
+    )
+    with show.progress():
+        done = session.run(asked, where(workspace=workspace, tracking=tracking), watch("camera"))
+    for note in done.notes:
+        typer.echo(note, err=True)
+    typer.echo(
+        f"{done.frames} frames, {len(done.people)} faces, {done.rate:.1f} frames/s, by {', '.join(done.models)}."
+        + (f" Written to {output}." if output and output.exists() else "")
+    )
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands on the command line."""
+    app.command(epilog="Example: agepipe predict holiday/ --output ages.csv")(predict)
+    app.command(epilog="Example: agepipe deploy champion")(deploy)
+    app.command(epilog="Example: agepipe camera --source party.mp4 --headless --output annotated.mp4")(camera)

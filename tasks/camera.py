@@ -1,0 +1,75 @@
+"""The task that looks through a camera, and leaves what it saw in Prefect. Never cached: the world moves."""
+
+import base64
+from pathlib import Path
+
+import cv2
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
+
+from agepipe.config import Where
+from agepipe.imaging import Image
+from agepipe.serve import session
+from agepipe.serve.session import Asked
+from agepipe.serve.sinks import write_picture
+from tasks.watch import watch
+
+WIDE = 640
+"""Width of the picture in the artifact, px: an artifact is kept in Prefect's database."""
+
+
+class Looked(BaseModel):
+    """What a camera did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    frames: int
+    faces: int
+    """Counted in each frame anew."""
+    people: int
+    """Faces that were followed as one."""
+    rate: float
+    """Frames a second."""
+    models: tuple[str, ...]
+    """Those that answered, in order."""
+    picture: Path
+    """The last annotated frame."""
+    notes: tuple[str, ...] = ()
+
+
+@task
+def camera(asked: Asked, where: Where) -> Looked:
+    """Look until the source ends, a number of frames is reached, or the run is cancelled."""
+    found = session.run(asked, where, watch("camera"), unseen=True)
+    last = found.last
+    assert last is not None, "a session without a frame has raised"
+    folder = where.workspace / "snapshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    looked = Looked(
+        frames=found.frames, faces=found.faces, people=len(found.people), rate=found.rate, models=tuple(found.models),
+        picture=write_picture(folder / "last.jpg", last), notes=tuple(found.notes),
+    )  # fmt: skip
+    create_markdown_artifact(
+        key="camera", markdown=markdown(looked, asked, last), description="What the camera saw, and by which model"
+    )
+    return looked
+
+
+def markdown(looked: Looked, asked: Asked, last: Image) -> str:
+    """Counts, models and the last picture."""
+    rows = {
+        "model": ", ".join(looked.models), "source": asked.source, "frames": looked.frames, "faces": looked.people,
+        "frames a second": f"{looked.rate:.1f}",
+    }  # fmt: skip
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    notes = "\n".join(f"- {note}" for note in looked.notes)
+    return f"| | |\n|---|---|\n{table}\n\n{notes}\n\n![The last frame]({_inline(last)})\n"
+
+
+def _inline(image: Image) -> str:
+    height, width = image.shape[:2]
+    scale = min(1.0, WIDE / width)
+    small = cv2.resize(image, (max(1, round(width * scale)), max(1, round(height * scale))))
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()

@@ -1,0 +1,20 @@
+"""The task that puts a registered version where cameras find it. Never cached: the registry lives on."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from agepipe.config import Where
+from agepipe.serve import deploy as work
+from agepipe.serve.deploy import Deployed
+
+
+@task
+def deploy(model: str, name: str, where: Where) -> Deployed:
+    """Check the bundle against the registered model, copy it and switch the pointer."""
+    done = work.deploy(model, where, name)
+    create_markdown_artifact(
+        key="deployed",
+        markdown=f"**{done.title}** serves since {done.when} UTC (model `{done.digest[:10]}`, asked for as `{model}`).",
+        description="The version that cameras use from now on",
+    )
+    return done

@@ -1,0 +1,59 @@
+"""Frames of a live source: the newest wins, what nobody had time for is counted, and an end is noticed."""
+
+import time
+from pathlib import Path
+
+import pytest
+from videos import video
+
+from agepipe.serve import frames
+from agepipe.serve.frames import Live, Video, opened
+
+
+@pytest.fixture
+def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A video read as fast as it comes, as a stream that ends."""
+    monkeypatch.setattr(frames, "PAUSE", 0.02)
+    monkeypatch.setattr(frames, "TRIES", 2)
+    return f"file://{video(tmp_path / 'live.mp4', [], frames=60)}"
+
+
+def test_the_newest_frame_wins_and_the_others_are_counted(stream: str) -> None:
+    source = opened(stream)
+    assert isinstance(source, Live)
+    taken = []
+    for frame in source.frames():
+        taken.append(frame.seconds)
+        time.sleep(0.05)
+        if len(taken) == 5:
+            break
+    assert taken == sorted(taken)
+    (note,) = [note for note in source.notes() if "dropped" in note]
+    assert int(note.split()[0]) > 5
+
+
+def test_a_stream_that_breaks_off_is_opened_again_and_the_break_is_told(stream: str) -> None:
+    source = opened(stream)
+    seen = 0
+    for _ in source.frames():
+        seen += 1
+        if source._breaks >= 2:  # type: ignore[attr-defined]
+            break
+    assert seen > 0
+    assert [note for note in source.notes() if "broke off" in note]
+
+
+def test_a_stream_that_is_gone_ends(stream: str) -> None:
+    source = opened(stream)
+    Path(stream.removeprefix("file://")).unlink()
+    assert list(source.frames()) is not None
+    assert "did not come back" in source.notes()[-1]
+
+
+def test_a_video_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    whole = video(tmp_path / "whole.avi", [], frames=50)
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    source = opened(str(path))
+    assert isinstance(source, Video)
+    assert 0 < len(list(source.frames())) < 50

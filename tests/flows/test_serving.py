@@ -1,0 +1,173 @@
+"""The commands that use a model, as their user meets them: real processes, with neither torch nor Prefect."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+from bundles import SIZE, make_bundle, pictures
+from chips import detector_file, real_chips
+from videos import read, video
+
+from agepipe import registry
+from agepipe.config import ReleaseSettings, Where
+from agepipe.records import Evaluation
+from agepipe.serve import yunet
+from agepipe.serve.deploy import current, folder_of
+
+AGEPIPE = Path(sys.executable).with_name("agepipe")
+WITHOUT = """
+import sys
+from flows.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "prefect", "mlflow"}))
+"""
+
+
+def agepipe(*words: object, cwd: Path, seconds: int = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [AGEPIPE, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def faces(folder: Path) -> Path:
+    folder.mkdir()
+    for age, face in zip((5, 30, 55), pictures(np.array([5, 30, 55]), SIZE, seed=1, noise=0.01), strict=True):
+        cv2.imwrite(str(folder / f"{age}.png"), face)
+    return folder
+
+
+def test_predict_writes_a_table_and_lists_what_it_could_not_use(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    (faces(tmp_path / "faces") / "note.txt").write_text("no picture")
+    done = agepipe(
+        "predict", "faces", "--model", "bundle", "--output", "out.csv", "--aligned", "--all-ranges", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 faces of 3 photographs are in out.csv" in done.stdout
+    assert "faces/note.txt: not an image" in done.stderr
+    table = pl.read_csv(tmp_path / "out.csv")
+    assert table.select("path", "range").rows() == [
+        ("faces/30.png", "21 to 40"), ("faces/5.png", "1 to 10"), ("faces/55.png", "over 40"),
+    ]  # fmt: skip
+    assert table.columns[5:] == ["1 to 10", "11 to 20", "21 to 40", "over 40"]
+    assert pl.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["not an image"]
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_predict_with_a_bundle_needs_neither_torch_nor_prefect_nor_mlflow(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    faces(tmp_path / "faces")
+    words = ["predict", "faces", "--model", "bundle", "--output", "out.jsonl", "--aligned"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_predict_refuses_in_one_sentence(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    faces(tmp_path / "faces")
+    for words, why in (
+        (("faces", "--output", "out.xlsx"), "ends in '.xlsx'"),
+        (("nowhere", "--output", "out.csv"), "nowhere does not exist"),
+        (("faces", "--output", "out.csv", "--model", "bundle/none"), "bundle/none"),
+    ):
+        done = agepipe("predict", *words, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert why in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def film(tmp_path: Path, shared: Path, sample_archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A second of a real face that moves."""
+    monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
+    return video(tmp_path / "film.mp4", real_chips(sample_archive, step=70)[0][8:9], frames=25)
+
+
+def test_camera_with_a_bundle_needs_neither_torch_nor_prefect_nor_mlflow(film: Path, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    words = ["camera", "--source", film, "--headless", "--output", "out.mp4", "--events", "out.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *map(str, words), "--model", "bundle"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+    assert "25 frames, 1 faces" in done.stdout
+    assert len(read(tmp_path / "out.mp4")) == 25
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
+
+
+def test_camera_that_is_interrupted_finishes_its_files(film: Path, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    long = video(tmp_path / "long.mp4", [cv2.cvtColor(read(film)[0], cv2.COLOR_RGB2BGR)[100:300, 70:270]], frames=2000)
+    words = ["camera", "--source", long, "--headless", "--output", "out.mp4", "--model", "bundle"]
+    started = subprocess.Popen([AGEPIPE, *map(str, words)], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    draft, limit = tmp_path / ".out.partial.mp4", time.monotonic() + 60
+    while (not draft.exists() or draft.stat().st_size < 1000) and time.monotonic() < limit:
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    said, _ = started.communicate(timeout=60)
+    assert started.returncode == 0
+    assert 0 < len(read(tmp_path / "out.mp4")) < 2000
+    assert "Written to out.mp4" in said
+    assert not draft.exists()
+
+
+def test_camera_says_in_one_sentence_what_is_missing(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    make_bundle(tmp_path / "bundle")
+    for words, why in (
+        (("--source", film, "--model", "bundle"), "no display"),
+        (("--source", film, "--headless", "--output", "a.mp4"), "agepipe run sample"),
+        (("--source", "9", "--headless", "--output", "a.mp4", "--model", "bundle"), "cannot be opened"),
+    ):
+        done = agepipe("camera", *words, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
+    tracked: Where, film: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.camera import camera
+    from flows.deploy import deploy
+
+    model = make_bundle(tmp_path / "bundle")
+    evaluation = Evaluation(
+        digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
+    )
+    registry.register(model, evaluation, ReleaseSettings(), tracked)
+    done = deploy("champion", where=tracked)
+    assert done == current(tracked)
+    assert (folder_of(tracked) / done.folder / "model.onnx").is_file()
+    seen = camera(source=str(film), events=tmp_path / "flow.jsonl", frames=10, where=tracked)
+    assert (seen.frames, seen.faces, seen.models) == (10, 10, ("agepipe version 1",))
+    assert len(seen.picture.read_bytes()) > 1000
+    assert {json.loads(line)["model"] for line in (tmp_path / "flow.jsonl").read_text().splitlines()} == set(
+        seen.models
+    )
+    with get_client(sync_client=True) as client:
+        told = {item.key: str(item.data) for item in client.read_artifacts()}
+    assert "agepipe version 1" in told["deployed"]
+    assert "agepipe version 1" in told["camera"]
+    assert "data:image/jpeg;base64," in told["camera"]
