@@ -6,7 +6,8 @@ AgepipeError                 catch this to catch them all
 │   └── TooManyRejectsError  more files were unusable than the configuration allows
 ├── ImageError               bytes that cannot be used as a photograph
 ├── DataError                a table or pixel store that contradicts what its record says
-├── TrainingError            a training that cannot go on (a loss that is not finite, no memory, a full disk)
+├── TrainingError            a training that cannot go on (no memory, a full disk)
+│   ├── DivergedError        the loss is not finite: another setting may do
 │   └── WorkerError          the process of a trial ended without a result
 ├── LeakageError             a model would be judged on rows that it has seen
 ├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
@@ -53,6 +54,10 @@ class DataError(AgepipeError):
 
 class TrainingError(AgepipeError):
     """A training that cannot go on; the last good checkpoint is kept."""
+
+
+class DivergedError(TrainingError):
+    """The loss is not finite: another setting may do."""
 
 
 class WorkerError(TrainingError):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.errors import DivergedError
 from agepipe.learn.halving import rank
 from agepipe.learn.runs import weights_digest
 from agepipe.learn.study import study
@@ -24,8 +25,13 @@ class Search:
     where: Where
     board: Board
 
-    def train(self, planned: Sequence[Planned], until: int | None = None, before: Iterable[Trial] = ()) -> list[Trial]:
-        """Train these, from fresh networks or where `before` has paused, to the end or to the epoch `until`."""
+    def train(
+        self, planned: Sequence[Planned], until: int | None = None, before: Iterable[Trial] = (), lenient: bool = False
+    ) -> list[Trial]:
+        """Train these, from fresh networks or where `before` has paused, to the end or to the epoch `until`.
+
+        A loss that is not finite ends the search; with `lenient` that trial is left out instead.
+        """
         paused = {(one.setting, one.fold.index): one for one in before}
         self.board.begin(planned, until)
         calls = [
@@ -43,7 +49,7 @@ class Search:
             }
             for setting, changes, fold in planned
         ]
-        done = trial.gather(calls, self.board.update)
+        done = trial.gather(calls, self.board.update, DivergedError if lenient else ())
         self.board.end()
         return done
 
@@ -67,14 +73,14 @@ def halving(search: Search) -> Choice:
 
 
 def optuna(search: Search) -> Choice:
-    """Settings that Optuna proposes, batch after batch, each to the end."""
+    """Settings that Optuna proposes, batch after batch, each to the end; one whose loss bursts is out."""
     with study(search.rows, search.learn, search.settings, search.where) as proposals:
         planned = proposals.known()
         trials = search.train(planned)
         while batch := proposals.proposed():
-            judged = search.train(batch)
-            proposals.tell(judged)
-            planned, trials = planned + batch, trials + judged
+            judged = proposals.tell(batch, search.train(batch, lenient=True))
+            planned += [(one.setting, one.settings, one.fold) for one in judged]
+            trials += judged
     return choose(trials, search.settings, search.learn, planned)
 
 

@@ -93,8 +93,10 @@ class Board:
 
     def end(self) -> None:
         """Leave the settings of this round as a table on the Prefect run, once all are judged."""
+        self._score.end()
         standing = self.standing
         if standing.lines and standing.over:
+            standings.debug("the end of a round", extra={"standing": standing})
             create_table_artifact(rows_of(standing), key="search-settings", description=_words(standing))
 
     @property

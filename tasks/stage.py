@@ -8,6 +8,7 @@ touches and what follows from it. Records lie in `workspace/records`, whatever s
 import inspect
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -18,6 +19,7 @@ from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
 from agepipe.config import StageName, Where
+from agepipe.errors import AgepipeError
 from agepipe.records import Record, digest_of
 
 P = ParamSpec("P")
@@ -52,19 +54,27 @@ class Stage(Generic[P, R]):
         """The stage's record, from its store or computed now."""
         return self._prepared(args, kwargs)(*args, **kwargs)
 
-    def gather(self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None) -> list[R]:
+    def gather(
+        self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None,
+        forgive: type[AgepipeError] | tuple[()] = (),
+    ) -> list[R]:  # fmt: skip
         """The records of many calls, mapped over the flow's task runner; all end before the first error is raised.
 
         Args:
             calls: the arguments of each, by name.
             watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
+            forgive: calls that fail in this way are left out of the answer.
         """
         futures = [self._prepared((), call).submit(**call) for call in calls]
         if watch is not None:
             _watch(futures, watch)
         for future in futures:
             future.wait()
-        return [future.result() for future in futures]
+        records = []
+        for future in futures:
+            with suppress(*([forgive] if forgive else [])):
+                records.append(future.result())
+        return records
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from agepipe.config import LOWER_IS_BETTER
-from agepipe.errors import TrainingError
+from agepipe.errors import DivergedError, TrainingError
 from agepipe.judge.metrics import figures
 from agepipe.learn import checkpoint
 from agepipe.learn.augment import augment, mix
@@ -180,7 +180,7 @@ class Training:
 
     def _check(self, loss: Tensor) -> None:
         if not math.isfinite(float(loss)):
-            raise TrainingError(
+            raise DivergedError(
                 f"learn.lr: with {self.learn.lr} the loss is {float(loss)} in epoch {len(self.curves) + 1}; take a "
                 "smaller one (the last good checkpoint is kept)."
             )

@@ -49,7 +49,7 @@ class Standing:
     lines: tuple[Line, ...]
     """The settings of this round, the best first, those that are judged on all folds before the others."""
     done: int
-    """Trials of this round that are judged."""
+    """Trials of this round that are judged, or have failed."""
     running: int
     trials: int
     """Trials of this round."""
@@ -63,7 +63,7 @@ class Standing:
 
     @property
     def over(self) -> bool:
-        """Whether every trial of this round is judged."""
+        """Whether no trial of this round goes on."""
         return self.done >= self.trials
 
 
@@ -85,6 +85,8 @@ class Scoreboard:
     epochs: dict[Place, int] = field(default_factory=dict)
     """What trials of this round have reached in training; what was only found is not here."""
 
+    failed: set[Place] = field(default_factory=set)
+
     def begin(self, planned: Iterable[Planned], until: int | None) -> bool:
         """Expect these trials; those to another epoch than before are a new round: is it one?."""
         until = until or self.learn.epochs
@@ -92,7 +94,7 @@ class Scoreboard:
         if new:
             self.spent, self.trained = self._progress()
             self.earlier, self.until = self.until, until
-            self.steps, self.judged, self.epochs = {}, {}, {}
+            self.steps, self.judged, self.epochs, self.failed = {}, {}, {}, set()
         self.steps |= {(setting, fold.index): changes for setting, changes, fold in planned}
         return new
 
@@ -100,32 +102,40 @@ class Scoreboard:
         """Note trials that are judged."""
         self.judged |= {(one.setting, one.fold.index): one.metrics[self.search.metric] for one in trials}
 
+    def end(self) -> None:
+        """Note that no trial goes on: those expected that are not judged have failed."""
+        self.failed = set(self.steps) - set(self.judged)
+
     def reached(self, epochs: Mapping[Place, int]) -> None:
         """Note the epochs of trials that are training."""
         self.epochs |= {place: epoch for place, epoch in epochs.items() if place in self.steps}
 
     def standing(self, seconds: float) -> Standing:
         """How it stands after so many seconds."""
-        running = {place: epoch for place, epoch in self.epochs.items() if place not in self.judged}
+        running = {place: epoch for place, epoch in self.epochs.items() if place not in self._ended}
         done, trained = self._progress()
         left = None if trained == 0 else seconds * max(0.0, self.total() - done) / trained
         trials = self.search.trials * self.search.folds if self.search.strategy == "optuna" else len(self.steps)
         return Standing(
             metric=self.search.metric, until=self.until, planned=self.learn.epochs, lines=self._lines(running),
-            done=len(self.judged), running=len(running), trials=trials, seconds_left=left,
+            done=len(self._ended), running=len(running), trials=trials, seconds_left=left,
         )  # fmt: skip
 
     def share(self) -> float:
         """Part of the whole search that is done, from 0 to 1; what was found counts as well."""
         return min(1.0, self._progress()[0] / total) if (total := self.total()) else 1.0
 
+    @property
+    def _ended(self) -> set[Place]:
+        return set(self.judged) | self.failed
+
     def _progress(self) -> tuple[float, float]:
         """Epochs done altogether, and those of them that were trained in this run."""
         each = self.until - self.earlier
-        whole = [place for place in self.judged if place in self.epochs]
-        running = [epoch for place, epoch in self.epochs.items() if place not in self.judged]
+        whole = [place for place in self._ended if place in self.epochs]
+        running = [epoch for place, epoch in self.epochs.items() if place not in self._ended]
         part = sum(max(0, min(epoch, self.until) - self.earlier) for epoch in running)
-        return self.spent + each * len(self.judged) + part, self.trained + each * len(whole) + part
+        return self.spent + each * len(self._ended) + part, self.trained + each * len(whole) + part
 
     def _lines(self, running: Mapping[Place, int]) -> tuple[Line, ...]:
         sign = 1 if self.search.metric in LOWER_IS_BETTER else -1

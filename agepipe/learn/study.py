@@ -38,8 +38,8 @@ class Study:
         self._space = {name: _distribution(name, span) for name, span in search.space.items()}
 
     def known(self) -> list[Planned]:
-        """What was proposed and judged earlier, on every fold."""
-        return self._planned([one for one in self._trials() if one.state.is_finished()])
+        """What was proposed and judged earlier, on every fold; not what failed."""
+        return self._planned([one for one in self._trials() if one.values is not None])
 
     def proposed(self) -> list[Planned]:
         """The next batch on every fold, with what an interruption left of the last one; nothing when all are judged."""
@@ -50,10 +50,21 @@ class Study:
             open_.append(self._ask(count))
         return self._planned(open_)
 
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Note the mean over folds of each setting that was proposed."""
-        for group in by_setting(trials):
-            self._kept.tell(group[0].setting, mean(one.metrics[self._search.metric] for one in group))
+    def tell(self, proposed: Sequence[Planned], trials: Sequence[Trial]) -> list[Trial]:
+        """Note the mean over folds of each setting that was proposed, and as failed one without a trial on some fold.
+
+        Returns:
+            The trials of the settings that did not fail.
+        """
+        from optuna.trial import TrialState
+
+        groups = {group[0].setting: group for group in by_setting(trials) if len(group) == self._search.folds}
+        for number in sorted({number for number, _, _ in proposed}):
+            if number in groups:
+                self._kept.tell(number, mean(one.metrics[self._search.metric] for one in groups[number]))
+            else:
+                self._kept.tell(number, state=TrialState.FAIL)
+        return [one for group in groups.values() for one in group]
 
     def _trials(self) -> list["FrozenTrial"]:
         return self._kept.get_trials(deepcopy=False)[: self._search.trials]

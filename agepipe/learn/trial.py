@@ -171,7 +171,9 @@ def choose(
         TrainingError: there is more than one setting, and some have no trial on some fold, or one that did not run to
             the end.
     """
-    planned = plan(learn, search) if planned is None else planned
+    if planned is not None and not planned:
+        raise TrainingError("search: no setting could be trained to the end; take smaller learning rates.")
+    planned = planned or plan(learn, search)
     if not planned:
         settings = combinations(search.grid)[0]
         digest = digest_of("choice", VERSION, sorted(settings.items()), search.metric, [])

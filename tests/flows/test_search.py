@@ -155,6 +155,17 @@ def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -
     assert len(list(tracked.workspace.glob("studies/*.db"))) == 1
 
 
+def test_a_proposal_that_diverges_is_out_of_the_race(rows: Rows, tracked: Where) -> None:
+    pytest.importorskip("optuna", reason="needs agepipe[optuna]")
+    learn = QUICK.model_copy(update={"optimizer": "sgd", "weight_decay": 0.0})
+    settings = SearchSettings(strategy="optuna", space={"lr": (0.01, 10.0)}, trials=3, folds=2, seed=2)
+    choice = search(rows, learn, settings, tracked)
+    assert choice.settings == {"lr": 0.01}
+    status = {(run.data.params["learn.lr"], run.info.status) for run in runs(tracked)}
+    assert status == {("0.01", "FINISHED"), ("10.0", "FAILED")}
+    assert search(rows, learn, settings, tracked) == choice
+
+
 def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Where) -> None:
     with pytest.raises(ConfigError, match=r"search\.rungs"):
         search(rows, QUICK, HALVING.model_copy(update={"rungs": (5,)}), tracked)

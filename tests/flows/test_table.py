@@ -71,7 +71,7 @@ def test_what_was_only_found_is_not_told(console: Console) -> None:
 
 
 def test_a_terminal_keeps_the_table_of_a_finished_round() -> None:
-    console = Console(file=io.StringIO(), width=140, force_terminal=True)
+    console = Console(file=io.StringIO(), width=140, force_terminal=True, highlight=False)
     over = replace(NOW, done=4, running=0, lines=(BEST,))
     text, trials = heard(console, NOW, over, over)
     assert text.count("4 of 4 trials done") == 1

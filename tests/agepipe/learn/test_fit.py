@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agepipe.config import AugmentSettings
-from agepipe.errors import TrainingError, WorkerError
+from agepipe.errors import DivergedError, TrainingError, WorkerError
 from agepipe.learn import checkpoint
 from agepipe.learn.fit import BEST, CHECKPOINT, Training, network_of
 from agepipe.learn.job import EpochEvent, Fitted, Job
@@ -124,7 +124,7 @@ def test_the_kept_network_gives_the_figures_of_the_best_epoch(job: Job) -> None:
 
 def test_a_learning_rate_that_explodes_is_named(job: Job) -> None:
     explosive = {"lr": 10.0, "optimizer": "sgd", "momentum": 0.99, "years_loss": 10.0, "l1": 10.0}
-    with pytest.raises(TrainingError, match=r"learn\.lr: with 10\.0 the loss is (nan|inf)"):
+    with pytest.raises(DivergedError, match=r"learn\.lr: with 10\.0 the loss is (nan|inf)"):
         isolated(fitting, _with(job, epochs=20, **explosive))
 
 

@@ -86,3 +86,16 @@ def test_without_a_search_there_is_nothing_to_do() -> None:
     board = Scoreboard(alone, LEARN)
     board.begin(plan(LEARN, alone), None)
     assert (board.share(), board.standing(1.0).lines) == (1.0, ())
+
+
+def test_a_trial_that_failed_is_done_and_has_no_score() -> None:
+    board = Scoreboard(OPTUNA.model_copy(update={"trials": 2}), LEARN)
+    for number in range(2):
+        board.begin(on_all_folds(number, {"lr": 0.02 + number / 100}, OPTUNA), None)
+        board.reached({(number, fold): 1 + 3 * number for fold in range(2)})
+        board.finished([judged(number, fold, 5.0) for fold in range(2 * number)])
+        board.end()
+    now = board.standing(1.0)
+    assert (now.over, now.running, board.share()) == (True, 0, 1.0)
+    assert now.best.settings == {"lr": pytest.approx(0.03)}
+    assert now.lines[1].score is None

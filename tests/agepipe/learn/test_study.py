@@ -32,7 +32,8 @@ from agepipe.records import Rows
 rows = Rows.model_validate_json(sys.argv[2])
 with study(rows, LearnSettings(), SEARCH, Where(workspace=Path(sys.argv[1]))) as proposals:
     for _ in range(11):
-        proposals.tell(judged(proposals.proposed()))
+        batch = proposals.proposed()
+        proposals.tell(batch, judged(batch))
     proposals.proposed()
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -57,7 +58,7 @@ def to_the_end(rows: Rows, search: SearchSettings, where: Where) -> list[dict[st
     with study(rows, LearnSettings(), search, where) as proposals:
         planned = proposals.known()
         while batch := proposals.proposed():
-            proposals.tell(judged(batch))
+            proposals.tell(batch, judged(batch))
             planned += batch
     return [settings for _, settings, fold in planned if fold.index == 0]
 
@@ -124,7 +125,7 @@ def test_those_of_a_batch_are_proposed_together(rows: Rows, where: Where) -> Non
     with study(rows, LearnSettings(), search, where) as proposals:
         while batch := proposals.proposed():
             sizes.append(len(batch) // search.folds)
-            proposals.tell(judged(batch))
+            proposals.tell(batch, judged(batch))
     assert sizes == [4, 4, 4, 1]
 
 
@@ -134,3 +135,15 @@ def test_refresh_begins_anew(rows: Rows, where: Where) -> None:
     with study(rows, LearnSettings(), SEARCH, anew) as proposals:
         assert proposals.known() == []
         assert proposals.proposed()[0][1] == first[0]
+
+
+def test_a_setting_without_a_trial_on_some_fold_has_failed_and_is_out_of_the_race(rows: Rows, where: Where) -> None:
+    search = SEARCH.model_copy(update={"trials": 3})
+    with study(rows, LearnSettings(), search, where) as proposals:
+        first = proposals.proposed()
+        assert proposals.tell(first, judged(first)[:1]) == []
+        second = proposals.proposed()
+        assert proposals.tell(second, judged(second)) == judged(second)
+    with study(rows, LearnSettings(), search, where) as proposals:
+        assert proposals.known() == second
+        assert {number for number, _, _ in proposals.proposed()} == {2}
