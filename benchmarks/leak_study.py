@@ -16,6 +16,7 @@ far the report is from the truth. `seen` is the share of the reported test rows 
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def studied(rows: Rows, options: argparse.Namespace, folder: Path, seed: int) ->
     return study, {name: procedure(study) for name, procedure in PROCEDURES.items()}
 
 
-def table(found: Sequence[dict[str, Told]]) -> str:
+def summary(found: Sequence[dict[str, Told]]) -> str:
     """What each procedure reports and really gets as means over seeds, and the gap with its smallest and largest."""
     lines = [f"{'':<20}{'figure':<17}{'reported':>9}{'really':>9}{'gap':>9}   {'over seeds':<19}{'seen':>6}"]
     for name in PROCEDURES:
@@ -176,6 +177,11 @@ def table(found: Sequence[dict[str, Told]]) -> str:
                 f"{gaps[0]:+.3f} to {gaps[-1]:+.3f}   {mean(one.seen for one in told):>6.0%}"
             )
     return "\n".join(lines)
+
+
+def _gaps(told: dict[str, Told]) -> str:
+    """By how much each report of one seed is above the truth."""
+    return ", ".join(f"{name} {one.reported[METRIC] - one.really[METRIC]:+.3f}" for name, one in told.items())
 
 
 def _options() -> argparse.Namespace:
@@ -200,14 +206,17 @@ def main() -> None:
         folder, where = Path(name), Where(workspace=Path(name))
         source = fingerprint(SourceSettings(data=tuple(options.data), sample_count=options.count), where)
         rows = relabel(ingest(source, IngestSettings(size=options.size), where), LabelSettings(), where)
-        found = [studied(rows, options, folder, seed) for seed in options.seeds]
+        found = []
+        for seed in options.seeds:
+            found.append(studied(rows, options, folder, seed))
+            print(f"seed {seed}: {_gaps(found[-1][1])}", file=sys.stderr, flush=True)
     study = found[0][0]
     settings = len(options.lr) * len(options.weight_decay)
     print(
         f"{rows.count} photographs: {study.given.count} given to both procedures, {len(study.kept)} kept from both.\n"
         f"{options.network} at {options.size} px from random weights; {settings} settings × {options.folds} folds × "
         f"{options.epochs} epochs, then up to {options.final}; seeds {', '.join(map(str, options.seeds))}.\n\n"
-        + table([told for _, told in found])
+        + summary([told for _, told in found])
     )
 
 

@@ -18,7 +18,9 @@ from agepipe.learn.job import EpochEvent, Fitted, Job
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import fitting
 
-FULL = AugmentSettings(rotate=5, scale=0.1, brightness=0.2, contrast=0.2, grey=0.2, erase=0.3, blur=0.3, mix=0.4)
+FULL = AugmentSettings(
+    rotate=5, scale=0.1, brightness=0.2, contrast=0.2, grey=0.2, erase=0.3, blur=0.3, jpeg=0.3, mix=0.4
+)
 
 
 def _with(job: Job, folder: str = "training", **changes: object) -> Job:
