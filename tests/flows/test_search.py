@@ -157,8 +157,9 @@ def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -
 
 def test_a_proposal_that_diverges_is_out_of_the_race(rows: Rows, tracked: Where) -> None:
     pytest.importorskip("optuna", reason="needs agepipe[optuna]")
-    learn = QUICK.model_copy(update={"optimizer": "sgd", "weight_decay": 0.0})
-    settings = SearchSettings(strategy="optuna", space={"lr": (0.01, 10.0)}, trials=3, folds=2, seed=2)
+    explosive = {"optimizer": "sgd", "weight_decay": 1.0, "epochs": 4, "batch": 8, "average": 0.0}
+    learn = LEARN.model_copy(update=explosive)
+    settings = SearchSettings(strategy="optuna", space={"lr": (0.01, 10.0)}, trials=3, folds=2, seed=4)
     choice = search(rows, learn, settings, tracked)
     assert choice.settings == {"lr": 0.01}
     status = {(run.data.params["learn.lr"], run.info.status) for run in runs(tracked)}
