@@ -1,4 +1,4 @@
-"""The task that looks through a camera, and leaves what it saw where Prefect shows it. Never cached: the world moves."""
+"""The task that looks through a camera, and leaves what it saw where Prefect shows it. Never cached."""
 
 import base64
 from pathlib import Path
