@@ -65,6 +65,7 @@ class Following:
             self._stamp = stamp
             self._thread = threading.Thread(target=self._load, name="model", daemon=True)
             self._thread.start()
+            return False
         if self._thread is None or self._thread.is_alive():
             return False
         self._thread, model, self._next = None, self._next, None
