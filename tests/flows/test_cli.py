@@ -12,7 +12,7 @@ import pytest
 from agepipe import presets
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
-COMMANDS = ("run", "evaluate", "audit", "promote", "rollback", "up", "down")
+COMMANDS = ("run", "evaluate", "audit", "import", "promote", "rollback", "up", "down")
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
 
@@ -78,6 +78,8 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "--variant", "all"), ("the preset sample has no variants",)),
         (("run", "notebook", "--variant", "last", "learn.size=300"), ("learn.size: 300 px",)),
         (("run", "sample", "--device", "tpu"), ("'device' is 'tpu'", "'cpu'", "'cuda'")),
+        (("import", "nowhere.pt", "--order", "text"), ("nowhere.pt: there is no such file",)),
+        (("import", "nowhere.pt", "--order", "size"), ("'order' is 'size'", "'age' or 'text'")),
         (("audit", "nowhere/UTKFace"), ("nowhere/UTKFace",)),
         (("audit", "sample", "--ranges", "1-17,16-99"), ("ranges",)),
     ],
