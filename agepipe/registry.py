@@ -47,7 +47,7 @@ class Decision(Protocol):
 
 def register(
     model: Model,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     release: ReleaseSettings,
     where: Where,
     *,
@@ -58,7 +58,7 @@ def register(
 
     Args:
         model: The model; its digest is what it is known by.
-        evaluation: Its test figures.
+        evaluation: Its test figures; none for a model that nobody has judged yet.
         release: The name to register it under.
         where: The store.
         decide: Compares the model with the champion that it is given; none leaves it a challenger.
@@ -67,7 +67,7 @@ def register(
     Raises:
         ModelError: the evaluation is of another model, or the champion's files are gone.
     """
-    if evaluation.model != model.digest:
+    if evaluation is not None and evaluation.model != model.digest:
         raise ModelError(
             f"evaluation: it judged the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
             "that is to be registered."
@@ -80,7 +80,9 @@ def register(
         return numbered(found.number, release.model, where).record()
 
 
-def _created(model: Model, evaluation: Evaluation, name: str, where: Where, partition: Partition | None) -> Version:
+def _created(
+    model: Model, evaluation: Evaluation | None, name: str, where: Where, partition: Partition | None
+) -> Version:
     client, run_id = tracking.client(where), _run(model, where)
     facts = tags.facts(model, evaluation, partition, where.parent)
     if partition is not None:

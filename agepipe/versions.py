@@ -62,19 +62,25 @@ class Version(BaseModel):
         )  # fmt: skip
 
 
-def facts(model: Model, evaluation: Evaluation, partition: Partition | None, pipeline: str | None) -> dict[str, str]:
+def facts(
+    model: Model, evaluation: Evaluation | None, partition: Partition | None, pipeline: str | None
+) -> dict[str, str]:
     """The tags of a new version: what it is, what it was judged on, and the figures with their intervals."""
-    known = {
-        MODEL: model.model_dump_json(exclude={"folder"}),
-        DIGEST: model.digest,
-        "lineage": model.lineage,
+    known = {MODEL: model.model_dump_json(exclude={"folder"}), DIGEST: model.digest, "lineage": model.lineage}
+    linked = {PIPELINE: pipeline, PARTITION: partition.digest if partition else None}
+    return known | _judged(evaluation) | {name: value for name, value in linked.items() if value}
+
+
+def _judged(evaluation: Evaluation | None) -> dict[str, str]:
+    if evaluation is None:
+        return {}
+    return {
         "evaluation.digest": evaluation.digest,
         "test.digest": evaluation.rows,
         "test.rows": str(evaluation.count),
         **{f"test.{name}": _figure(name, value, evaluation) for name, value in evaluation.metrics.items()},
+        **({EVALUATED: evaluation.run} if evaluation.run else {}),
     }
-    linked = {PIPELINE: pipeline, PARTITION: partition.digest if partition else None, EVALUATED: evaluation.run}
-    return known | {name: value for name, value in linked.items() if value}
 
 
 def _figure(name: str, value: float, evaluation: Evaluation) -> str:

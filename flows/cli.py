@@ -5,6 +5,7 @@ It lies among the flows because it starts them. Everything heavy is imported ins
 """
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,6 +116,35 @@ def audit(
     from flows import show
 
     show.audit(data, ranges, where)
+
+
+@app.command("import", epilog="Example: agepipe import checkpoint.pt --order text --network resnet50 --size 200")
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="State dict of a torchvision classifier with head v1, v2, v3 or linear.")
+    ],
+    order: Annotated[
+        str,
+        typer.Option(
+            help="age: outputs stand youngest first; text: as ImageFolder sorts folders 0 to 13 (0, 1, 10 …)."
+        ),
+    ],
+    network: Annotated[str, typer.Option(help="Which torchvision classifier it is.")] = "resnet50",
+    size: Annotated[int, typer.Option(help="Side of its input, px.")] = 200,
+    ranges: Annotated[str, typer.Option(help="What its outputs are: utkface, or 1-17,18-64,over64.")] = "utkface",
+    mean: Annotated[str, typer.Option(help="By which its training normalised, in [0, 1].")] = "0.485,0.456,0.406",
+    std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225",
+    name: ModelName = "agepipe",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Make a version of a network that was trained elsewhere; it never becomes the champion by itself."""
+    from agepipe import adopt
+
+    where = _where(workspace=workspace, tracking=tracking)
+    given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
+    done = adopt.adopt(file, adopt.answers(given), where)
+    typer.echo(f"{done.name} version {done.version} as @{done.alias}: {done.reason}")
 
 
 @app.command(epilog='Example: agepipe promote 3 --because "better on the new camera"')

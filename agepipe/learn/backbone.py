@@ -62,11 +62,7 @@ def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int)
     Raises:
         ConfigError: the network does not end in a linear classifier.
     """
-    linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
-    if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
-        raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
-    name: str = linear[-1][0]
-    features: int = linear[-1][1].in_features
+    name, features = _classifier(body)
     path, _, last = name.rpartition(".")
     parent = body.get_submodule(path)
     setattr(parent, last, head(kind, features, dropout, outputs))
@@ -74,6 +70,24 @@ def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int)
     if before and isinstance(getattr(parent, before, None), nn.Dropout):
         setattr(parent, before, nn.Identity())
     return name
+
+
+def _classifier(body: nn.Module) -> tuple[str, int]:
+    """Name and width of the last linear layer of a torchvision classifier."""
+    linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
+    if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
+        raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
+    return linear[-1][0], linear[-1][1].in_features
+
+
+def head_name(learn: LearnSettings) -> str:
+    """The name of the layer that a head replaces, such as `fc` in a ResNet.
+
+    Raises:
+        ConfigError: the network is not known, or does not end in a linear classifier.
+    """
+    check_network(learn.network)
+    return _classifier(_torchvision(learn.model_copy(update={"weights": "none"})))[0]
 
 
 def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
@@ -86,7 +100,7 @@ def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
         ModelError: the file cannot be read, or does not hold this network.
     """
     own = body.state_dict()
-    given = _state(path)
+    given = state_of(path)
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     missing = [name for name in own if name not in fitting and not name.startswith(head_name + ".")]
     if missing:
@@ -97,7 +111,12 @@ def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
     body.load_state_dict(fitting, strict=False)
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def state_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by the names that they have in a torchvision network; nothing else is unpickled.
+
+    Raises:
+        ModelError: it is not a file of weights.
+    """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

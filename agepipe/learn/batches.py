@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agepipe.errors import ConfigError, DataError
-from agepipe.learn.job import Examples
+from agepipe.learn.job import Channels, Examples
 
 BLOCK = 512
 """Pictures that are summed at a time for the statistics; bounds memory at some 30 MB for 108 px."""
@@ -113,9 +113,6 @@ def open_store(path: Path) -> NDArray[np.uint8]:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.shape[1] != pixels.shape[2]:
         raise DataError(f"{path}: {pixels.dtype} {pixels.shape}, not uint8 (n, size, size, 3); run the ingest again.")
     return pixels  # type: ignore[no-any-return]
-
-
-Channels = tuple[float, float, float]
 
 
 def statistics(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> tuple[Channels, Channels]:

@@ -21,8 +21,8 @@ from agepipe.errors import DivergedError, TrainingError
 from agepipe.judge.metrics import figures
 from agepipe.learn import checkpoint
 from agepipe.learn.augment import augment, mix
-from agepipe.learn.batches import Batch, Batches, Channels, open_store, statistics
-from agepipe.learn.job import EpochEvent, Fitted, Job
+from agepipe.learn.batches import Batch, Batches, open_store, statistics
+from agepipe.learn.job import Channels, EpochEvent, Fitted, Job
 from agepipe.learn.network import AgeNetwork, build
 from agepipe.learn.objective import Objective
 from agepipe.learn.optimise import Average, optimizer, schedule

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import polars as pl
@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings, Metric
+
+Channels = tuple[float, float, float]
+"""One number for each of red, green and blue."""
+Order = Literal["age", "text"]
+"""How the outputs of a network from elsewhere stand; see `agepipe.learn.foreign.read`."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from agepipe import presets
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
-COMMANDS = ("run", "evaluate", "audit", "promote", "rollback", "up", "down", "predict", "deploy", "camera")
+COMMANDS = ("run", "evaluate", "audit", "import", "promote", "rollback", "up", "down", "predict", "deploy", "camera")
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
 
@@ -83,6 +83,8 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "--runner", "ray"), ("'runner' is 'ray'", "'threads', 'processes' or 'dask'")),
         (("run", "sample", "--scheduler", "tcp://a:1"), ("scheduler: 'tcp://a:1' does nothing", "'dask'")),
         (("run", "sample", "search.space={lrr={low=1,high=2}}"), ("no field 'lrr'", "nearest is 'lr'")),
+        (("import", "nowhere.pt", "--order", "text"), ("nowhere.pt: there is no such file",)),
+        (("import", "nowhere.pt", "--order", "size"), ("'order' is 'size'", "'age' or 'text'")),
         (("audit", "nowhere/UTKFace"), ("nowhere/UTKFace",)),
         (("audit", "sample", "--ranges", "1-17,16-99"), ("ranges",)),
     ],
