@@ -14,11 +14,11 @@ from rich.table import Table
 from agepipe.config import Config, Where
 from agepipe.errors import AgepipeError
 from agepipe.learn.check_search import searched
+from agepipe.learn.standing import standings
 from agepipe.records import Evaluation, PipelineResult
 from agepipe.settings import combinations
 from flows.services import Services
 from flows.table import Trials, drawn
-from tasks.board import standings
 from tasks.watch import Step, logger
 
 console = Console(highlight=False, soft_wrap=True)

@@ -5,24 +5,21 @@ Trials may run in threads, in other processes or on other machines; what all of 
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
 from agepipe.config import LearnSettings, SearchSettings, Where
-from agepipe.learn.standing import Place, Scoreboard, Standing, rows_of
+from agepipe.learn.standing import Place, Scoreboard, Standing, rows_of, standings
 from agepipe.learn.trial import Planned
 from agepipe.progress import Progress
 from agepipe.records import Trial
 
 logger = logging.getLogger("agepipe.progress")
-standings = logging.getLogger("agepipe.standing")
-"""Carries each new `Standing` at level DEBUG, for whoever draws it."""
 
 
 def reach(where: Where, place: Place, epoch: int) -> None:
@@ -46,12 +43,6 @@ def reached(where: Where) -> dict[Place, int]:
 
 def _folder(where: Where) -> Path:
     return where.workspace / "progress" / (where.parent or "alone")
-
-
-def in_words(settings: Mapping[str, Any]) -> str:
-    """A setting in few words, numbers to four digits."""
-    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 def watch_trial(where: Where, place: Place, name: str, epoch: int) -> Progress:

@@ -8,9 +8,10 @@ from prefect import task
 from agepipe import tracking
 from agepipe.config import LearnSettings, Metric, Where
 from agepipe.learn import trial as work
+from agepipe.learn.standing import in_words
 from agepipe.records import Fold, Rows, Trial, digest_of
 from agepipe.settings import changed
-from tasks.board import in_words, watch_trial
+from tasks.board import watch_trial
 from tasks.stage import stage
 from tasks.track import epochs, tracked
 

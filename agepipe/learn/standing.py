@@ -1,5 +1,6 @@
 """How a search stands: what is judged, what is training, which setting is best so far, and how long it takes yet."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import mean
@@ -11,8 +12,17 @@ from agepipe.learn.trial import Planned
 from agepipe.records import Trial
 from agepipe.settings import combinations
 
+standings = logging.getLogger("agepipe.standing")
+"""Carries each new `Standing` at level DEBUG, for whoever draws it."""
+
 Place = tuple[int, int]
 """Setting and fold of a trial."""
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """A setting in few words, numbers to four digits."""
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 @dataclass(frozen=True)

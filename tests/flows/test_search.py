@@ -77,7 +77,7 @@ def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(row
     assert not list(tracked.workspace.glob("trials/.*-progress"))
 
     assert not list(tracked.workspace.glob("progress/*"))
-    shown = artifacts("search-settings")
+    shown = artifacts("search-settings")[-2:]  # other tests have searched on this server
     assert [table["description"].split(" after ")[1][:13] for table in shown] == ["1 of 2 epochs", "2 of 2 epochs"]
     assert [len(json.loads(table["data"])) for table in shown] == [3, 2]
     assert float(artifacts("search")[-1]["data"]) == 100.0
