@@ -41,7 +41,7 @@ from agepipe.data.relabel import relabel
 from agepipe.data.sources import fingerprint
 from agepipe.data.split import folds, holdout, split
 from agepipe.learn.batches import Batches, open_store
-from agepipe.learn.fit import BEST, JUDGE_BATCH, Answers, fit, network_of
+from agepipe.learn.fit import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of
 from agepipe.learn.job import Examples, Fitted, Job
 from agepipe.learn.runs import labelled, threads
 from agepipe.learn.trial import plan
@@ -89,7 +89,7 @@ def carried(study: Study) -> Told:
         job = _job(study, f"carried-{place}-{fold.index}", learn, *_parts(table, assigned == fold.index))
         scores.setdefault(place, []).append(fit(job).metrics["accuracy"])
         seen |= set(table.filter(assigned != fold.index)["digest"])
-        weights = str(job.folder / BEST)
+        weights = str(job.folder / CHECKPOINT)  # as they were left, not as they were best
     order = np.random.default_rng(study.seed).permutation(len(table))
     validation, test, train = (table[part] for part in np.split(order, [len(table) // 5, 2 * len(table) // 5]))
     learn = changed(study.learn, {**_best(study, scores), "weights": weights, "epochs": study.final})

@@ -200,7 +200,7 @@ def check_form(api_url: str) -> None:
     learn = form["definitions"]["LearnSettings"]["properties"]
     assert learn["dropout"]["minimum"] == 0.0
     assert learn["dropout"]["description"].startswith("Dropout before")
-    assert learn["target"]["enum"] == ["ranges", "years"]
+    assert learn["target"]["enum"] == ["ranges", "ordinal", "years"]
     wrong = json.dumps({"parameters": {"config": {"learn": {"dropout": 1.5}}}}).encode()
     asked = urllib.request.Request(f"{api_url}/deployments/{deployment['id']}/create_flow_run", wrong)
     asked.add_header("Content-Type", "application/json")
