@@ -1,4 +1,4 @@
-"""Result folders: written under a temporary name and renamed, so that a result is there whole or not at all.
+"""Results: written under a temporary name and renamed, so that a folder or file is there whole or not at all.
 
 Each folder has a `manifest.json` that says what made it: version, stage, settings, digests of the inputs, counts. It
 names no path of the machine.
@@ -46,6 +46,20 @@ def _put(draft: Path, folder: Path) -> None:
         except OSError:
             if read_manifest(folder) is None:
                 raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write, with the same ending, which becomes `path` when the block ends.
+
+    When the block fails it is removed, and what was there before stays.
+    """
+    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

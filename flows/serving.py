@@ -27,13 +27,14 @@ def predict(
     from agepipe.serve import pictures
     from agepipe.serve import predict as work
     from agepipe.serve.faces import Detector
+    from agepipe.serve.outputs import check_output
     from agepipe.serve.predictor import Predictor
     from agepipe.serve.yunet import located
     from flows import show
     from tasks.watch import watch
 
     place = where(workspace=workspace, tracking=tracking)
-    work.check_output(output)
+    check_output("--output", output, work.SUFFIXES)
     pictures.check(paths)
     predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
     detector = None if aligned else Detector(located(place))

@@ -49,7 +49,7 @@ class Search:
             }
             for setting, changes, fold in planned
         ]
-        done = trial.gather(calls, self.board.update, DivergedError if lenient else ())
+        done = trial.gather(calls, self.board.update, (DivergedError,) if lenient else ())
         self.board.end()
         return done
 

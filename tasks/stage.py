@@ -56,14 +56,14 @@ class Stage(Generic[P, R]):
 
     def gather(
         self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None,
-        forgive: type[AgepipeError] | tuple[()] = (),
+        forgive: tuple[type[AgepipeError], ...] = (),
     ) -> list[R]:  # fmt: skip
         """The records of many calls, mapped over the flow's task runner; all end before the first error is raised.
 
         Args:
             calls: the arguments of each, by name.
             watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
-            forgive: calls that fail in this way are left out of the answer.
+            forgive: calls that fail in one of these ways are left out of the answer.
         """
         futures = [self._prepared((), call).submit(**call) for call in calls]
         if watch is not None:
@@ -72,7 +72,7 @@ class Stage(Generic[P, R]):
             future.wait()
         records = []
         for future in futures:
-            with suppress(*([forgive] if forgive else [])):
+            with suppress(*forgive):
                 records.append(future.result())
         return records
 

@@ -3,7 +3,6 @@
 Nothing here imports torch; training and export happen in processes of their own.
 """
 
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-import agepipe
 from agepipe.artifact import read_manifest, whole, write_manifest
 from agepipe.config import FinalSettings, LearnSettings, Where
 from agepipe.data.split import holdout
@@ -19,15 +17,13 @@ from agepipe.errors import ModelError, TrainingError
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.names import is_file
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import fitting, in_progress, labelled, threads, weights_digest
+from agepipe.learn.runs import fitting, in_progress, labelled, made_with, threads, weights_digest
 from agepipe.records import Choice, Model, Rows, digest_of
-from agepipe.serve.bundle import CURVES, LINEAGE, NETWORK, Card, digest, read_card, write_card, write_lineage
+from agepipe.serve.bundle import CURVES, LINEAGE, NETWORK, WEIGHTS, Card, digest, read_card, write_card, write_lineage
 from agepipe.settings import changed
 
 VERSION = 2
 """Raised when the same rows and settings would train to something else."""
-WEIGHTS = "network.pt"
-"""State dict in the bundle, for a warm start: `learn.weights` may name it, and the lineage goes along."""
 COMPARED = 64
 """Validation pictures on which the exported network must agree with the trained one."""
 
@@ -113,10 +109,7 @@ def _card(job: Job, fitted: Fitted, rows: Rows, final: FinalSettings, lineage: s
         ranges=job.ranges, size=rows.size, input=job.learn.size, network=job.learn.network,
         mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage,
         config={"learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json")},
-        versions={
-            "agepipe": agepipe.__version__,
-            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "onnx", "numpy")},
-        },
+        versions=made_with(),
     )  # fmt: skip
 
 

@@ -3,12 +3,10 @@
 Nothing here imports torch; reading and exporting happen in a process of their own.
 """
 
-import importlib.metadata
 from pathlib import Path
 
 import numpy as np
 
-import agepipe
 from agepipe.ages import AgeRanges
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
 from agepipe.config import LearnSettings, Where
@@ -16,13 +14,12 @@ from agepipe.errors import ModelError
 from agepipe.learn.check import check_learn
 from agepipe.learn.job import Channels, Order
 from agepipe.learn.process import isolated
+from agepipe.learn.runs import made_with
 from agepipe.records import Model, digest_of
-from agepipe.serve.bundle import NETWORK, Card, digest, write_card
+from agepipe.serve.bundle import NETWORK, WEIGHTS, Card, digest, write_card
 
 VERSION = 1
 """Raised when the same file and answers would become another bundle."""
-WEIGHTS = "network.pt"
-"""State dict in the bundle, for a warm start."""
 MEAN: Channels = (0.485, 0.456, 0.406)
 """What torchvision's weights were trained with, and networks that start from them usually are."""
 STD: Channels = (0.229, 0.224, 0.225)
@@ -68,9 +65,8 @@ def _exporting(
 
 
 def _card(path: Path, learn: LearnSettings, ranges: AgeRanges, mean: Channels, std: Channels) -> Card:
-    packages = ("torch", "torchvision", "onnx", "numpy")
     return Card(
         ranges=ranges, size=learn.size, input=learn.size, network=learn.network, mean=mean, std=std,
         rows="unknown", lineage="unknown", config={"imported": {"file": path.name, "sha256": file_digest(path)}},
-        versions={"agepipe": agepipe.__version__, **{name: importlib.metadata.version(name) for name in packages}},
+        versions=made_with(),
     )  # fmt: skip

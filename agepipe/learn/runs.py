@@ -11,6 +11,7 @@ import polars as pl
 from agepipe.artifact import file_digest, read_manifest
 from agepipe.config import LearnSettings, Where
 from agepipe.data.relabel import read_table
+from agepipe.environment import version
 from agepipe.learn.job import EpochEvent, Fitted, Job
 from agepipe.learn.names import is_file
 from agepipe.records import Rows
@@ -56,6 +57,11 @@ def discard(folder: Path) -> None:
             return
         shutil.rmtree(work, ignore_errors=True)
         lock.unlink(missing_ok=True)
+
+
+def made_with() -> dict[str, str]:
+    """Versions of the packages that train and export, for a new card."""
+    return {name: version(name) for name in ("agepipe", "torch", "torchvision", "onnx", "numpy")}
 
 
 def _places(folder: Path) -> tuple[Path, Path]:

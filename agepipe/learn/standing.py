@@ -94,11 +94,11 @@ class Scoreboard:
     judged: dict[Place, float] = field(default_factory=dict)
     epochs: dict[Place, int] = field(default_factory=dict)
     """What trials of this round have reached in training; what was only found is not here."""
-
     failed: set[Place] = field(default_factory=set)
+    """Trials of this round that ended without being judged."""
 
     def begin(self, planned: Iterable[Planned], until: int | None) -> bool:
-        """Expect these trials; those to another epoch than before are a new round: is it one?."""
+        """Expect these trials; whether they begin a new round, as those to another epoch than before do."""
         until = until or self.learn.epochs
         new = until != self.until
         if new:

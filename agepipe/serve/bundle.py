@@ -14,12 +14,15 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agepipe.ages import AgeRanges
+from agepipe.artifact import replacing
 from agepipe.errors import ConfigError, ModelError
 
 NETWORK = "model.onnx"
 CARD = "card.json"
 LINEAGE = "lineage.parquet"
 CURVES = "curves.parquet"
+WEIGHTS = "network.pt"
+"""State dict, for a warm start: `learn.weights` may name it, and the lineage goes along. No server reads it."""
 
 Role = Literal["fitted", "chosen", "calibrated"]
 """What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
@@ -57,9 +60,9 @@ class Card(BaseModel):
 def write_card(folder: Path, card: Card) -> Path:
     """Write the card whole or not at all; returns its path."""
     path = folder / CARD
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def read_card(folder: Path) -> Card:
@@ -107,9 +110,9 @@ def read_lineage(folder: Path) -> pl.DataFrame:
 def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
     """Write the lineage whole or not at all; returns its path."""
     path = folder / LINEAGE
-    temporary = path.with_suffix(".parquet.tmp")
-    table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(temporary)
-    return temporary.replace(path)
+    with replacing(path) as draft:
+        table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(draft)
+    return path
 
 
 def read_curves(folder: Path) -> pl.DataFrame:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agepipe import lookup, store
-from agepipe.artifact import read_manifest, whole, write_manifest
+from agepipe.artifact import read_manifest, replacing, whole, write_manifest
 from agepipe.config import Where
 from agepipe.data import sample
 from agepipe.errors import ModelError
@@ -169,9 +169,8 @@ def switch(target: Path, name: str, version: int, where: Where) -> Deployed:
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     record = Deployed(name=name, version=version, digest=bundle.digest(target), folder=target.name, when=now)
     pointer = folder_of(where) / POINTER
-    temporary = pointer.with_name(f".{POINTER}.{os.getpid()}")
-    temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    temporary.replace(pointer)
+    with replacing(pointer) as draft:
+        draft.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return record
 
 

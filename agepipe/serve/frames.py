@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from agepipe.data.archives import is_archive
 from agepipe.errors import SourceError
 from agepipe.imaging import SUFFIXES, Image
 from agepipe.serve import pictures
@@ -70,7 +71,7 @@ def opened(text: str) -> Source:
         raise SourceError(
             f"--source: {text} does not exist; name a webcam (0), a video, a folder, a picture, or a stream (rtsp://…)."
         )
-    if path.is_dir() or path.suffix.lower() in SUFFIXES or path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz"):
+    if path.is_dir() or path.suffix.lower() in SUFFIXES or is_archive(path.name):
         return Pictures(path)
     return Video(path)
 

@@ -4,7 +4,6 @@ A face is found, brought to the geometry that the network was trained on, and sc
 are such chips already are only scaled.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from agepipe.ages import AgeRanges
-from agepipe.errors import ConfigError
+from agepipe.artifact import replacing
 from agepipe.imaging import Image, fit
 from agepipe.progress import Progress, silent
 from agepipe.serve import pictures
@@ -23,6 +22,7 @@ from agepipe.serve.pictures import Picture
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
+"""Kinds of table that `write` writes."""
 NO_FACE = "no face"
 SCHEMA = {"path": pl.String, "face": pl.Int32, "range": pl.String, "probability": pl.Float64, "age": pl.Float64}
 REJECTS = {"path": pl.String, "reason": pl.String, "detail": pl.String}
@@ -110,29 +110,17 @@ def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, ranges: A
     return pl.DataFrame(columns | each, schema=SCHEMA | dict.fromkeys(ranges.words, pl.Float64))
 
 
-def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written as a table, before any work.
-
-    Raises:
-        ConfigError: its name ends otherwise, or its folder is not there.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--output: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(SUFFIXES)}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--output: there is no folder {path.parent}; make it, or name another.")
-
-
 def write(table: pl.DataFrame, path: Path) -> Path:
     """Write a table whole or not at all, as its name says; `.csv` begins with the mark that Excel knows UTF-8 by."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    match path.suffix.lower():
-        case ".parquet":
-            table.write_parquet(temporary)
-        case ".jsonl":
-            table.write_ndjson(temporary)
-        case _:
-            table.write_csv(temporary, include_bom=True, float_precision=6)
-    return temporary.replace(path)
+    with replacing(path) as draft:
+        match path.suffix.lower():
+            case ".parquet":
+                table.write_parquet(draft)
+            case ".jsonl":
+                table.write_ndjson(draft)
+            case _:
+                table.write_csv(draft, include_bom=True, float_precision=6)
+    return path
 
 
 def rejects_path(output: Path) -> Path:

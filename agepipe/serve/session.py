@@ -12,6 +12,7 @@ from agepipe.serve.camera import Camera, Model, Summary
 from agepipe.serve.faces import Detector
 from agepipe.serve.frames import Source
 from agepipe.serve.model import Fixed, Following
+from agepipe.serve.outputs import check_output
 from agepipe.serve.sinks import Sink
 from agepipe.serve.yunet import located
 from agepipe.settings import Settings
@@ -48,7 +49,9 @@ def check(asked: Asked, unseen: bool = False) -> None:
         ServiceError: a window is wanted where there is no display.
     """
     if asked.output is not None:
-        sinks.check_output(asked.output)
+        check_output("--output", asked.output, (*sinks.CODECS, *sinks.STILLS))
+    if asked.events is not None:
+        check_output("--events", asked.events, (".jsonl",))
     if not asked.headless:
         window.check_display()
     elif asked.output is None and asked.events is None and not unseen:

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from agepipe.ages import AgeRanges
-from agepipe.errors import ConfigError, SourceError
+from agepipe.artifact import replacing
+from agepipe.errors import SourceError
 from agepipe.imaging import Image
 from agepipe.serve.frames import Frame
 from agepipe.serve.track import Track
@@ -50,22 +51,8 @@ def _draft(path: Path) -> Path:
     return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
-def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written.
-
-    Raises:
-        ConfigError: its name ends otherwise, or its folder is not there.
-    """
-    if path.suffix.lower() not in (*CODECS, *STILLS):
-        known = ", ".join((*CODECS, *STILLS))
-        raise ConfigError(f"--output: {path} ends in {path.suffix!r}; name a file that ends in one of {known}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--output: there is no folder {path.parent}; make it, or name another.")
-
-
 def recorder(path: Path, rate: float) -> Sink:
     """What writes the annotated frames to this file: a video, or the last frame as a picture."""
-    check_output(path)
     return Still(path) if path.suffix.lower() in STILLS else Recorder(path, rate)
 
 
@@ -141,21 +128,16 @@ def write_picture(path: Path, image: Image) -> Path:
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise SourceError(f"--output: {path} cannot be written as a picture; name a .png.")
-    _draft(path).write_bytes(data.tobytes())
-    return _draft(path).replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(data.tobytes())
+    return path
 
 
 class Events:
     """A line of JSON for each face of each frame: frame, seconds, track, box, range, probability, age, model."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            ConfigError: its folder is not there.
-        """
-        if not path.parent.is_dir():
-            raise ConfigError(f"--events: there is no folder {path.parent}; make it, or name another.")
+        """Open the file."""
         self._path, self._number = path, 0
         self._file = _draft(path).open("w", encoding="utf-8")
 

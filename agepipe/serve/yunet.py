@@ -9,6 +9,7 @@ import os
 import urllib.request
 from pathlib import Path
 
+from agepipe.artifact import replacing
 from agepipe.config import Where
 from agepipe.errors import ModelError
 
@@ -65,9 +66,9 @@ def _fetched(path: Path, url: str) -> Path:
         raise ModelError(f"{path}: the face detector is not there and cannot be fetched ({error}); {REMEDY}") from error
     _check(content, url)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    return temporary.replace(path)
+    with replacing(path) as draft:
+        draft.write_bytes(content)
+    return path
 
 
 def _check(content: bytes, origin: str) -> None:

@@ -96,3 +96,15 @@ def test_work_on_one_folder_takes_turns(tmp_path: Path) -> None:
         order.append("first")
     waiting.join(10)
     assert order == ["first", "second"]
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), artifact.replacing(path) as draft:
+        draft.write_text("half")
+        raise KeyboardInterrupt
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
+    with artifact.replacing(path) as draft:
+        draft.write_text("new")
+    assert (path.read_text(), draft.suffix, list(tmp_path.iterdir())) == ("new", ".txt", [path])

@@ -17,7 +17,8 @@ from agepipe.errors import ConfigError, SourceError
 from agepipe.imaging import Image, fit
 from agepipe.serve.align import align
 from agepipe.serve.faces import Detector
-from agepipe.serve.predict import check_output, predict, rejects_path, write
+from agepipe.serve.outputs import check_output
+from agepipe.serve.predict import SUFFIXES, predict, rejects_path, write
 from agepipe.serve.predictor import BATCH, Predictor
 from benchmarks.scenes import background, pasted
 
@@ -144,7 +145,7 @@ def test_a_table_is_written_as_its_name_says(tmp_path: Path) -> None:
 )
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(name: str, why: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=why):
-        check_output(tmp_path / name)
+        check_output("--output", tmp_path / name, SUFFIXES)
 
 
 def test_no_label_is_a_date_to_a_spreadsheet() -> None:
