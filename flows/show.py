@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
@@ -21,6 +22,7 @@ from flows.services import Services
 from flows.table import Trials, drawn
 from tasks.watch import Step, logger
 
+library = logging.getLogger("agepipe")
 console = Console(highlight=False, soft_wrap=True)
 FIGURES = {
     "accuracy": "accuracy",
@@ -64,7 +66,7 @@ class Bars(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show what every stage reports while the block runs: bars, and a table of the search's trials."""
+    """Show what every stage reports while the block runs: bars, a table of the search's trials, and warnings."""
     columns = (TextColumn("{task.description:<16}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
     trials = Trials(console)
@@ -73,19 +75,27 @@ def progress() -> Iterator[None]:
         return Group(bars, *([drawn(trials.latest)] if trials.latest else []))
 
     live = Live(get_renderable=screen, console=console) if console.is_terminal else nullcontext()
-    with live, _heard(logger, Bars(bars), logging.INFO), _heard(standings, trials, logging.DEBUG):
+    warnings = RichHandler(logging.WARNING, console, show_time=False, show_path=False)
+    with (
+        live,
+        _heard(library, warnings),
+        _heard(logger, Bars(bars), logging.INFO),
+        _heard(standings, trials, logging.DEBUG),
+    ):
         yield
 
 
 @contextmanager
-def _heard(source: logging.Logger, handler: logging.Handler, level: int) -> Iterator[None]:
-    source.setLevel(level)
+def _heard(source: logging.Logger, handler: logging.Handler, level: int | None = None) -> Iterator[None]:
+    """Hear a logger while the block runs, at another level than its own where one is given."""
+    before = source.level
+    source.setLevel(before if level is None else level)
     source.addHandler(handler)
     try:
         yield
     finally:
         source.removeHandler(handler)
-        source.setLevel(logging.NOTSET)
+        source.setLevel(before)
 
 
 def plan(config: Config, where: Where) -> None:

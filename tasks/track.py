@@ -46,7 +46,11 @@ def epochs(run: tracking.Run, progress: Progress) -> Callable[[EpochEvent], None
     def on_epoch(epoch: EpochEvent) -> None:
         run.metrics({**epoch.metrics, "lr": epoch.lr, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
         shown = epoch.metrics.get("validation_macro_recall")
-        progress(epoch.epoch, epoch.epochs, "" if shown is None else f"macro recall {shown:.3f}")
+        note = "" if shown is None else f"macro recall {shown:.3f}"
+        if epoch.early:
+            progress(epoch.epochs, epoch.epochs, f"{note}, stopped early after epoch {epoch.epoch}")
+        else:
+            progress(epoch.epoch, epoch.epochs, note)
 
     return on_epoch
 

@@ -93,9 +93,11 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or those that the job pauses after, or patience has run out."""
-        done, patience = len(self.curves), self.job.patience
-        last = min(self.learn.epochs, self.job.until or self.learn.epochs)
-        return done >= last or (patience is not None and done - self.best >= patience)
+        return len(self.curves) >= min(self.learn.epochs, self.job.until or self.learn.epochs) or self._impatient
+
+    @property
+    def _impatient(self) -> bool:
+        return self.job.patience is not None and len(self.curves) - self.best >= self.job.patience
 
     def epoch(self) -> EpochEvent:
         """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""
@@ -108,7 +110,8 @@ class Training:
             checkpoint.save(self.judged.state_dict(), self.job.folder / BEST)
         self.curves[-1]["seconds"] = time.perf_counter() - start
         checkpoint.save(self._state(), self.job.folder / CHECKPOINT)
-        return EpochEvent(len(self.curves), self.learn.epochs, metrics, lr, self.curves[-1]["seconds"])
+        done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
+        return EpochEvent(done, epochs, metrics, lr, seconds, early=self._impatient and done < epochs)
 
     def _score(self, metrics: dict[str, float]) -> float:
         """What the best epoch has most of; without validation rows that is the last one."""

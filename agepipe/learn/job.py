@@ -79,6 +79,8 @@ class EpochEvent:
     lr: float
     """Learning rate of the last step."""
     seconds: float
+    early: bool = False
+    """Whether patience has run out with it, so that no other follows."""
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,10 @@ def test_a_network_carried_from_fold_to_fold_would_be_seen(job: Job) -> None:
 
 def test_training_stops_when_patience_runs_out_and_stays_stopped(job: Job) -> None:
     job = dataclasses.replace(_with(job, epochs=30, lr=1e-9), patience=2, metric="accuracy")
-    fitted = isolated(fitting, job)
+    events: list[EpochEvent] = []
+    fitted = isolated(fitting, job, on_event=events.append)
     assert len(fitted.curves) == fitted.best + 2 < 30
+    assert [event.early for event in events] == [False] * (len(events) - 1) + [True]
     assert _no_time(isolated(fitting, job)) == _no_time(fitted)
 
 
