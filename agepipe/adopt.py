@@ -8,11 +8,12 @@ from pydantic import BeforeValidator, Field
 
 from agepipe import registry
 from agepipe.ages import AgeRanges, RangeSpec
-from agepipe.config import LearnSettings, ReleaseSettings, Where
+from agepipe.config import LearnSettings, ReleaseSettings
 from agepipe.learn.imported import MEAN, STD, imported
 from agepipe.learn.job import Order
 from agepipe.records import Registered
 from agepipe.settings import Settings, changed, checked
+from agepipe.where import Where
 
 Channel = Annotated[float, Field(gt=0.0, lt=1.0)]
 

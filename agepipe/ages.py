@@ -173,6 +173,15 @@ class AgeRanges(BaseModel):
         found = int(self.classes(np.array([age]))[0])
         return None if found < 0 else found
 
+    def span(self, first: int, last: int) -> tuple[int, int | None]:
+        """From which year to which the classes `first` to `last` reach; None where the last range is open."""
+        return self.ranges[first].low, self.ranges[last].high
+
+    def span_words(self, first: int, last: int) -> str:
+        """The same as a person reads it: `28 to 40`, `7` for a single year, `over 27` for an open end."""
+        low, high = self.span(first, last)
+        return AgeRange(low=low, high=high).words
+
     def expression(self, age: str = "age") -> pl.Expr:
         """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
         column = pl.col(age).cast(pl.Int64)

@@ -1,23 +1,22 @@
 """Every setting of the pipeline: one frozen model a stage, with bounds and a sentence on each field.
 
-`Config` says *what* is made and enters the digests of results. `Where` says *how and where* it is made (device,
-workers, folders) and never does. `agepipe.presets` reads the files that fill a `Config`.
+`Config` says *what* is made and enters the digests of results; `agepipe.where.Where` says how and where, and does not.
+`agepipe.presets` reads the files that fill a `Config`.
 """
 
-import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from agepipe.ages import AgeRanges, RangeSpec
-from agepipe.errors import ConfigError
+from agepipe.decide import Decoding
 from agepipe.settings import Settings, check_grid
 from agepipe.spaces import Space, read
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Side = Annotated[int, Field(ge=32, le=512)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -39,7 +38,7 @@ class SourceSettings(Settings):
 class IngestSettings(Settings):
     """How files become rows of the catalogue and pictures of the pixel store."""
 
-    size: Annotated[int, Field(ge=32, le=512)] = 108
+    size: Side = 108
     """Side of a stored picture in px; training crops `learn.size` out of it."""
     min_side: Annotated[int, Field(ge=1, le=4096)] = 32
     """A photograph with a shorter side, in px, is rejected as too small."""
@@ -118,13 +117,17 @@ class LearnSettings(Settings):
     network: str = "shufflenet_v2_x0_5"
     """Any torchvision classifier by name."""
     weights: str = "none"
-    """`none` for random weights, a torchvision weights name such as `IMAGENET1K_V1`, or a local file."""
+    """`none` for random weights, a torchvision weights name such as `IMAGENET1K_V1`, a local file, or a registered
+    version such as `models:/agepipe@champion`."""
     head: Literal["linear", "v1", "v2", "v3"] = "linear"
     """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.learn.network`)."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Dropout before (and, in v1 to v3, inside) the head."""
-    size: Annotated[int, Field(ge=32, le=512)] = 96
+    size: Side = 96
     """Side of the network's input in px; at most `ingest.size`."""
+    sizes: tuple[Side, ...] = ()
+    """Sides that training goes through, in px, each for an equal part of its epochs: rising, the last is `size`; empty
+    trains at `size` throughout. The network is judged and exported at `size`, whatever it grew through."""
     target: Literal["ranges", "ordinal", "years"] = "ranges"
     """What the network is taught: the range; the range and, the less the further off, its neighbours (`ordinal`); or
     a distribution over single years that is summed into ranges."""
@@ -156,6 +159,8 @@ class LearnSettings(Settings):
     """Epochs of a trial; `final.epochs` says how many the last training takes."""
     average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay a step of the exponential average of the weights; 0 keeps none."""
+    decoding: Decoding = "likeliest"
+    """How one range is answered: the `likeliest`, or the `median`, which costs the fewest ranges of error."""
     mirror: bool = False
     """Average the prediction over the photograph and its mirror image."""
     augment: AugmentSettings = AugmentSettings()
@@ -165,7 +170,7 @@ class LearnSettings(Settings):
 
 
 Metric = Literal["macro_recall", "accuracy", "within_one", "mae", "macro_f1", "loss"]
-LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss"})
+LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss", "ece"})
 
 
 class SearchSettings(Settings):
@@ -213,9 +218,11 @@ class FinalSettings(Settings):
     validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
     """Share of the development rows that early stopping and the choice of the best epoch look at."""
     refit: bool = False
-    """Train on all development rows, those for validation too, and keep the last epoch: for a recipe chosen before."""
+    """Train on all development rows, those for validation too, and keep the last epoch: for a recipe chosen before.
+    Temperature and prediction sets then come from the search's out-of-fold predictions; without a search from nothing.
+    """
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
-    """Epochs without a better validation figure after which training stops."""
+    """Epochs without a better validation figure after which training stops; none counts below `learn.size`."""
     metric: Metric = "macro_recall"
     """Validation figure that the best epoch and early stopping go by."""
     seed: Seed = 40
@@ -231,6 +238,15 @@ class EvaluateSettings(Settings):
     """Coverage of the intervals."""
     seed: Seed = 50
     """Seed of the bootstrap."""
+    level: Annotated[int, Field(ge=50, le=99)] = 90
+    """Level of the prediction sets that are judged, in percent: the share of rows whose set is to hold the truth."""
+    min_slice: Annotated[int, Field(ge=2)] = 30
+    """Different photographs that a slice, and all rows outside of it, must each have to be told from the rest. With 30
+    an accuracy is known to 18 points either way; with fewer, percentiles of a bootstrap are not to be trusted."""
+
+
+SliceKind = Literal["gender", "race", "range", "size", "blur", "brightness"]
+"""By what rows are parted into slices that are looked at by themselves."""
 
 
 class ReleaseSettings(Settings):
@@ -244,6 +260,10 @@ class ReleaseSettings(Settings):
     """A challenger is promoted when it is better in at least this share of the bootstrap draws."""
     min_rows: Annotated[int, Field(ge=1)] = 50
     """A comparison over fewer rows that neither model has seen is refused."""
+    watch: tuple[SliceKind, ...] = ("gender", "race")
+    """Kinds of slices none of which may get worse: gender, race, range, size, blur or brightness of the picture."""
+    margin: Annotated[float, Field(ge=0.0, lt=100.0)] = 0.5
+    """Years by which the mean absolute error of a watched slice may grow."""
 
 
 class Config(Settings):
@@ -267,76 +287,3 @@ class Config(Settings):
     def title(self) -> str:
         """Preset and variant, as runs and tables name them."""
         return f"{self.preset} {self.variant}".strip()
-
-
-StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate"]
-STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate")
-"""The stages whose results are kept, in the order in which they follow from one another."""
-
-
-class Where(Settings):
-    """Where and how the work is done; never part of a result's digest."""
-
-    workspace: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
-        default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE", "workspace")), validate_default=True
-    )
-    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
-    started finds in AGEPIPE_WORKSPACE which."""
-    tracking: str = Field(default_factory=lambda: os.environ.get("AGEPIPE_TRACKING", "sqlite:///mlruns/mlflow.db"))
-    """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
-    experiment: str = "agepipe"
-    """MLflow experiment."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the training; `auto` takes a GPU where there is one."""
-    workers: Annotated[int, Field(ge=0, le=512)] = 0
-    """Trials and decoders at a time, on each machine; 0 takes one a core, and trials are never more than cores."""
-    threads: Annotated[int, Field(ge=0, le=512)] = 0
-    """Threads of the final training; 0 takes one a core. A trial takes cores // workers."""
-    runner: Literal["threads", "processes", "dask"] = "threads"
-    """What the trials of a search wait on: threads, processes, or Dask's workers; the result is the same."""
-    scheduler: str = ""
-    """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
-    refresh: tuple[StageName, ...] = ()
-    """Stages to compute anew, with all that follow from them, even where their results are kept."""
-    parent: str | None = None
-    """MLflow run under which runs are nested; set by the flows."""
-
-    def refreshes(self, stage: StageName) -> bool:
-        """Whether the user asked for this stage, or one before it, to be computed anew."""
-        return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
-
-    @model_validator(mode="after")
-    def _check_runner(self) -> Self:
-        if self.scheduler and self.runner != "dask":
-            raise ConfigError(f"scheduler: '{self.scheduler}' does nothing with runner = '{self.runner}'; take 'dask'.")
-        if self.runner == "dask" and find_spec("prefect_dask") is None:
-            raise ConfigError(
-                "runner: 'dask' needs a package that is not installed; install agepipe[dask] (uv run --extra dask), or "
-                "take 'threads' or 'processes'."
-            )
-        return self
-
-    @property
-    def worker_count(self) -> int:
-        """Trials and decoders at a time."""
-        return self.workers or cores()
-
-    @property
-    def trial_count(self) -> int:
-        """Trials at a time: as many as workers, but no more than cores, for each takes a whole core."""
-        return min(self.worker_count, cores())
-
-    @property
-    def trial_threads(self) -> int:
-        """Threads of one trial, so that trials at a time × threads never exceed the cores."""
-        return max(1, cores() // self.worker_count)
-
-    @property
-    def thread_count(self) -> int:
-        """Threads of the final training."""
-        return self.threads or cores()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

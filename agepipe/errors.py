@@ -12,6 +12,7 @@ AgepipeError                 catch this to catch them all
 ├── LeakageError             a model would be judged on rows that it has seen
 ├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
+│   └── DetectorError        the face detector's file is not there and cannot be fetched
 └── ServiceError             a local server that cannot be started, reached or ended
 
 A message is one sentence that names the field or file, the value received and what is allowed, and what to do.
@@ -74,6 +75,10 @@ class TrackingError(AgepipeError):
 
 class ModelError(AgepipeError):
     """A bundle, checkpoint or registered version that cannot be used."""
+
+
+class DetectorError(ModelError):
+    """The face detector's file is not there and cannot be fetched."""
 
 
 class ServiceError(AgepipeError):

@@ -6,6 +6,7 @@ twice as fast. Pillow's format plugins are called directly: its `Image.open` tri
 its own bomb check warns where ours refuses.
 """
 
+import base64
 import io
 import re
 import struct
@@ -200,3 +201,11 @@ def _upright(image: Image, turn: int) -> Image:
     if turn in (3, 4, 7, 8):
         turned = turned[::-1]
     return image if turned is image else np.ascontiguousarray(turned)
+
+
+def data_uri(picture: Image, side: int, quality: int = 85) -> str:
+    """A square RGB picture as a JPEG inside an address, at most `side` px wide, for pages that ask for nothing."""
+    side = min(side, picture.shape[0])
+    small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode()

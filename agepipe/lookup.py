@@ -8,11 +8,11 @@ from urllib.request import url2pathname
 from agepipe import store, tracking
 from agepipe import versions as tags
 from agepipe.artifact import whole
-from agepipe.config import Where
 from agepipe.errors import ModelError
 from agepipe.records import Model, Partition
 from agepipe.serve import bundle
 from agepipe.versions import CHAMPION, Version
+from agepipe.where import Where
 
 
 def versions(name: str, where: Where) -> list[Version]:
@@ -84,6 +84,21 @@ def resolve(reference: str, where: Where, name: str = "") -> Model:
     raise tags.unknown(reference, named(wanted.name, where), there)
 
 
+def weights_file(reference: str, where: Where) -> Path:
+    """The state dict of a registered version, its lineage beside it: what another network may start from.
+
+    Raises:
+        ModelError: there is no such version, or none was kept with it.
+    """
+    path = resolve(reference, where).folder / bundle.WEIGHTS
+    if not path.is_file():
+        raise ModelError(
+            f"learn.weights: {reference} was registered without its {bundle.WEIGHTS}; name another version, or the "
+            "file of a bundle."
+        )
+    return path
+
+
 def _of_run(run_id: str, where: Where) -> Model | None:
     """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
     if not tracking.client(where).search_runs([tracking.prepare(where)], f"attributes.run_id = '{run_id}'"):
@@ -101,6 +116,14 @@ def _of_run(run_id: str, where: Where) -> Model | None:
 
 def _in_folder(folder: Path) -> Model:
     return Model(digest=bundle.digest(folder), folder=folder, lineage=bundle.read_card(folder).lineage)
+
+
+def title(reference: str, model: Model, where: Where, name: str = "") -> str:
+    """What to call a model that was named by this reference: `version 2 (champion)` for one that is registered."""
+    found = of_digest(model.digest, name, where)
+    if found is None:
+        return Path(reference).name
+    return f"version {found.number}" + (f" ({found.aliases[0]})" if found.aliases else "")
 
 
 def model_of(found: Version, where: Where) -> Model:

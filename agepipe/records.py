@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agepipe.ages import AgeRanges
 from agepipe.config import SplitSettings
+from agepipe.decide import Decoding
 
 
 def digest_of(*parts: object) -> str:
@@ -230,6 +231,12 @@ class Choice(Record):
     """The MLflow runs of all trials."""
     stopped: tuple[Stopped, ...] = ()
     """What was stopped early; the choice was made among the others."""
+    outcomes: tuple[Path, ...] = ()
+    """What the networks of the chosen setting said of the fold that each had not seen; see `agepipe.learn.trial`."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The out-of-fold predictions."""
+        return self.outcomes
 
 
 class Model(Record):
@@ -257,13 +264,29 @@ class Evaluation(Record):
     """Digest of the rows it was judged on."""
     count: int
     folder: Path
-    """`metrics.json`, `predictions.parquet`, `report.html` and plots."""
+    """`metrics.json`, `predictions.parquet`, `label-errors.csv`, `report.html`, tables and plots."""
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     confidence: float = 0.95
     """Coverage of the intervals."""
     excluded: int = 0
     """Rows left out because the model had seen them."""
+    decoding: Decoding = "likeliest"
+    """How one range was answered from the probabilities."""
+    lineage: Literal["known", "unknown"] = "known"
+    """Whether it is known what the model has seen; otherwise every figure may be too good."""
+
+    @property
+    def judged_on(self) -> str:
+        """The rows in words, with what they were to the model."""
+        if self.lineage == "unknown":
+            return f"{self.count:,} rows, which the model may have seen: nobody knows what it was trained on"
+        return f"{self.count:,} rows that the model has not seen"
+
+    @property
+    def doubt(self) -> str:
+        """What stands beside every figure of a model of which nobody knows what it has seen; else empty."""
+        return " (may be too good)" if self.lineage == "unknown" else ""
 
     @property
     def report(self) -> Path:
@@ -271,9 +294,38 @@ class Evaluation(Record):
         return self.folder / "report.html"
 
     @property
+    def model_card(self) -> Path:
+        """Markdown: what the model is for, how good it is, and for whom it is worse."""
+        return self.folder / "model-card.md"
+
+    @property
     def predictions(self) -> Path:
-        """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column a class."""
+        """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column a class.
+
+        Where there were prediction sets, `low` and `high`, their first and last class; where the rows had them,
+        `gender`, `race`, `width`, `height`, `brightness`, `sharpness`.
+        """
         return self.folder / "predictions.parquet"
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
+
+
+class Compared(Record):
+    """Several models on the same rows, each against the first; the digest is over models, rows and settings."""
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """One HTML file that opens from disk."""
+        return self.folder / "comparison.html"
+
+    @property
+    def facts(self) -> Path:
+        """All that was found, as JSON; `agepipe.judge.contrast.read` reads it."""
+        return self.folder / "comparison.json"
 
     def home(self) -> Path:
         """Its folder."""

@@ -1,8 +1,8 @@
 """The one module that talks to the model registry: versions, who is champion, and why.
 
-A model is registered once, known by its digest. Moving the alias `champion` is what commits a promotion: the reason
-is written before it, and a registration that was cut off is carried on by the next one. Registrations and promotions
-take turns on a file lock. What MLflow loads to serve a version is `agepipe.serve.served`, with the bundle and the
+A model is registered once, known by its digest. Moving the alias is what commits a promotion (`agepipe.placement`);
+what was cut off is mended by the next command, and a registration carried on. Registrations and promotions take turns
+on a file lock. What MLflow loads to serve a version is `agepipe.serve.served`, with the bundle and the
 package's source beside it: no pickle.
 """
 
@@ -10,7 +10,8 @@ import base64
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -20,14 +21,40 @@ import numpy as np
 import agepipe
 from agepipe import environment, store, tracking
 from agepipe import versions as tags
-from agepipe.config import ReleaseSettings, Where
-from agepipe.errors import ModelError
-from agepipe.lookup import champion, model_of, named, numbered, of_digest, partition, partition_of, resolve, versions
+from agepipe.config import ReleaseSettings
+from agepipe.errors import ModelError, TrackingError
+from agepipe.lookup import (
+    champion,
+    model_of,
+    named,
+    numbered,
+    of_digest,
+    partition,
+    partition_of,
+    resolve,
+    title,
+    versions,
+    weights_file,
+)  # fmt: skip
+from agepipe.placement import mend, move, place
 from agepipe.records import Evaluation, Model, Partition, Registered
 from agepipe.serve import bundle
-from agepipe.versions import CHALLENGER, CHAMPION, Version
+from agepipe.versions import CHALLENGER, CHAMPION, Pending, Version
+from agepipe.where import Where
 
-__all__ = ["champion", "partition", "partition_of", "promote", "register", "resolve", "rollback", "versions"]
+__all__ = [
+    "champion",
+    "partition",
+    "partition_of",
+    "promote",
+    "register",
+    "release",
+    "resolve",
+    "rollback",
+    "title",
+    "versions",
+    "weights_file",
+]
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python", "pillow", "onnxruntime", "pydantic", "polars", "pandas")
 """All that a served model needs, at the versions that are installed here."""
@@ -72,7 +99,7 @@ def register(
             f"evaluation: it judged the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
             "that is to be registered."
         )
-    with store.locked(where, "registry"):
+    with _turn(release.model, where):
         found = of_digest(model.digest, release.model, where)
         found = found or _created(model, evaluation, release.model, where, partition)
         if not found.settled:
@@ -91,6 +118,8 @@ def _created(
     made = client.create_logged_model(tracking.prepare(where), f"{name}-{model.digest[:10]}", run_id)
     with tempfile.TemporaryDirectory() as folder:
         _package(model, Path(folder), made.model_id, run_id)
+        if evaluation is not None and evaluation.model_card.exists():
+            shutil.copy(evaluation.model_card, Path(folder) / "model")
         client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
     client.finalize_logged_model(made.model_id, "READY")
     if not client.search_registered_models(f"name = '{name}'"):
@@ -112,7 +141,8 @@ def _run(model: Model, where: Where) -> str:
 
 def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
     """Write `folder/model` as MLflow loads it: from code, with the bundle and the package beside the code."""
-    package, kept = Path(agepipe.__file__).parent, (bundle.NETWORK, bundle.CARD, bundle.LINEAGE, bundle.CURVES)
+    package = Path(agepipe.__file__).parent
+    kept = (bundle.NETWORK, bundle.CARD, bundle.LINEAGE, bundle.CURVES, bundle.WEIGHTS)
     shutil.copytree(package, folder / "agepipe", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "bundle").mkdir()
     for path in (model.folder / name for name in kept):
@@ -131,12 +161,13 @@ def _save(folder: Path, model_id: str, run_id: str) -> None:
     import mlflow.pyfunc
     from mlflow.models import Model as Description
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
     from mlflow.types.schema import Array, DataType
     from pandas import DataFrame
 
     answer: list[ColSpec | TensorSpec] = [
         *(ColSpec(kind, name) for name, kind in (("range", "string"), ("probability", "double"), ("age", "double"))),
+        *(ColSpec("long", name, required=False) for name in ("low", "high")),
         ColSpec(Array(DataType.double), "probabilities"),
     ]
     grey = cv2.imencode(".png", np.full((64, 64, 3), 128, dtype=np.uint8))[1].tobytes()
@@ -147,18 +178,20 @@ def _save(folder: Path, model_id: str, run_id: str) -> None:
         artifacts={"bundle": str(folder / "bundle")},
         code_paths=[str(folder / "agepipe")],
         pip_requirements=[f"{name}=={environment.version(name)}" for name in REQUIREMENTS],
-        signature=ModelSignature(Schema([ColSpec("string", "image")]), Schema(answer)),
+        signature=ModelSignature(
+            Schema([ColSpec("string", "image")]), Schema(answer), ParamSchema([ParamSpec("card", "boolean", False)])
+        ),
         input_example=DataFrame({"image": [base64.b64encode(grey).decode()]}),
     )
 
 
 def _settle(found: Version, model: Model, where: Where, decide: Callable[[Model], Decision] | None) -> None:
+    """Decide what becomes of a version that is not the champion, and carry it out."""
     before = champion(found.name, where)
-    if before is not None and before.number == found.number:  # cut off just after it had become the champion
-        _finish(found, CHAMPION, found.replaces, where)
+    if before is not None and before.number == found.number:
         return
     promote, reason = _decided(model, before, where, decide)
-    _place(found, CHAMPION if promote else CHALLENGER, reason, before, where)
+    place(found, CHAMPION if promote else CHALLENGER, reason, before, where)
 
 
 def _decided(
@@ -174,28 +207,27 @@ def _decided(
     return decision.promote, decision.reason
 
 
-def _place(found: Version, alias: str, reason: str, before: Version | None, where: Where) -> None:
-    """Write the reason, then move the alias, which commits it, then tell the version that was replaced."""
-    replaced = before.number if before is not None and alias == CHAMPION else None
-    _tag(found, {tags.REASON: reason, **({tags.REPLACES: str(replaced)} if replaced else {})}, where)
-    tracking.client(where).update_model_version(found.name, str(found.number), reason)
-    tracking.client(where).set_registered_model_alias(found.name, alias, str(found.number))
-    _finish(numbered(found.number, found.name, where), alias, replaced, where)
+def release(model: Model, name: str, where: Where, decide: Callable[[Model], Decision]) -> Registered:
+    """Decide anew about a registered version: champion if it beats the present one, challenger otherwise.
 
+    Args:
+        model: The candidate; the champion itself stays what it is.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        where: The store.
+        decide: Compares the candidate with the champion that it is given.
 
-def _finish(found: Version, alias: str, replaced: int | None, where: Where) -> None:
-    reason = found.tags[tags.REASON]
-    if alias == CHAMPION and CHALLENGER in found.aliases:
-        tracking.client(where).delete_registered_model_alias(found.name, CHALLENGER)
-    if replaced is not None:
-        earlier = numbered(replaced, found.name, where)
-        _tag(earlier, {tags.REPLACED_BY: f"version {found.number}: {reason}"}, where)
-    _tag(found, {tags.HISTORY: tags.noted(found.tags, alias, reason), tags.REPLACED_BY: "", tags.SETTLED: "yes"}, where)
-
-
-def _tag(found: Version, values: dict[str, str], where: Where) -> None:
-    for key, value in values.items():
-        tracking.client(where).set_model_version_tag(found.name, str(found.number), key, value)
+    Raises:
+        ModelError: the candidate is not registered, or the champion's files are gone.
+    """
+    with _turn(name, where) as name:
+        found = of_digest(model.digest, name, where)
+        if found is None:
+            raise ModelError(
+                f"model: {model.digest[:10]} has no version of '{name}', and only a version can be released; run the "
+                "pipeline that trains it, which registers it."
+            )
+        _settle(found, model, where, decide)
+        return numbered(found.number, name, where).record()
 
 
 def promote(name: str, version: int, because: str, where: Where) -> Registered:
@@ -204,13 +236,13 @@ def promote(name: str, version: int, because: str, where: Where) -> Registered:
     Raises:
         ModelError: there is no such version, or no reason was given.
     """
-    if not because.strip():
+    because = " ".join(because.split())  # a line of the history
+    if not because:
         raise ModelError("because: it is empty; say in a sentence why this version becomes the champion.")
-    name = named(name, where)
-    with store.locked(where, "registry"):
+    with _turn(name, where) as name:
         found, before = numbered(version, name, where), champion(name, where)
         if before is None or before.number != version:
-            _place(found, CHAMPION, because, before, where)
+            place(found, CHAMPION, because, before, where)
         return numbered(version, name, where).record()
 
 
@@ -220,12 +252,33 @@ def rollback(name: str, where: Where) -> int:
     Raises:
         ModelError: there is no champion, or it was the first.
     """
-    name = named(name, where)
-    with store.locked(where, "registry"):
+    with _turn(name, where) as name:
         current = champion(name, where)
         if current is None or current.replaces is None:
             raise ModelError(f"model: '{name}' has no earlier champion to go back to; `agepipe promote` names another.")
         earlier, reason = numbered(current.replaces, name, where), f"Rolled back from version {current.number}."
-        _tag(current, {tags.REPLACED_BY: f"version {earlier.number}: {reason}"}, where)
-        _place(earlier, CHAMPION, reason, None, where)
+        back = Pending.now(CHAMPION, reason, beaten=current.number, replaces=earlier.replaces)
+        move(earlier, back, current, where)
         return earlier.number
+
+
+@contextmanager
+def _turn(name: str, where: Where) -> Iterator[str]:
+    """Take a turn at changing a registered model, which is mended first; gives its name where that was left open.
+
+    Raises:
+        TrackingError: the store failed in the middle.
+    """
+    tracking.quiet()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with store.locked(where, "registry"):
+            name = named(name, where)
+            mend(name, where)
+            yield name
+    except MlflowException as error:
+        raise TrackingError(
+            f"tracking: {where.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once it "
+            "answers again give the same command again: what was done is mended, what was not is done."
+        ) from error

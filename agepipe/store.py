@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from agepipe.config import Where
 from agepipe.errors import ConfigError, TrackingError
+from agepipe.where import Where
 
 SCHEME = "sqlite:///"
 ROOT_TAG = "agepipe.root"

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe import store
-from agepipe.config import Where
 from agepipe.environment import environment as environment
 from agepipe.environment import gone, process
 from agepipe.loggable import described, flat, short
 from agepipe.records import Rows, digest_of
 from agepipe.store import quiet as quiet
 from agepipe.store import relocate as relocate
+from agepipe.where import Where
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
     from mlflow import MlflowClient
     from mlflow.entities import Run as Entity
 
-Kind = Literal["pipeline", "ingest", "split", "search", "trial", "train", "evaluate", "release", "camera"]
+Kind = Literal["pipeline", "ingest", "split", "search", "trial", "train", "evaluate", "compare", "release", "camera"]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 KEY, KIND, PROCESS, ERROR = "agepipe.key", "agepipe.kind", "agepipe.process", "agepipe.error"
@@ -169,9 +169,13 @@ def run(
         after: A run that this work goes on with, finished or not, if it is nested under the same parent.
         watch: Log the machine's load every few seconds as well.
     """
-    opened = _continued(where, after, parent) or _reopened(where, kind, key) or _created(where, kind, name, key)
+    above = parent or where.parent
+    given = {**({PARENT: above} if above else {}), **(tags or {})}
+    found = _continued(where, after, parent) or _reopened(where, kind, key)
+    opened = found or _created(where, kind, name, key, given)
     try:
-        opened.tags({**({PARENT: above} if (above := parent or where.parent) else {}), **(tags or {})})
+        if found is not None:
+            opened.tags(given)
         opened.params(params or {})
         with system_metrics(where, opened.run_id) if watch else nullcontext():
             yield opened
@@ -182,8 +186,9 @@ def run(
     end(where, opened.run_id, "FINISHED")
 
 
-def _created(where: Where, kind: Kind, name: str, key: str) -> Run:
+def _created(where: Where, kind: Kind, name: str, key: str, given: Mapping[str, object]) -> Run:
     tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
+    tags.update({name: short(value) for name, value in given.items()})
     if commit := environment().get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
     return Run(where, client(where).create_run(prepare(where), tags=tags, run_name=name))

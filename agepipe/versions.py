@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,9 +16,33 @@ DEFAULT_NAME = "agepipe"
 MODEL, DIGEST, REASON = "agepipe.model", "agepipe.digest", "agepipe.reason"
 REPLACES, REPLACED_BY = "agepipe.replaces", "agepipe.replaced_by"
 SETTLED, HISTORY = "agepipe.settled", "agepipe.history"
+PENDING = "agepipe.pending"
+"""Tag of a version whose alias is about to move, or has moved with the rest still to be written: a `Pending`."""
 REGISTERED = "model.version"
 """Tag of a pipeline's run: `NAME/NUMBER` of the version that it ended with."""
 PARTITION, PIPELINE, EVALUATED = "agepipe.partition", "agepipe.pipeline", "agepipe.evaluation_run"
+
+
+class Pending(BaseModel):
+    """What is about to become of a version: all that must be written once its alias has moved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alias: str
+    reason: str
+    at: str
+    """When it was decided, as the history says it."""
+    beaten: int | None
+    """The champion that loses its place by it."""
+    replaces: int | None
+    """The champion before this one, to which a rollback goes."""
+
+    @classmethod
+    def now(cls, alias: str, reason: str, *, beaten: int | None, replaces: int | None) -> Self:
+        """What was decided just now."""
+        return cls(
+            alias=alias, reason=reason, at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", beaten=beaten, replaces=replaces
+        )
 
 
 class Version(BaseModel):
@@ -53,6 +77,11 @@ class Version(BaseModel):
     def replaces(self) -> int | None:
         """The version that was champion before this one."""
         return int(self.tags[REPLACES]) if self.tags.get(REPLACES) else None
+
+    @property
+    def pending(self) -> Pending | None:
+        """What a command was doing to it, or a crash has cut off."""
+        return Pending.model_validate_json(self.tags[PENDING]) if self.tags.get(PENDING) else None
 
     def record(self) -> Registered:
         """The record of this version."""
@@ -90,10 +119,10 @@ def _figure(name: str, value: float, evaluation: Evaluation) -> str:
     return f"{value:.4g} ({low:.4g} to {high:.4g})"
 
 
-def noted(tags: Mapping[str, str], what: str, reason: str) -> str:
-    """The version's history with one more line: when, what became of it, and why."""
-    line = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC {what}: {reason}"
-    return "\n".join([*filter(None, [tags.get(HISTORY)]), line])
+def noted(tags: Mapping[str, str], pending: Pending) -> str:
+    """The version's history with one more line: when, what became of it, and why; never the same line twice."""
+    line, lines = f"{pending.at} {pending.alias}: {pending.reason}", tags.get(HISTORY, "").splitlines()
+    return "\n".join(lines if line in lines[-1:] else [*lines, line])
 
 
 class Reference(NamedTuple):

@@ -1,4 +1,4 @@
-"""What alignment is worth: the error in years on chips as they are, and found again in scenes, aligned and by box.
+"""What alignment is worth: the error in years on chips as they are, and found again in scenes, by YuNet and by Haar.
 
     python -m benchmarks.alignment UTKFACE.tar --model BUNDLE --detector face_detection_yunet_2026may.onnx
 
@@ -19,7 +19,9 @@ from agepipe.data import archives
 from agepipe.imaging import Image, decode, fit
 from agepipe.serve.align import align
 from agepipe.serve.bundle import read_lineage
+from agepipe.serve.camera import LOOK
 from agepipe.serve.faces import Detector, Face
+from agepipe.serve.haar import Haar
 from agepipe.serve.predictor import Predictor
 from agepipe.serve.yunet import checked
 from benchmarks.scenes import anywhere, boxed
@@ -82,17 +84,19 @@ def main() -> None:
     chosen = [pairs[row] for row in random.permutation(len(pairs))[: given.count]]
     chips = [chip for chip, _ in chosen]
     bench = Bench(Predictor.load(given.model), chips, np.array([age for _, age in chosen]))
-    detector = Detector(checked(given.detector))
+    detector, cascade = Detector(checked(given.detector)), Haar()
     print(f"{len(chips)} chips, none seen by the model.\n{'':<32} found   error    worse   moved: mean, median")
     bench.line("chips as they are", chips)
     bench.line("chips, found and aligned", cut(chips, [detector.search(chip) for chip in chips], _aligned))
+    bench.line("chips, found by the cascade", cut(chips, [cascade.search(chip) for chip in chips], _aligned))
     for side in SIDES:
         bench.line(f"chips of {side} px as they are", [fit(chip, side) for chip in chips])
         scenes = [anywhere(chip, side, random) for chip in chips]
-        for look in (320, 640):
+        for look in (LOOK, 2 * LOOK):
             faces = [detector.find(scene, look) for scene in scenes]
             bench.line(f"{side} px, looked for at {look}", cut(scenes, faces, _aligned))
         bench.line(f"{side} px, cut by its box", cut(scenes, faces, lambda scene, face: boxed(scene, face.box)))
+        bench.line(f"{side} px, by the cascade", cut(scenes, [cascade.find(scene, LOOK) for scene in scenes], _aligned))
 
 
 def _aligned(image: Image, face: Face) -> Image:

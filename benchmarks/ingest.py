@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config import IngestSettings, SourceSettings, Where
+from agepipe.config import IngestSettings, SourceSettings
 from agepipe.data import archives, duplicates, sources
 from agepipe.data import ingest as stage
+from agepipe.where import Where
 
 T = TypeVar("T")
 PIECE = 128

@@ -34,7 +34,6 @@ from agepipe.config import (
     SearchSettings,
     SourceSettings,
     SplitSettings,
-    Where,
 )
 from agepipe.data.ingest import ingest
 from agepipe.data.relabel import relabel
@@ -47,6 +46,7 @@ from agepipe.learn.runs import labelled, threads
 from agepipe.learn.trial import plan
 from agepipe.records import Rows
 from agepipe.settings import changed
+from agepipe.where import Where
 
 METRIC = "weighted_recall"
 """What the notebook reported; averaged by class size, recall is accuracy."""
@@ -136,7 +136,7 @@ def _told(job: Job, fitted: Fitted, test: pl.DataFrame, kept: pl.DataFrame, befo
 
 def _figures(job: Job, fitted: Fitted, rows: pl.DataFrame) -> dict[str, float]:
     network = network_of(job, fitted, job.folder / BEST)
-    answers = Answers(network)
+    answers = Answers(network, job.learn.decoding)
     device = next(network.parameters()).device
     for batch in Batches.whole(open_store(job.pixels), Examples.of(rows), JUDGE_BATCH, device).in_order():
         answers.add_read(batch, *(part.detach() for part in network(batch.images)))

@@ -6,6 +6,11 @@ from numpy.typing import NDArray
 
 from agepipe.imaging import Image
 
+PLACES = ((160, 130), (480, 130), (160, 350), (480, 350))
+"""Centres of up to four faces in a frame of 640×480 px."""
+SIDE = 170
+"""Side of such a face's chip, px."""
+
 
 def background(random: np.random.Generator, width: int = 640, height: int = 480) -> Image:
     """Smooth random colours, uint8 RGB `(height, width, 3)`."""

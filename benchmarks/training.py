@@ -21,11 +21,12 @@ from rich.table import Table
 from torch.nn import functional
 
 from agepipe.ages import AgeRanges
-from agepipe.config import AugmentSettings, LearnSettings, cores
+from agepipe.config import AugmentSettings, LearnSettings
 from agepipe.learn.backbone import backbone
 from agepipe.learn.fit import Training
 from agepipe.learn.job import Examples, Job
 from agepipe.presets import load
+from agepipe.where import cores
 
 AIM = 0.95
 MARGIN = 12
@@ -35,13 +36,12 @@ MARGIN = 12
 def main() -> int:
     """Run the rounds and print the table; the exit status is 1 when the ratio is below the aim."""
     arguments = _arguments()
-    augment = load("laptop").learn.augment if arguments.augment else AugmentSettings()
     learn = LearnSettings(
         network=arguments.network, size=arguments.size, batch=arguments.batch, epochs=2000, schedule="constant",
-        augment=augment, average=arguments.average,
+        augment=augmentation(arguments), average=arguments.average,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
-        job = _job(Path(folder), learn, arguments.rows, arguments.threads)
+        job = drawn(Path(folder), learn, arguments.rows, arguments.threads)
         ours, bare = Training(job), Bare(job)
         rounds = [(bare.epoch(), ours.epoch().seconds) for _ in range(arguments.rounds + 1)][1:]
     ratio = statistics.median(plain / own for plain, own in rounds)
@@ -50,19 +50,31 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = parser_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="epochs that each of the two gets, after one to warm up")
+    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--average", type=float, default=0.0, help="decay of the averaged weights; 0 keeps none")
+    return parser.parse_args()
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark of the training loop."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n", 1)[0])
     parser.add_argument("--network", default="shufflenet_v2_x0_5", help="a torchvision classifier")
     parser.add_argument("--size", type=int, default=96, help="side of its input, px")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rows", type=int, default=2048, help="rows in an epoch")
-    parser.add_argument("--rounds", type=int, default=7, help="epochs that each of the two gets, after one to warm up")
-    parser.add_argument("--threads", type=int, default=cores())
-    parser.add_argument("--average", type=float, default=0.0, help="decay of the averaged weights; 0 keeps none")
     parser.add_argument("--augment", action="store_true", help="change pictures as the laptop preset does")
-    return parser.parse_args()
+    return parser
 
 
-def _job(folder: Path, learn: LearnSettings, rows: int, threads: int) -> Job:
+def augmentation(arguments: argparse.Namespace) -> AugmentSettings:
+    """What is changed in a picture."""
+    return load("laptop").learn.augment if arguments.augment else AugmentSettings()
+
+
+def drawn(folder: Path, learn: LearnSettings, rows: int, threads: int) -> Job:
+    """A training of rows of noise, without validation."""
     random = np.random.default_rng(1)
     stored = learn.size + MARGIN
     pixels = folder / "pixels.npy"

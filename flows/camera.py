@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from agepipe.config import Where
 from agepipe.serve.session import Asked
+from agepipe.where import Where
 from tasks.camera import Looked
 from tasks.camera import camera as look
 
@@ -14,6 +14,7 @@ from tasks.camera import camera as look
 def camera(
     source: str = "0",
     model: str = "",
+    endpoint: str = "",
     output: Path | None = None,
     events: Path | None = None,
     frames: int = 0,
@@ -25,11 +26,15 @@ def camera(
     Args:
         source: A webcam (0), a video, a stream, a folder or a picture, as the worker sees it.
         model: An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.
+        endpoint: Address of a running `mlflow models serve`, used instead of a model in the worker's own process.
         output: Annotated video, or the last frame as a picture.
         events: A line of JSON for each face of each frame.
         frames: Frames after which it ends; 0 for no end.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         where: Workspace and tracking store.
     """
-    asked = Asked(source=source, model=model, headless=True, output=output, events=events, frames=frames, name=name)
+    asked = Asked(
+        source=source, model=model, endpoint=endpoint, headless=True, output=output, events=events, frames=frames,
+        name=name,
+    )  # fmt: skip
     return look(asked, where)

@@ -4,6 +4,7 @@ It lies among the flows because it starts them. Everything heavy is imported ins
 `agepipe --help` answers at once.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace
 from flows.options import where as _where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.config import Where
+    from agepipe.where import Where
 
 app = typer.Typer(
     help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
@@ -28,13 +29,21 @@ app = typer.Typer(
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
+GpuTrials = Annotated[int, typer.Option(help="Trials at a time on each GPU.")]
 Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
 Scheduler = Annotated[str, typer.Option(help="Address of a running Dask scheduler; empty starts workers here.")]
 Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that share the final training (extra distributed); one, or one a GPU.", show_default=False
+    ),
+]
 Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
 Data = Annotated[
     list[str], typer.Option(help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable.")
 ]
+Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether cameras change over to it.")]
 VariantNames = Annotated[
     list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
 ]
@@ -45,6 +54,10 @@ def _enter(where: "Where") -> None:
     from flows import environment, services
 
     environment.prepare(where, services.running(where).api_url)
+    if not os.environ.get("PREFECT_API_URL"):
+        from flows.temporary import TemporaryServer
+
+        TemporaryServer()
 
 
 @app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz search.folds=5")
@@ -57,6 +70,8 @@ def run(
     device: Device = "auto",
     workers: Workers = 0,
     threads: Threads = 0,
+    processes: Processes = None,
+    gpu_trials: GpuTrials = 1,
     runner: Runner = "threads",
     scheduler: Scheduler = "",
     workspace: Workspace = WORKSPACE,
@@ -70,12 +85,12 @@ def run(
     if data:
         changes["source.data"] = tuple(data)
     configs = [presets.load(preset, changes, name) for name in presets.chosen(preset, variant)]
-    for config in configs:
-        check(config)
     where = _where(
-        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads,
-        runner=runner, scheduler=scheduler, refresh=tuple(refresh),
+        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
+        gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
     )  # fmt: skip
+    for config in configs:
+        check(config, where=where)
     _enter(where)
     from flows import replay
 
@@ -101,6 +116,55 @@ def evaluate(
     with show.progress():
         evaluation = flow(model, tuple(data), name=name, exclude_seen=exclude_seen, where=where)
     show.evaluation(evaluation)
+
+
+@app.command(epilog="Example: agepipe compare champion challenger")
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Two or more aliases, versions, runs, or bundle folders.")],
+    data: Data = [],  # noqa: B006
+    anew: Annotated[
+        bool, typer.Option(help="Where they have other test rows: judge all on the first one's that none has seen.")
+    ] = False,
+    name: ModelName = "",
+    refresh: Annotated[bool, typer.Option(help="Compare anew even where the result is kept.")] = False,
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Compare models with the first of them, on the same test rows."""
+    where = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
+    _enter(where)
+    from flows import show
+    from flows.compare import compare as flow
+
+    with show.progress():
+        done = flow(tuple(models), tuple(data), anew=anew, name=name, where=where)
+    show.contrasted(done)
+
+
+@app.command(epilog="Example: agepipe release challenger margin=0.3")
+def release(
+    candidate: Annotated[str, typer.Argument(help="An alias, a version, or a run.")] = "challenger",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings of [release] to change, as field=value.")
+    ] = None,
+    name: ModelName = "",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Let a version take over if it is surely better than the champion on the same rows; it says why either way."""
+    from agepipe import presets
+    from agepipe.config import ReleaseSettings
+    from agepipe.settings import changed
+
+    settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
+    where = _where(workspace=workspace, tracking=tracking)
+    _enter(where)
+    from flows import show
+    from flows.release import release as flow
+
+    with show.progress():
+        done = flow(candidate, name, settings, where=where)
+    show.registered(done)
 
 
 @app.command(epilog="Example: agepipe audit UTKFace.tar.gz")
@@ -151,26 +215,34 @@ def import_(
 def promote(
     version: Annotated[int, typer.Argument(help="The version that becomes the champion.")],
     because: Annotated[str, typer.Option(help="Why; it is written into the version's history.")],
+    deploy: Deploy = True,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Make a version the champion by hand."""
+    """Make a version the champion by hand, and deploy it."""
     from agepipe import registry
 
-    done = registry.promote(name, version, because, _where(workspace=workspace, tracking=tracking))
+    where = _where(workspace=workspace, tracking=tracking)
+    done = registry.promote(name, version, because, where)
     typer.echo(f"{done.name} version {version} is the champion now.")
+    if deploy:
+        serving.follow(done.name, version, where)
 
 
 @app.command(epilog="Example: agepipe rollback")
-def rollback(name: ModelName = "", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING) -> None:
-    """Give the champion's place back to the version that held it before."""
+def rollback(
+    deploy: Deploy = True, name: ModelName = "", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING
+) -> None:
+    """Give the champion's place back to the version that held it before, and deploy that."""
     from agepipe import lookup, registry
 
     where = _where(workspace=workspace, tracking=tracking)
     name = lookup.named(name, where)
     version = registry.rollback(name, where)
     typer.echo(f"{name} version {version} is the champion again.")
+    if deploy:
+        serving.follow(name, version, where)
 
 
 @app.command(epilog="Example: agepipe up --prefect-port 4300")
@@ -219,6 +291,11 @@ def main() -> None:
         app()
     except AgepipeError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("agepipe", "tasks", "flows"):
+            raise
+        print(f"error: this needs {error.name}, which is not installed; install agepipe[train].", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Interrupted; run the same command again to go on.", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from agepipe.config import Where
 from agepipe.serve.deploy import Deployed
+from agepipe.where import Where
 from tasks.deploy import deploy as put
 
 

@@ -11,8 +11,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from agepipe.config import Where
 from agepipe.errors import ServiceError
+from agepipe.where import Where
 from flows.services import POOL, environ
 
 WATCH = "agepipe: runs without a heartbeat have crashed"

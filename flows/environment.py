@@ -7,7 +7,7 @@ changes a Prefect installation that the user has for other things.
 import os
 from collections.abc import Mapping
 
-from agepipe.config import Where
+from agepipe.where import Where
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""

@@ -2,8 +2,10 @@
 
 from prefect import flow
 
-from agepipe.config import EvaluateSettings, SourceSettings, Where
+from agepipe.config import EvaluateSettings, SourceSettings
 from agepipe.records import Evaluation, Model, Rows
+from agepipe.where import Where
+from tasks.evaluate import champions_evaluation
 from tasks.evaluate import evaluate as judge
 from tasks.ingest import fingerprint, ingest
 from tasks.parent import announced
@@ -32,7 +34,8 @@ def evaluate(
     """
     found = resolve(model, name, where)
     rows = photographs(found, data, where) if data else test_rows(found, name, where)
-    return announced(judge(found, rows, settings, exclude_seen, where), where)
+    against = champions_evaluation(found, rows, name, where)
+    return announced(judge(found, rows, settings, exclude_seen, against, where), where)
 
 
 def photographs(model: Model, data: tuple[str, ...], where: Where) -> Rows:

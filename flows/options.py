@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.config import Where
+    from agepipe.where import Where
 
 Workspace = Annotated[
     Path, typer.Option(envvar="AGEPIPE_WORKSPACE", help="Folder of data sets, checkpoints, bundles and evaluations.")
@@ -26,7 +26,7 @@ def where(**values: Any) -> "Where":
     Raises:
         ConfigError: names the option that cannot be used.
     """
-    from agepipe.config import Where
     from agepipe.settings import checked
+    from agepipe.where import Where
 
     return checked(Where, values, "option")

@@ -2,8 +2,9 @@
 
 from prefect import flow
 
-from agepipe.config import Config, Where
+from agepipe.config import Config
 from agepipe.records import PipelineResult
+from agepipe.where import Where
 from flows.search import search
 from tasks.audit import audit
 from tasks.evaluate import evaluate
@@ -11,6 +12,7 @@ from tasks.ingest import fingerprint, ingest
 from tasks.parent import check, parent_run
 from tasks.register import register
 from tasks.relabel import relabel
+from tasks.resolve import first_weights
 from tasks.split import champions_partition, partitioned
 from tasks.train import train
 
@@ -18,17 +20,18 @@ from tasks.train import train
 @flow(name="pipeline", flow_run_name="pipeline {config.title}")
 def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
     """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
-    check(config)
+    check(config, where)
     with parent_run(config, where) as run:
         here = run.where
+        config = first_weights(config, here)
         catalogue = run.found(ingest(fingerprint(config.source, here), config.ingest, here))
         report = run.found(audit(catalogue, config.labels, here))
         rows = relabel(catalogue, config.labels, here)
         partition = run.found(partitioned(rows, config.split, champions_partition(config, here), here))
-        check(config, partition.development.count)
+        check(config, here, partition)
         choice = run.found(search(partition.development, config.learn, config.search, here))
         model = run.found(train(partition.development, config.learn, choice, config.final, here))
-        evaluation = run.found(evaluate(model, partition.test, config.evaluate, False, here))
+        evaluation = run.found(evaluate(model, partition.test, config.evaluate, False, None, here))
         registered = run.found(register(model, evaluation, partition, config, here))
     return PipelineResult(
         run=run.id, catalogue=catalogue, report=report, partition=partition, choice=choice, model=model,

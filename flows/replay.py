@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from agepipe.config import Config, Where
+from agepipe.config import Config
 from agepipe.errors import AgepipeError, TrainingError
+from agepipe.learn.process import warm
 from agepipe.records import PipelineResult
+from agepipe.where import Where
 from flows import show
 from flows.pipeline import pipeline
 
@@ -31,6 +33,7 @@ def run(configs: Sequence[Config], where: Where) -> None:
 
 def _one(config: Config, where: Where) -> PipelineResult:
     show.plan(config, where)
+    warm()  # torch is imported while Prefect's server starts
     with show.progress():
         result = pipeline(config, where)
     show.outcome(result)

@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from agepipe.config import Where
+from agepipe.where import Where
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from prefect import flow
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.learn.check_search import check_search
 from agepipe.records import Choice, Rows
+from agepipe.where import Where
 from flows.runners import runner
 from flows.strategies import STRATEGIES, Search
 from tasks.board import board

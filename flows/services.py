@@ -5,7 +5,6 @@ those and never a stranger that got the same process number.
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +17,9 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agepipe import store, tracking
-from agepipe.config import Where
 from agepipe.errors import ServiceError
+from agepipe.ports import bound
+from agepipe.where import Where
 from flows import environment
 
 POOL = "agepipe"
@@ -98,7 +98,7 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
     if store.database(where):  # an MLflow server that runs elsewhere has its own page
         servers += [("mlflow", _mlflow_ui(where, mlflow_port), mlflow_port, "/health")]
     for name, _, port, _ in servers:
-        check_free(f"{name}-port", port)
+        bound(f"--{name}-port", "127.0.0.1", port).close()
     tracking.prepare(where)
     started: list[Service] = []
     try:
@@ -121,20 +121,6 @@ def down(where: Where) -> list[str]:
     ended = [item.name for item in reversed(running(where).services) if _end(item)]
     state_file(where).unlink(missing_ok=True)
     return ended
-
-
-def check_free(name: str, port: int) -> None:
-    """Refuse a port that something listens on.
-
-    Raises:
-        ServiceError: names the option and the port.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServiceError(f"--{name}: port {port} is in use; give another, such as {port + 1}.") from error
 
 
 def environ(where: Where, api_url: str | None) -> dict[str, str]:
@@ -201,13 +187,19 @@ def _end(service: Service) -> bool:
     process = service.process()
     if process is None:
         return False
+    end_family(process)
+    return True
+
+
+def end_family(process: psutil.Process) -> None:
+    """End a process and all that it started, in good order within 10 s, else by force; returns when they are gone."""
     family = [process, *process.children(recursive=True)]
     for member in family:
         _signal(member, "terminate")
     _, stubborn = psutil.wait_procs(family, timeout=10)
     for member in stubborn:
         _signal(member, "kill")
-    return True
+    psutil.wait_procs(stubborn, timeout=10)
 
 
 def _signal(process: psutil.Process, action: str) -> None:

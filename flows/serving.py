@@ -1,13 +1,18 @@
-"""The commands that use a model: predict, deploy, camera. Looking at pictures needs neither torch nor Prefect."""
+"""The commands that use a model: predict, deploy, camera, web. Looking at pictures needs neither torch nor Prefect."""
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, where
 
+if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
+    from agepipe.where import Where
+
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
+Endpoint = Annotated[str, typer.Option(help="Address of a running `mlflow models serve` that answers instead.")]
 SHOWN = 10
 """Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
 
@@ -26,10 +31,9 @@ def predict(
     from agepipe import lookup
     from agepipe.serve import pictures
     from agepipe.serve import predict as work
-    from agepipe.serve.faces import Detector
+    from agepipe.serve.haar import finder
     from agepipe.serve.outputs import check_output
     from agepipe.serve.predictor import Predictor
-    from agepipe.serve.yunet import located
     from flows import show
     from tasks.watch import watch
 
@@ -37,7 +41,9 @@ def predict(
     check_output("--output", output, work.SUFFIXES)
     pictures.check(paths)
     predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
-    detector = None if aligned else Detector(located(place))
+    detector, told = (None, []) if aligned else finder(place)
+    for note in told:
+        typer.echo(note, err=True)
     with show.progress():
         found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
     work.write(found.faces, output)
@@ -67,11 +73,30 @@ def deploy(
     typer.echo(f"{done.title} is deployed in {folder_of(place) / done.folder}.")
 
 
+def follow(name: str, version: int, place: "Where") -> None:
+    """Deploy a new champion, which stays the champion even where it cannot be deployed.
+
+    Raises:
+        ModelError: says why it cannot.
+    """
+    from agepipe.errors import AgepipeError, ModelError
+    from agepipe.serve import deploy as work
+
+    try:
+        done = work.deploy(str(version), place, name)
+    except AgepipeError as error:
+        raise ModelError(
+            f"{name} version {version} is the champion but not deployed, cameras go on: {error}"
+        ) from error
+    typer.echo(f"{done.title} is deployed in {work.folder_of(place) / done.folder}.")
+
+
 def camera(
     source: Annotated[str, typer.Option(help="Webcam (0), video, stream (rtsp://…), folder or picture.")] = "0",
     model: Annotated[
         str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
     ] = "",
+    endpoint: Endpoint = "",
     headless: Annotated[bool, typer.Option(help="Open no window.")] = False,
     output: Annotated[Path | None, typer.Option(help="Annotated video (.mp4) or last picture (.jpg, .png).")] = None,
     events: Annotated[Path | None, typer.Option(help="A line of JSON for each face of each frame (.jsonl).")] = None,
@@ -86,16 +111,50 @@ def camera(
     from tasks.watch import watch
 
     asked = session.Asked(
-        source=source, model=model, headless=headless, output=output, events=events, frames=frames, name=name
-    )
+        source=source, model=model, endpoint=endpoint, headless=headless, output=output, events=events, frames=frames,
+        name=name,
+    )  # fmt: skip
     with show.progress():
         done = session.run(asked, where(workspace=workspace, tracking=tracking), watch("camera"))
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{done.frames} frames, {len(done.people)} faces, {done.rate:.1f} frames/s, by {', '.join(done.models)}."
-        + (f" Written to {output}." if output and output.exists() else "")
+        f"{done.frames} frames, {len(done.people)} faces, {done.rate:.1f} frames/s, by {', '.join(done.models)} "
+        f"on faces found by {done.detector}." + (f" Written to {output}." if output and output.exists() else "")
     )
+
+
+def web(
+    model: Annotated[
+        str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
+    ] = "",
+    endpoint: Endpoint = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes any.", min=0, max=65535)] = 8000,
+    name: ModelName = "",
+    workspace: Workspace = WORKSPACE,
+    tracking: Tracking = TRACKING,
+) -> None:
+    """Serve a page that says the age range of faces in front of the browser's camera; it keeps no picture."""
+    from agepipe.ports import bound
+    from agepipe.serve import web as work
+    from agepipe.serve.session import Asked
+    from flows import show
+
+    place = where(workspace=workspace, tracking=tracking)
+    with bound("--port", host, port) as listener:
+        with show.waiting("Loading the model"):
+            shared = work.prepared(Asked(model=model, endpoint=endpoint, name=name), place)
+            status = shared.status()
+        with suppress(KeyboardInterrupt):  # from the moment that it is offered, Ctrl-C is the way to end it
+            typer.echo(f"{status['model'] or 'No model yet'} is at {work.address(listener)}, until Ctrl-C.")
+            for note in (status["problem"], *shared.told, work.warning(listener)):
+                if note:
+                    typer.echo(note, err=True)
+            work.serve(shared, host, listener)
+    for note in shared.notes():
+        typer.echo(note, err=True)
+    typer.echo("Ended.")
 
 
 def add(app: typer.Typer) -> None:
@@ -103,3 +162,4 @@ def add(app: typer.Typer) -> None:
     app.command(epilog="Example: agepipe predict holiday/ --output ages.csv")(predict)
     app.command(epilog="Example: agepipe deploy champion")(deploy)
     app.command(epilog="Example: agepipe camera --source party.mp4 --headless --output annotated.mp4")(camera)
+    app.command(epilog="Example: agepipe web --port 8080")(web)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,15 +13,20 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.status import Status
 from rich.table import Table
 
-from agepipe.config import Config, Where
+from agepipe.config import Config
 from agepipe.errors import AgepipeError
 from agepipe.learn.check_search import searched
 from agepipe.learn.standing import standings
-from agepipe.records import Evaluation, PipelineResult
+from agepipe.records import Compared, Evaluation, PipelineResult, Registered
 from agepipe.settings import combinations
+from agepipe.where import Where
 from flows.services import Services
 from flows.table import Trials, drawn
 from tasks.watch import Step, logger
+
+if TYPE_CHECKING:
+    from agepipe.judge.contrast import Contrast
+    from agepipe.judge.versus import Versus
 
 library = logging.getLogger("agepipe")
 console = Console(highlight=False, soft_wrap=True)
@@ -123,7 +129,7 @@ def outcome(done: PipelineResult) -> None:
     )
     evaluation(done.evaluation)
     console.print(f"Data report   {done.report.page}")
-    console.print(f"Registered    [bold]{new.name}[/bold] version {new.version} as @{new.alias}: {new.reason}")
+    registered(new)
     console.print(
         "\nNext: [bold]python3 -m uv run agepipe evaluate[/bold] judges it again, "
         "[bold]python3 -m uv run agepipe up[/bold] opens the run pages."
@@ -131,13 +137,13 @@ def outcome(done: PipelineResult) -> None:
 
 
 def evaluation(done: Evaluation) -> None:
-    """The figures on rows that the model has not seen, each with its interval, and the report."""
-    table = Table(title=f"Test figures on {done.count} rows the model has not seen", title_justify="left")
+    """The figures, each with its interval, what the rows were to the model, and the report."""
+    table = Table(title=f"Figures on {done.judged_on}", title_justify="left")
     for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, label in FIGURES.items():
         low, high = done.intervals[name]
-        table.add_row(label, f"{done.metrics[name]:.3f}", f"{low:.3f} to {high:.3f}")
+        table.add_row(label, f"{done.metrics[name]:.3f}{done.doubt}", f"{low:.3f} to {high:.3f}")
     console.print(table)
     if done.excluded:
         console.print(f"Left out: {done.excluded} rows that the model had seen.", style="yellow")
@@ -155,6 +161,41 @@ def comparison(done: Mapping[str, PipelineResult]) -> None:
         table.add_row(name, *values, *map(str, counts))
     console.print(table)
     console.print("In MLflow each training has its precision, its recall and the error of both under curves/.")
+
+
+def registered(new: Registered) -> None:
+    """What became of a version, and why."""
+    console.print(f"Registered    [bold]{new.name}[/bold] version {new.version} as @{new.alias}: {new.reason}")
+
+
+def contrasted(done: Compared) -> None:
+    """Whether each model can be told from the first, the figures of both, and the slices on which they differ."""
+    from agepipe.judge import contrast, contrast_page
+
+    found = contrast.read(done)
+    for title, one in zip(found.titles[1:], found.against, strict=True):
+        console.print(_figures(title, one, found))
+        console.print(contrast_page.verdict(title, found.titles[0], one, found), style="bold", markup=False)
+        console.print(contrast_page.by_slice(title, one), markup=False)
+        if one.exact:
+            console.print(contrast_page.exact(title, found.titles[0], one.exact), markup=False)
+    for note in filter(None, [contrast_page.excluded(found), *found.notes]):
+        console.print(note, style="yellow", markup=False)
+    console.print(f"Page          {done.page}")
+
+
+def _figures(title: str, one: "Versus", found: "Contrast") -> Table:
+    from agepipe.judge.contrast_page import SHORT as NAMES
+    from agepipe.judge.sentences import figure, gap, gap_span
+
+    table = Table(title=f"{title} against {found.titles[0]}, {found.count} rows", title_justify="left")
+    interval = f"{found.settings.confidence * 100:g} % interval"
+    for heading in ("figure", found.titles[0], title, "difference", interval):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, change in one.figures.items():
+        values = (figure(change.second, name), figure(change.first, name), gap(change.difference, name))
+        table.add_row(NAMES[name], *values, gap_span((change.low, change.high), name))
+    return table
 
 
 def failure(title: str, error: AgepipeError) -> None:

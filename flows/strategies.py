@@ -1,18 +1,24 @@
 """The ways to search: each decides which trials are wanted, has them trained on all folds, and chooses."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.errors import DivergedError
+from agepipe.learn.check_search import kept
 from agepipe.learn.halving import rank
 from agepipe.learn.runs import weights_digest
+from agepipe.learn.standing import in_words
 from agepipe.learn.study import study
-from agepipe.learn.trial import Planned, choose, plan
+from agepipe.learn.trial import Planned, choose, complete, left_out, plan
 from agepipe.records import Choice, Rows, Trial
 from agepipe.settings import changed
+from agepipe.where import Where
 from tasks.board import Board
 from tasks.trial import stop, trial
+
+logger = logging.getLogger("agepipe.progress")
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,11 @@ class Search:
     board: Board
 
     def train(
-        self, planned: Sequence[Planned], until: int | None = None, before: Iterable[Trial] = (), lenient: bool = False
-    ) -> list[Trial]:
+        self, planned: Sequence[Planned], until: int | None = None, before: Iterable[Trial] = ()
+    ) -> list[Trial]:  # fmt: skip
         """Train these, from fresh networks or where `before` has paused, to the end or to the epoch `until`.
 
-        A loss that is not finite ends the search; with `lenient` that trial is left out instead.
+        A trial whose loss is not finite is left out, with a warning, and costs no other trial its place.
         """
         paused = {(one.setting, one.fold.index): one for one in before}
         self.board.begin(planned, until)
@@ -49,14 +55,18 @@ class Search:
             }
             for setting, changes, fold in planned
         ]
-        done = trial.gather(calls, self.board.update, (DivergedError,) if lenient else ())
+        done = trial.gather(calls, self.board.update, (DivergedError,))
         self.board.end()
+        for _, changes, fold in left_out(planned, done):
+            logger.warning("fold %d: the loss of %s is not finite, so it is out", fold.index, in_words(changes))
         return done
 
 
 def grid(search: Search) -> Choice:
-    """Every setting to the end."""
-    return choose(search.train(plan(search.learn, search.settings)), search.settings, search.learn)
+    """Every setting to the end; one whose loss bursts on a fold is out."""
+    planned = plan(search.learn, search.settings)
+    trials, whole = complete(planned, search.train(planned))
+    return choose(trials, search.settings, search.learn, whole if planned else None)
 
 
 def halving(search: Search) -> Choice:
@@ -65,11 +75,14 @@ def halving(search: Search) -> Choice:
     paused: list[Trial] = []
     early: list[Trial] = []
     for until in search.settings.rungs:
-        paused, stopped = rank(search.train(going, until, paused), search.settings)
+        count = kept(len({setting for setting, _, _ in going}), search.settings.keep)  # also where some have burst
+        trials, _ = complete(going, search.train(going, until, paused))
+        paused, stopped = rank(trials, search.settings, count)
         stop(stopped, search.where)
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
-    return choose(search.train(going, None, paused), search.settings, search.learn, going, early)
+    trials, going = complete(going, search.train(going, None, paused))
+    return choose(trials, search.settings, search.learn, going, early)
 
 
 def optuna(search: Search) -> Choice:
@@ -78,7 +91,7 @@ def optuna(search: Search) -> Choice:
         planned = proposals.known()
         trials = search.train(planned)
         while batch := proposals.proposed():
-            judged = proposals.tell(batch, search.train(batch, lenient=True))
+            judged = proposals.tell(batch, search.train(batch))
             planned += [(one.setting, one.settings, one.fold) for one in judged]
             trials += judged
     return choose(trials, search.settings, search.learn, planned)

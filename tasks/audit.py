@@ -1,8 +1,9 @@
 """The stage that says what the photographs are: counts, duplicates, conflicts, rejects."""
 
-from agepipe.config import LabelSettings, Where
+from agepipe.config import LabelSettings
 from agepipe.data import audited
 from agepipe.records import Catalogue, DataReport
+from agepipe.where import Where
 from tasks.stage import stage
 
 

@@ -13,11 +13,12 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.learn.standing import Place, Scoreboard, Standing, rows_of, standings
 from agepipe.learn.trial import Planned
 from agepipe.progress import Progress
 from agepipe.records import Trial
+from agepipe.where import Where
 
 logger = logging.getLogger("agepipe.progress")
 

@@ -8,11 +8,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.config import Where
 from agepipe.imaging import Image
 from agepipe.serve import session
+from agepipe.serve.camera import Summary
 from agepipe.serve.session import Asked
 from agepipe.serve.sinks import write_picture
+from agepipe.where import Where
 from tasks.watch import watch
 
 WIDE = 640
@@ -33,6 +34,8 @@ class Looked(BaseModel):
     """Frames a second."""
     models: tuple[str, ...]
     """Those that answered, in order."""
+    detector: str
+    """What found the faces."""
     picture: Path
     """The last annotated frame."""
     notes: tuple[str, ...] = ()
@@ -40,14 +43,26 @@ class Looked(BaseModel):
 
 @task
 def camera(asked: Asked, where: Where) -> Looked:
-    """Look until the source ends, a number of frames is reached, or the run is cancelled."""
-    found = session.run(asked, where, watch("camera"), unseen=True)
-    last = found.last
-    assert last is not None, "a session without a frame has raised"
+    """Look until the source ends, a number of frames is reached, or the run is cancelled.
+
+    Prefect cancels by an exception out of the middle of a frame; files and artifact are finished all the same.
+    """
+    found = Summary()
+    try:
+        session.run(asked, where, watch("camera"), unseen=True, into=found)
+    finally:
+        looked = None if found.last is None else _told(found, found.last, asked, where)
+    assert looked is not None, "a session without a frame has raised"
+    return looked
+
+
+def _told(found: Summary, last: Image, asked: Asked, where: Where) -> Looked:
+    """Keep the last picture and leave the artifact."""
     folder = where.workspace / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
     looked = Looked(
         frames=found.frames, faces=found.faces, people=len(found.people), rate=found.rate, models=tuple(found.models),
+        detector=found.detector,
         picture=write_picture(folder / "last.jpg", last), notes=tuple(found.notes),
     )  # fmt: skip
     create_markdown_artifact(
@@ -60,6 +75,7 @@ def markdown(looked: Looked, asked: Asked, last: Image) -> str:
     """Counts, models and the last picture."""
     rows = {
         "model": ", ".join(looked.models), "source": asked.source, "frames": looked.frames, "faces": looked.people,
+        "faces found by": looked.detector,
         "frames a second": f"{looked.rate:.1f}",
     }  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())

@@ -3,9 +3,9 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe.config import Where
 from agepipe.serve import deploy as work
 from agepipe.serve.deploy import Deployed
+from agepipe.where import Where
 
 
 @task

@@ -1,20 +1,40 @@
 """The stage that users rerun most: what a model does on rows that it has not seen."""
 
-from agepipe.config import EvaluateSettings, Where
+from prefect import task
+
+from agepipe import registry
+from agepipe.config import EvaluateSettings
 from agepipe.judge import evaluate as work
 from agepipe.records import Evaluation, Model, Rows, digest_of
+from agepipe.serve.bundle import read_card
+from agepipe.where import Where
 from tasks.stage import stage
 from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=2)
-def evaluate(model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, where: Where) -> Evaluation:
+@stage("evaluate", version=3)
+def evaluate(
+    model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, against: Evaluation | None, where: Where
+) -> Evaluation:
     """Judge the exported model on rows that its lineage does not know, and write the report."""
-    key = digest_of(model, rows, settings, exclude_seen)
-    with tracked("evaluate", f"evaluate on {rows.name}", key, where, {"evaluate": settings}) as run:
+    key = digest_of(model, rows, settings, exclude_seen, against)
+    params = {"evaluate": settings, "learn": read_card(model.folder).config.get("learn", {})}
+    with tracked("evaluate", f"evaluate on {rows.name}", key, where, params) as run:
         run.dataset(rows, "test")
-        done = work.evaluate(model, rows, settings, where, exclude_seen=exclude_seen, progress=watch("evaluate"))
+        done = work.evaluate(
+            model, rows, settings, where, exclude_seen=exclude_seen, against=against, progress=watch("evaluate")
+        )
+        run.description(f"Model {model.digest[:10]} on {rows.name}: {done.judged_on}.")
         run.metrics(done.metrics)
         run.artifacts(done.folder, "evaluation")
     return done.model_copy(update={"run": run.run_id})
+
+
+@task
+def champions_evaluation(model: Model, rows: Rows, name: str, where: Where) -> Evaluation | None:
+    """What the champion did on these very rows, when it is another model and was judged on them. Never cached."""
+    champion = registry.champion(name, where)
+    if champion is None or champion.digest in ("", model.digest):
+        return None
+    return work.finished(champion.digest, rows, where)

@@ -2,10 +2,11 @@
 
 from prefect import task
 
-from agepipe.config import IngestSettings, SourceSettings, Where
+from agepipe.config import IngestSettings, SourceSettings
 from agepipe.data import ingest as work
 from agepipe.data import sources
 from agepipe.records import Catalogue, Source
+from agepipe.where import Where
 from tasks.stage import stage
 from tasks.watch import watch
 

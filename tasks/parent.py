@@ -11,11 +11,23 @@ from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
 from agepipe import tracking, versions
-from agepipe.config import Config, Where
+from agepipe.config import Config
 from agepipe.data import audit_text, audited
-from agepipe.judge import report
+from agepipe.judge import contrast, contrast_page, report
 from agepipe.learn import check as work
-from agepipe.records import Choice, DataReport, Evaluation, Model, Partition, Record, Registered, digest_of
+from agepipe.learn import warm
+from agepipe.records import (
+    Choice,
+    Compared,
+    DataReport,
+    Evaluation,
+    Model,
+    Partition,
+    Record,
+    Registered,
+    digest_of,
+)  # fmt: skip
+from agepipe.where import Where
 from tasks.track import name_in_prefect, prefect_tags
 
 R = TypeVar("R", bound=Record)
@@ -24,9 +36,11 @@ TAG = 5000
 
 
 @task
-def check(config: Config, rows: int | None = None) -> None:
-    """Refuse settings that cannot work before any work is done, and again once the rows are counted."""
-    work.check(config, rows)
+def check(config: Config, where: Where, partition: Partition | None = None) -> None:
+    """Refuse settings that cannot work before any work is done, and again once the rows are there."""
+    work.check(config, partition.development.count if partition else None, where)
+    if partition is not None:
+        warm.check_test(config, partition.test)
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,15 @@ class ParentRun:
 def announced(record: Evaluation, where: Where) -> Evaluation:
     """Show an evaluation on the Prefect run that asked for it, with the MLflow run that tracks it."""
     create_markdown_artifact(key="evaluation", markdown=report.markdown(record))
+    if record.run:
+        name_in_prefect(record.run, where)
+    return record
+
+
+def compared(record: Compared, where: Where) -> Compared:
+    """Show a comparison on the Prefect run that asked for it, with the MLflow run that keeps it."""
+    text = contrast_page.markdown(contrast.read(record), str(record.page))
+    create_markdown_artifact(key="comparison", markdown=text)
     if record.run:
         name_in_prefect(record.run, where)
     return record

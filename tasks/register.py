@@ -1,18 +1,38 @@
-"""The task that gives the model a version and decides what becomes of it. Never cached: the registry lives on."""
+"""The tasks that decide what becomes of a model in the registry. Never cached: the registry lives on."""
+
+from collections.abc import Callable
 
 from prefect import task
 
 from agepipe import registry
-from agepipe.config import Config, Where
+from agepipe.config import Config, EvaluateSettings, ReleaseSettings
 from agepipe.judge.compare import Comparison, compare
-from agepipe.records import Evaluation, Model, Partition, Registered
+from agepipe.records import Evaluation, Model, Partition, Registered, Rows
+from agepipe.where import Where
+from tasks.watch import watch
 
 
 @task
 def register(model: Model, evaluation: Evaluation, partition: Partition, config: Config, where: Where) -> Registered:
     """Register the model once; champion if it is the first or beats the champion on the same test rows."""
+    decide = gate(model, partition.test, config.release, config.evaluate, where)
+    return registry.register(model, evaluation, config.release, where, partition=partition, decide=decide)
+
+
+@task
+def release(
+    model: Model, rows: Rows, name: str, settings: ReleaseSettings, evaluate: EvaluateSettings, where: Where
+) -> Registered:
+    """Decide anew about a registered version, by the comparison with the champion of now."""
+    return registry.release(model, name, where, gate(model, rows, settings, evaluate, where))
+
+
+def gate(
+    model: Model, rows: Rows, settings: ReleaseSettings, evaluate: EvaluateSettings, where: Where
+) -> Callable[[Model], Comparison]:
+    """The comparison with whichever model is the champion when the registry's turn has come."""
 
     def decide(champion: Model) -> Comparison:
-        return compare(model, champion, partition.test, config.release, config.evaluate, where)
+        return compare(model, champion, rows, settings, evaluate, where, watch("release"))
 
-    return registry.register(model, evaluation, config.release, where, partition=partition, decide=decide)
+    return decide

@@ -1,8 +1,9 @@
 """The stage that turns ages into ranges."""
 
-from agepipe.config import LabelSettings, Where
+from agepipe.config import LabelSettings
 from agepipe.data import relabel as work
 from agepipe.records import Catalogue, Rows
+from agepipe.where import Where
 from tasks.stage import stage
 
 

@@ -3,16 +3,24 @@
 from prefect import task
 
 from agepipe import registry
-from agepipe.config import IngestSettings, LabelSettings, Where
+from agepipe.config import Config, IngestSettings, LabelSettings
 from agepipe.errors import ModelError
+from agepipe.learn import warm
 from agepipe.records import Model, Rows
 from agepipe.serve.bundle import read_card
+from agepipe.where import Where
 
 
 @task
 def resolve(reference: str, name: str, where: Where) -> Model:
     """The model that an alias, a version, a run or a bundle folder names."""
     return registry.resolve(reference, where, name)
+
+
+@task
+def first_weights(config: Config, where: Where) -> Config:
+    """The settings with the file of its weights in the place of a registered version to start from."""
+    return warm.with_files(config, lambda version: registry.weights_file(version, where))
 
 
 @task
@@ -27,6 +35,36 @@ def test_rows(model: Model, name: str, where: Where) -> Rows:
     return partition.test
 
 
+@task
+def title(reference: str, model: Model, name: str, where: Where) -> str:
+    """What a reader calls the model."""
+    return registry.title(reference, model, where, name)
+
+
+@task
+def shared_rows(models: tuple[Model, ...], titles: tuple[str, ...], name: str, anew: bool, where: Where) -> Rows:
+    """The locked test rows that all models have in common, or with `anew` the first ones that any of them has.
+
+    Raises:
+        ModelError: they have not the same, or no rows at all are here.
+    """
+    partitions = [registry.partition_of(model, name, where) for model in models]
+    found = [one.test if one is not None and one.test.intact() else None for one in partitions]
+    there = [rows for rows in found if rows is not None]
+    if not there:
+        raise ModelError(
+            f"models: the locked test rows of none of {', '.join(titles)} are in {where.workspace}; name photographs "
+            "with --data."
+        )
+    other = [title for title, rows in zip(titles, found, strict=True) if rows is None or rows.digest != there[0].digest]
+    if other and not anew:
+        raise ModelError(
+            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to judge all "
+            "on the first one's that none has seen, or name photographs with --data."
+        )
+    return there[0]
+
+
 def ingest_settings(model: Model) -> IngestSettings:
     """How photographs must be stored for this model."""
     return IngestSettings(size=read_card(model.folder).size)
@@ -35,3 +73,8 @@ def ingest_settings(model: Model) -> IngestSettings:
 def label_settings(model: Model) -> LabelSettings:
     """The model's own ranges."""
     return LabelSettings(ranges=read_card(model.folder).ranges.names)
+
+
+def largest(models: tuple[Model, ...]) -> Model:
+    """The model that takes the largest pictures: those of the others are made of them."""
+    return max(models, key=lambda model: read_card(model.folder).size)

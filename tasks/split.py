@@ -3,9 +3,10 @@
 from prefect import task
 
 from agepipe import registry
-from agepipe.config import Config, SplitSettings, Where
+from agepipe.config import Config, SplitSettings
 from agepipe.data import split as work
 from agepipe.records import Partition, Rows
+from agepipe.where import Where
 from tasks.stage import stage
 
 

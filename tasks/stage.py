@@ -7,8 +7,10 @@ touches and what follows from it. Records lie in `workspace/records`, whatever s
 
 import inspect
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -18,9 +20,10 @@ from prefect.filesystems import LocalFileSystem
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
-from agepipe.config import StageName, Where
+from agepipe.artifact import MANIFEST
 from agepipe.errors import AgepipeError
 from agepipe.records import Record, digest_of
+from agepipe.where import StageName, Where
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)
@@ -48,7 +51,7 @@ class Stage(Generic[P, R]):
             cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
             persist_result=True,
             result_serializer="json",
-        )(body)
+        )(_anew(body, name))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The stage's record, from its store or computed now."""
@@ -118,6 +121,31 @@ def _watch(futures: Sequence[PrefectFuture[R]], watch: Watch[R]) -> None:
 def stage(name: StageName, *, version: int, run_name: str | None = None) -> Callable[[Callable[P, R]], Stage[P, R]]:
     """Make a function of records and settings a stage; raise `version` when what it computes changes."""
     return lambda body: Stage(body, name, version, run_name or name)
+
+
+def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:
+    """The same function, which makes what it only found again anew where that is wanted.
+
+    The library finds a finished folder by itself; a stage whose record is gone cannot know that folder before.
+    """
+
+    @wraps(body)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        begun = time.time()
+        record = body(*args, **kwargs)
+        where = next((value for value in (*args, *kwargs.values()) if isinstance(value, Where)), None)
+        if where is None or not where.refreshes(name) or not _older(record, begun):
+            return record
+        discard(record)
+        return body(*args, **kwargs)
+
+    return made
+
+
+def _older(record: Record, moment: float) -> bool:
+    """Whether the record's folder was finished before the moment (seconds since 1970; a file's time may lag a bit)."""
+    home = record.home()
+    return home is not None and (home / MANIFEST).exists() and (home / MANIFEST).stat().st_mtime < moment - 0.1
 
 
 def discard(record: Record) -> None:

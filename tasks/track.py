@@ -10,11 +10,11 @@ from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
 from agepipe import tracking
-from agepipe.config import Where
 from agepipe.learn.job import EpochEvent
 from agepipe.progress import Progress
 from agepipe.records import Model
 from agepipe.serve.bundle import read_curves
+from agepipe.where import Where
 
 
 def prefect_tags() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The stage that trains the one network that is judged, registered and used."""
 
-from agepipe.config import FinalSettings, LearnSettings, Where
+from agepipe.config import FinalSettings, LearnSettings
 from agepipe.learn import final as work
 from agepipe.learn.runs import weights_digest
 from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.settings import changed
+from agepipe.where import Where
 from tasks.stage import stage
 from tasks.track import epochs, pictures, tracked
 from tasks.watch import watch
@@ -15,17 +16,27 @@ def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSetti
     return _train(rows, learn, choice, settings, weights_digest(changed(learn, choice.settings)), where)
 
 
-@stage("train", version=2)
+@stage("train", version=3)
 def _train(
     rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, weights: str, where: Where
 ) -> Model:
     """Train with the chosen setting, stop early, keep the best epoch and export it."""
     key = digest_of(rows, learn, choice, settings, weights)
-    params = {"learn": changed(learn, {**choice.settings, "epochs": settings.epochs}), "final": settings}
-    with tracked("train", "train", key, where, params) as run:
+    chosen = changed(learn, {**choice.settings, "epochs": settings.epochs})
+    with tracked("train", "train", key, where, {"learn": chosen, "final": settings}) as run:
         run.dataset(rows, "training")
         model = work.train(rows, learn, choice, settings, where, epochs(run, watch("train")))
+        run.description(_described(chosen, model, rows, settings))
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(model.folder, "bundle")
         pictures(run, model)
     return model.model_copy(update={"run": run.run_id})
+
+
+def _described(learn: LearnSettings, model: Model, rows: Rows, settings: FinalSettings) -> str:
+    judged = "all development rows" if settings.refit else f"all but {settings.validation:.0%} of the development rows"
+    weights = "random" if learn.weights == "none" else learn.weights
+    return (
+        f"{learn.network} at {learn.size} px, from {weights} weights, trained on {judged} of {rows.name}; epoch "
+        f"{model.epochs} of at most {settings.epochs} was kept."
+    )

@@ -6,11 +6,12 @@ from typing import Any
 from prefect import task
 
 from agepipe import tracking
-from agepipe.config import LearnSettings, Metric, Where
+from agepipe.config import LearnSettings, Metric
 from agepipe.learn import trial as work
 from agepipe.learn.standing import in_words
 from agepipe.records import Fold, Rows, Trial, digest_of
 from agepipe.settings import changed
+from agepipe.where import Where
 from tasks.board import watch_trial
 from tasks.stage import stage
 from tasks.track import epochs, tracked
@@ -19,7 +20,7 @@ STOPPED = "agepipe.stopped"
 """Tag of an MLflow run that halving stopped early: its figures do not compare with those of whole trainings."""
 
 
-@stage("search", version=3, run_name="trial {setting} fold {fold.index}")
+@stage("search", version=4, run_name="trial {setting} fold {fold.index}")
 def trial(
     rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,
     weights: str, until: int | None, before: Trial | None, where: Where,
@@ -30,9 +31,14 @@ def trial(
     """
     name = f"{in_words(settings)} fold {fold.index}"
     key = digest_of(rows, learn, sorted(settings.items()), fold, metric, weights)
-    params = {"learn": changed(learn, settings), "setting": setting, "fold": fold.index, "folds": fold.count}
+    tried = changed(learn, settings)
+    params = {"learn": tried, "setting": setting, "fold": fold.index, "folds": fold.count}
     with tracked("trial", name, key, where, params, after=before.run if before else None) as run:
         run.dataset(rows, "search")
+        run.description(
+            f"{tried.network} with {in_words(settings)}, from fresh weights, trained on all folds of "
+            f"{rows.name} but number {fold.index} of {fold.count}, and judged on that one."
+        )
         progress = watch_trial(where, (setting, fold.index), name, before.epochs if before else 0)
         done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, progress), metric, until)
         run.metrics({**done.metrics, "seconds": done.seconds})

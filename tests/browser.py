@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 WIDE, NARROW = 1300, 390
 """Widths of a desktop window and of a telephone, px."""
@@ -19,6 +20,9 @@ OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
 )  # fmt: skip
+PATIENCE = 60.0
+"""Longest wait for a page to be whole, s."""
+COMPLETE = "return document.readyState === 'complete'"
 LOCAL = ("file:", "data:", "blob:")
 
 # Measured against clientWidth, since a scroll bar would hide as much overflow as it is wide from innerWidth.
@@ -72,24 +76,31 @@ def check_sound(browser: "Browser", page: Path, width: int, heading: str) -> Sig
 
 
 class Browser:
-    """Opens pages from disk and says what they showed."""
+    """Opens pages and says what they showed."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, page: Path, width: int = WIDE, *, dark: bool = False) -> Sight:
-        """Load the page in a viewport of that width, for a person who likes it light or dark."""
+        """Load a page from disk in a viewport of that width, for a person who likes it light or dark."""
+        return self.visit(page.resolve().as_uri(), width, dark=dark)
+
+    def visit(self, address: str, width: int = WIDE, *, dark: bool = False) -> Sight:
+        """The same for a page that is served."""
         # A window cannot be as narrow as a telephone. `mobile` would widen innerWidth to whatever overflows.
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self._errors(), self._requests()  # what an earlier page left
-        self.driver.get(page.resolve().as_uri())
+        self.errors(), self._requests()  # what an earlier page left
+        self.driver.get(address)
+        # On a busy machine `get` has returned with the end of a long page still to come.
+        WebDriverWait(self.driver, PATIENCE).until(lambda driver: driver.execute_script(COMPLETE))
         seen: dict[str, Any] = self.driver.execute_script(LOOK)
-        return Sight(**seen, errors=self._errors(), requests=self._requests())
+        return Sight(**seen, errors=self.errors(), requests=self._requests())
 
-    def _errors(self) -> list[str]:
+    def errors(self) -> list[str]:
+        """What went to the console as an error since this was asked last."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def _requests(self) -> list[str]:
@@ -97,9 +108,15 @@ class Browser:
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
 
+def camera_options(film: Path) -> tuple[str, ...]:
+    """Options that give Chromium a camera which shows a film (.mjpeg or .y4m) and may be used without asking."""
+    fake = "--use-fake-device-for-media-stream"
+    return "--use-fake-ui-for-media-stream", fake, f"--use-file-for-fake-video-capture={film}"
+
+
 @contextmanager
-def started() -> Iterator[Browser]:
-    """A Chromium that runs until the block ends; the test is skipped where there is none."""
+def started(*more: str) -> Iterator[Browser]:
+    """A Chromium that runs until the block ends, with more options; the test is skipped where there is none."""
     chromium = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     chromedriver = shutil.which("chromedriver")
     if chromium is None:
@@ -108,7 +125,7 @@ def started() -> Iterator[Browser]:
         pytest.skip("needs chromedriver, which was not found")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for option in OPTIONS:
+    for option in (*OPTIONS, *more):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, Service(chromedriver))

@@ -1,7 +1,7 @@
 """Small real bundles and rows: networks that read an age off the brightness of a picture, and pictures that show it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from agepipe.ages import AgeRanges
 from agepipe.data.duplicates import looks
+from agepipe.decide import Decoding
 from agepipe.records import Model, Rows, digest_of
 from agepipe.serve.bundle import CURVES, LINEAGE_SCHEMA, NETWORK, Card, digest, write_card, write_lineage
 
@@ -79,14 +80,21 @@ def make_bundle(
     lineage: pl.DataFrame | None = None,
     known: bool = True,
     curves: bool = True,
+    temperature: float = 1.0,
+    thresholds: Mapping[int, float] = {},
+    decoding: Decoding = "likeliest",
 ) -> Model:
-    """A bundle that can serve, be judged and be registered; its lineage is empty unless rows are given."""
+    """A bundle that can serve, be judged and be registered; its lineage is empty unless rows are given.
+
+    The temperature is what its card says; the network is as sharp as `sharpness` has it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     network(folder / NETWORK, ranges, size, sharpness, order)
     status = "known" if known else "unknown"
     card = Card(
         ranges=ranges, size=size, input=size, network="brightness", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2),
         rows="0" * 64, config={"learn": {}, "final": {}}, lineage=status, versions={"numpy": np.__version__},
+        temperature=temperature, thresholds=dict(thresholds), decoding=decoding,
     )  # fmt: skip
     write_card(folder, card)
     write_lineage(folder, pl.DataFrame(schema=LINEAGE_SCHEMA) if lineage is None else lineage)

@@ -2,19 +2,15 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import Browser, started
+from servers import MlflowServer
 
 from agepipe import tracking
-from agepipe.config import Where
+from agepipe.where import Where
 from flows import environment
 
 
@@ -71,39 +67,19 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def mlflow_server(tmp_path: Path) -> Iterator[Where]:
-    """A real MLflow server with a database of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path / "server"
-    home.mkdir()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
-    ]  # fmt: skip
-    switches = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (home / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, env={**os.environ, **switches}, stdout=log, stderr=log, cwd=home)
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A real MLflow server that can be killed and started again."""
+    one = MlflowServer(tmp_path / "server").start()
     try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(f"{address}/health", process, home / "log.txt")
-        yield Where(workspace=tmp_path / "workspace", tracking=address)
+        yield one
     finally:
-        process.terminate()
-        process.wait(30)
+        one.stop()
 
 
-def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(360):
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text(encoding="utf-8"))
+@pytest.fixture
+def mlflow_server(server: MlflowServer, tmp_path: Path) -> Where:
+    """A workspace whose tracking store is a real MLflow server with a database of its own."""
+    return Where(workspace=tmp_path / "workspace", tracking=server.address)
 
 
 @pytest.fixture(scope="session")

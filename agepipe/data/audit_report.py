@@ -1,13 +1,11 @@
 """The data report: one HTML file that opens from disk, with counts, plots, and pictures of the doubtful groups."""
 
-import base64
 import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import polars as pl
@@ -20,6 +18,7 @@ from agepipe import __version__
 from agepipe.data.audit import ROUND_FROM, Audit
 from agepipe.data.audit_text import copy_rows, notes, summary
 from agepipe.data.utkface import GENDERS
+from agepipe.imaging import data_uri
 from agepipe.records import Catalogue
 
 GROUPS = 12
@@ -130,7 +129,7 @@ def _members(table: pl.DataFrame, pixels: NDArray[np.uint8], group: str) -> dict
     rows = table.filter(pl.col("group") == group).sort("age", "path")
     shown = [
         {
-            "picture": _data_uri(pixels[row["index"]]),
+            "picture": data_uri(pixels[row["index"]], SIDE),
             "age": row["age"],
             "gender": "" if row["gender"] is None else GENDERS[row["gender"]],
             "path": row["path"],
@@ -138,13 +137,6 @@ def _members(table: pl.DataFrame, pixels: NDArray[np.uint8], group: str) -> dict
         for row in rows.head(MEMBERS).iter_rows(named=True)
     ]
     return {"members": shown, "more": max(len(rows) - MEMBERS, 0)}
-
-
-def _data_uri(picture: NDArray[np.uint8]) -> str:
-    side = min(SIDE, picture.shape[0])
-    small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))[1]
-    return "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode()
 
 
 def _reject_examples(rejects: pl.DataFrame) -> Iterable[tuple[str, int, list[tuple[str, str]]]]:

@@ -1,9 +1,10 @@
 """The data report as a result folder: the counts as JSON, and the page, found again by catalogue and labels."""
 
 from agepipe.artifact import read_manifest, whole, write_manifest
-from agepipe.config import LabelSettings, Where
+from agepipe.config import LabelSettings
 from agepipe.data.audit import Audit, audit
 from agepipe.records import Catalogue, DataReport, digest_of
+from agepipe.where import Where
 
 VERSION = 1
 """Raised when the same catalogue and labels would be reported otherwise."""

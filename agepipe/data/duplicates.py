@@ -6,6 +6,7 @@ of appearance that a model can carry along, and `near` finds re-encoded copies b
 """
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import blake2b
 
 import cv2
@@ -99,8 +100,7 @@ def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
     The signs of the 256 lowest frequencies of the small grey picture (a perceptual hash of the DCT kind), the mean
     left out: brightness, contrast, size, colour and compression hardly change them.
     """
-    rows, columns = _lowest()
-    waves = cv2.dct(np.eye(LOOK_SIDE, dtype=np.float32), flags=cv2.DCT_ROWS).T[: max(rows.max(), columns.max()) + 1]
+    waves, rows, columns = _lowest()
     small = np.empty((len(pixels), LOOK_SIDE, LOOK_SIDE), dtype=np.float32)
     for start in range(0, len(pixels), TALL):
         small[start : start + TALL] = _shrunk(_halved(luma(pixels[start : start + TALL])), LOOK_SIDE)
@@ -117,11 +117,14 @@ def _halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grey
 
 
-def _lowest() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the `BITS` lowest frequencies of a DCT, by distance from the mean, which is left out."""
+@cache
+def _lowest() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """The waves of a DCT, and rows and columns of its `BITS` lowest frequencies by distance from the mean, left out."""
     row, column = np.indices((LOOK_SIDE, LOOK_SIDE)).reshape(2, -1)
     order = np.lexsort((row, row + column))[1 : BITS + 1]
-    return row[order], column[order]
+    rows, columns = row[order], column[order]
+    waves = np.asarray(cv2.dct(np.eye(LOOK_SIDE, dtype=np.float32), flags=cv2.DCT_ROWS), dtype=np.float32).T
+    return waves[: max(rows.max(), columns.max()) + 1], rows.astype(np.int64), columns.astype(np.int64)
 
 
 def tied(looks_: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:

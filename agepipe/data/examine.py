@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ LEDGER: dict[str, Any] = {
 
 _BYTES_PER_PIXEL = 4
 """A file with more bytes than the largest allowed picture has uncompressed is no photograph."""
+_TOGETHER = 16
+"""Pictures that are measured at a time: few enough to stay in the processor's cache."""
 
 
 class Examined(NamedTuple):
@@ -69,12 +71,15 @@ def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np
 
 
 def _measure(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> None:
-    """Add to the rows of photographs what is measured on all their pictures together, which takes far fewer calls."""
-    luma = duplicates.luma(pixels)
-    usable = (row for row in rows if "reason" not in row)
-    measured = zip(*_light(luma), duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
-    for row, (brightness, sharpness, look, thumbnail) in zip(usable, measured, strict=True):
-        row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
+    """Add to the rows of photographs what is measured on many pictures together, which takes far fewer calls."""
+    usable = [row for row in rows if "reason" not in row]
+    scratch = _Scratch.of(pixels.shape[1])
+    for start in range(0, len(usable), _TOGETHER):
+        luma = duplicates.luma(pixels[start : start + _TOGETHER])
+        light = zip(*_light(luma, scratch), strict=True)
+        measured = zip(light, duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
+        for row, ((brightness, sharpness), look, thumbnail) in zip(usable[start:], measured, strict=False):
+            row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
 
 
 def _row(entry: Entry, settings: IngestSettings, limits: Limits, out: Image) -> dict[str, Any]:
@@ -109,20 +114,49 @@ def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
     return None
 
 
-def _light(luma: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
+class _Scratch(NamedTuple):
+    """Memory of `_light` for `_TOGETHER` pictures: finding it anew for each few takes longer than the work in it."""
+
+    grey: NDArray[np.int16]
+    bends: NDArray[np.int16]
+    inside: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, size: int) -> Self:
+        """For pictures of a size."""
+        shape = (_TOGETHER, size, size)
+        return cls(np.empty(shape, np.int16), np.empty(shape, np.int16), np.empty(shape, np.float32))
+
+
+def _light(luma: NDArray[np.uint8], scratch: _Scratch) -> tuple[list[float], list[float]]:
     """Mean of each grey picture in [0, 1], and variance of its Laplacian inside the border (grey levels, squared).
 
     Args:
-        luma: uint8 `(n, size, size)`; its Laplacian is taken of all pictures at once, as one tall picture, and the
-            rows in which two of them meet are left out.
+        luma: uint8 `(at most _TOGETHER, size, size)`.
+        scratch: is overwritten.
     """
     count, size = luma.shape[:2]
-    if count == 0:
-        return [], []
-    bends = cv2.Laplacian(luma.reshape(count * size, size), cv2.CV_32F).reshape(count, size, size)
-    bends[:, [0, -1]] = bends[:, :, [0, -1]] = 0
-    flat = bends.reshape(count, -1)
+    bends = _laplacian(luma, scratch).reshape(count, -1)
     inside = (size - 2) ** 2
-    sharpness = np.einsum("ij,ij->i", flat, flat) / inside - (flat.sum(axis=1) / inside) ** 2
+    sharpness = np.einsum("ij,ij->i", bends, bends) / inside - (np.einsum("ij->i", bends) / inside) ** 2
     brightness = cv2.reduce(luma.reshape(count, -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F)[:, 0] / 255
     return brightness.tolist(), sharpness.tolist()
+
+
+def _laplacian(luma: NDArray[np.uint8], scratch: _Scratch) -> NDArray[np.float32]:
+    """Sum of the four neighbours less four times the middle, float32 `(n, size, size)`, 0 on the border.
+
+    It is taken of all pictures as one long row of whole numbers, in far less time than OpenCV's own takes.
+    """
+    count, size = luma.shape[:2]
+    grey, bends = (part[:count].reshape(-1) for part in scratch[:2])
+    np.copyto(grey, luma.reshape(-1))
+    middle = bends[size:-size]
+    np.multiply(grey[size:-size], -4, out=middle)
+    for shift in (-size, -1, 1, size):
+        middle += grey[size + shift : len(grey) - size + shift]
+    found = scratch.inside[:count]
+    np.copyto(found, bends.reshape(found.shape))
+    found[:, 0] = found[:, -1] = 0  # there two pictures, or two rows, meet
+    found[:, :, 0] = found[:, :, -1] = 0
+    return found

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from agepipe.artifact import read_manifest, turn, write_manifest
-from agepipe.config import IngestSettings, Where
+from agepipe.config import IngestSettings
 from agepipe.data import archives, duplicates, sources
 from agepipe.data.archives import Entry
 from agepipe.data.examine import Examined, examine, refusal
@@ -28,6 +28,7 @@ from agepipe.data.utkface import Reject
 from agepipe.errors import DataError, SourceError, TooManyRejectsError
 from agepipe.progress import Progress, silent
 from agepipe.records import Catalogue, Source, digest_of
+from agepipe.where import Where
 
 SCHEMA: dict[str, Any] = {
     "index": pl.UInt32,
@@ -54,6 +55,8 @@ _CHUNK_PIXELS = 8 << 20
 """Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
 _CHUNK_FILES = 32 << 20
 """Bytes of files after which a chunk ends early, so that large photographs do not fill the memory."""
+_WAITING = 2
+"""Chunks that lie ready, so that no decoder waits while another chunk is read or kept."""
 _WHAT = ("size", "min_side", "max_pixels", "min_age", "max_age", "near_duplicate")
 """Settings that change the result; `max_reject_share` only says whether it is accepted."""
 
@@ -147,13 +150,14 @@ def _examined(
 ) -> Iterator[tuple[Examined, int]]:
     """Examine chunks in parallel and give them in order; each is to be used before the next is asked for."""
     pending: deque[tuple[Future[Examined], int]] = deque()
+    most = workers + _WAITING
     # one for each chunk that is pending, and one for that which the caller has
     shape = (_most(settings), settings.size, settings.size, 3)
-    room = cycle([np.empty(shape, dtype=np.uint8) for _ in range(workers + 2)])
+    room = cycle([np.empty(shape, dtype=np.uint8) for _ in range(most + 2)])
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for chunk, position in chunks:
             pending.append((pool.submit(examine, chunk, settings, next(room)), position))
-            if len(pending) > workers:
+            if len(pending) > most:
                 future, end = pending.popleft()
                 yield future.result(), end
         for future, end in pending:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from agepipe.errors import DataError
 
+_KEPT = 32 << 20
+"""Bytes last written that stay in the system's memory; all before is handed to the disk and let go."""
+
 
 def open_pixels(path: Path, size: int | None = None, count: int | None = None) -> NDArray[np.uint8]:
     """The store as a read-only memory map, uint8 `(count, size, size, 3)`, RGB.
@@ -58,6 +61,16 @@ class PixelWriter:
             raise DataError(f"pixel store of {self._size} px: cannot hold {pictures.dtype} {pictures.shape}.")
         self._file.write(np.ascontiguousarray(pictures).data)
         self._rows += len(pictures)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have what lies far behind written out: finding fresh memory takes longer than copying into used.
+
+        It is advice: nothing is waited for, and what a slow disk has not taken yet stays in memory.
+        """
+        if hasattr(os, "posix_fadvise"):
+            behind = max(0, self._file.tell() - _KEPT)
+            os.posix_fadvise(self._file.fileno(), max(0, behind - _KEPT), min(behind, _KEPT), os.POSIX_FADV_DONTNEED)
 
     def flush(self) -> None:
         """Hand everything that was appended to the operating system."""

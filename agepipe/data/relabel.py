@@ -11,9 +11,10 @@ import polars as pl
 
 from agepipe.ages import AgeRanges
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
-from agepipe.config import LabelSettings, Where
+from agepipe.config import LabelSettings
 from agepipe.errors import ConfigError, DataError
 from agepipe.records import Catalogue, Rows, digest_of
+from agepipe.where import Where
 
 VERSION = 1
 """Raised when the same catalogue and settings would give other rows."""

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.ages import OLDEST, UTKFACE_RANGES, AgeRanges
-from agepipe.config import cores
 from agepipe.data.face import portrait
 from agepipe.errors import SourceError
 from agepipe.progress import Progress, silent
+from agepipe.where import cores
 
 VERSION = 1
 """Raised when the drawing changes, so that older drawings are not taken for these."""

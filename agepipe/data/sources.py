@@ -10,11 +10,12 @@ from itertools import takewhile
 from pathlib import Path
 
 from agepipe.artifact import turn
-from agepipe.config import SourceSettings, Where
+from agepipe.config import SourceSettings
 from agepipe.data import archives
 from agepipe.errors import SourceError
 from agepipe.progress import Progress, silent
 from agepipe.records import Source, digest_of
+from agepipe.where import Where
 
 SAMPLE = "sample"
 KAGGLE = "kaggle:"

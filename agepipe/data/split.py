@@ -11,12 +11,13 @@ import numpy as np
 import polars as pl
 
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
-from agepipe.config import SplitSettings, Where
+from agepipe.config import SplitSettings
 from agepipe.data.draw import check_sides, drawn, folds, holdout, units
 from agepipe.data.relabel import read_table, rows_digest
 from agepipe.data.ties import MEMBERS, bound
 from agepipe.errors import DataError, LeakageError
 from agepipe.records import Partition, Rows, digest_of
+from agepipe.where import Where
 
 VERSION = 1
 """Raised when the same rows and settings would give another partition."""

@@ -18,13 +18,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.config import Where
 from agepipe.errors import DataError, ModelError
 from agepipe.imaging import fit
 from agepipe.progress import Progress, silent
 from agepipe.records import Model, Rows, digest_of
 from agepipe.serve.bundle import Card
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
+from agepipe.where import Where
 
 PART = 4 * BATCH
 """Rows a part."""
@@ -80,7 +80,7 @@ def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress
     if where.refreshes("evaluate"):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = list(_parts(predictor, _pixels(rows, table), table["index"].to_numpy(), folder, where, progress))
+    parts = list(_parts(predictor, pixels_of(rows, table), table["index"].to_numpy(), folder, where, progress))
     found = Prediction(
         np.concatenate([part["probabilities"] for part in parts]), np.concatenate([part["years"] for part in parts])
     )
@@ -156,7 +156,12 @@ def _keep(path: Path, prediction: Prediction, seconds: float) -> dict[str, NDArr
     return part
 
 
-def _pixels(rows: Rows, table: pl.DataFrame) -> NDArray[np.uint8]:
+def pixels_of(rows: Rows, table: pl.DataFrame) -> NDArray[np.uint8]:
+    """The pixel store that the table's `index` points into, mapped from disk, uint8 `(more than any index, s, s, 3)`.
+
+    Raises:
+        DataError: it cannot be read, or does not fit the table.
+    """
     try:
         pixels: NDArray[np.uint8] = np.load(rows.pixels, mmap_mode="r")
     except (OSError, ValueError) as error:

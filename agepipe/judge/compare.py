@@ -1,18 +1,34 @@
-"""Compare a candidate with the champion on the same rows, which neither has seen, and say whether it takes over."""
+"""Compare a candidate with the champion on the same rows, which neither has seen, and say whether it takes over.
+
+It takes over when it is surely better in one figure, and no watched slice pays for that. A slice pays when its mean
+absolute error grows by more than `release.margin` years by the best estimate, and in `release.confidence` of the draws
+grows at all. The error in years is the figure because it is a mean, whose draws behave, and means the same whatever the
+ranges are. The estimate decides about the margin, not the end of an interval: an interval that must lie below the
+margin would refuse nearly every candidate on a few hundred rows, one that must lie above it would let pass what nearly
+surely harms; and a candidate that is refused can still be promoted by hand. That the error grows at all must be as sure
+as the gain, or chance alone would refuse in small slices. Slices of fewer photographs than `evaluate.min_slice` are
+not judged.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.config import EvaluateSettings, ReleaseSettings, Where
+from agepipe.config import EvaluateSettings, ReleaseSettings
 from agepipe.errors import DataError
 from agepipe.judge.answers import answer, read_rows
 from agepipe.judge.evaluate import check_model, judged_by, labelled
 from agepipe.judge.intervals import Difference, paired
 from agepipe.judge.lineage import overlap
+from agepipe.judge.metrics import Judged
+from agepipe.judge.slices import slices
+from agepipe.judge.versus import SliceChange, slice_changes
 from agepipe.progress import Progress, silent
 from agepipe.records import Model, Rows
 from agepipe.serve.bundle import Card, read_lineage
+from agepipe.where import Where
 
 AGES_ONLY = frozenset({"mae"})
 """Figures that mean the same whatever the ranges are."""
@@ -39,6 +55,8 @@ class Comparison(BaseModel):
     promote: bool
     reason: str
     """One plain sentence."""
+    slices: tuple[SliceChange, ...] = ()
+    """What becomes of the watched slices, candidate minus champion."""
 
 
 def compare(
@@ -58,23 +76,43 @@ def compare(
     """
     cards = (check_model(candidate), check_model(champion))
     table = read_rows(rows)
-    kept = _unseen(table, (candidate, champion), cards)
+    kept = unseen(table, (candidate, champion), cards)
     excluded = len(table) - len(kept)
     if obstacle := _obstacle(candidate, cards, len(kept), excluded, release):
         return Comparison(metric=release.metric, rows=len(kept), excluded=excluded, promote=False, reason=obstacle)
     first, second = (
-        judged_by(labelled(card, kept)[0], answer(model, rows, kept, where, progress))
+        judged_on(model, card, rows, kept, where, progress)
         for model, card in zip((candidate, champion), cards, strict=True)
     )
     found = paired(
         kept["group"].to_numpy(), first, second, release.metric,
         draws=evaluate.draws, confidence=evaluate.confidence, seed=evaluate.seed,
     )  # fmt: skip
-    return _decided(found, release, evaluate, len(kept), excluded)
+    watched = watch(labelled(cards[0], kept)[0], first, second, cards, release.watch, evaluate)
+    return _decided(found, watched, release, evaluate, len(kept), excluded)
 
 
-def _unseen(table: pl.DataFrame, models: tuple[Model, Model], cards: tuple[Card, Card]) -> pl.DataFrame:
-    """The rows that neither model has seen and both have a range for."""
+def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
+    """What a model says about some of the rows, each of which it has a range for."""
+    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
+
+
+def watch(
+    table: pl.DataFrame,
+    first: Judged,
+    second: Judged,
+    cards: tuple[Card, Card],
+    kinds: tuple[str, ...],
+    settings: EvaluateSettings,
+) -> tuple[SliceChange, ...]:
+    """What becomes of the slices of these kinds that have enough photographs; in years alone."""
+    found = [one for one in slices(table, cards[0].ranges.words) if one.kind in kinds]
+    changes = slice_changes(table, found, first, second, settings, figures=("mae",))
+    return tuple(one for one in changes if one.changes)
+
+
+def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
+    """The rows that none of the models has seen and all have a range for."""
     keep = np.ones(len(table), dtype=bool)
     for model, card in zip(models, cards, strict=True):
         keep &= ~overlap(read_lineage(model.folder), table).seen
@@ -100,26 +138,54 @@ def _obstacle(candidate: Model, cards: tuple[Card, Card], rows: int, excluded: i
 
 
 def _decided(
-    found: Difference, release: ReleaseSettings, settings: EvaluateSettings, rows: int, excluded: int
+    found: Difference,
+    watched: tuple[SliceChange, ...],
+    release: ReleaseSettings,
+    settings: EvaluateSettings,
+    rows: int,
+    excluded: int,
 ) -> Comparison:
-    promote = found.share_better >= release.confidence
+    paying = [one for one in watched if pays(one, release)]
+    promote = found.share_better >= release.confidence and not paying
     if not np.isfinite(found.difference):
         raise DataError(f"{release.metric}: the difference is {found.difference}; the predictions are broken.")
     return Comparison(
         metric=release.metric, candidate=found.first, champion=found.second, difference=found.difference,
         low=found.low, high=found.high, share_better=found.share_better, rows=rows, excluded=excluded,
-        promote=promote, reason=_reason(found, promote, release, settings, rows),
+        promote=promote, reason=_reason(found, paying, release, settings, rows, excluded), slices=watched,
     )  # fmt: skip
 
 
-def _reason(found: Difference, promote: bool, release: ReleaseSettings, settings: EvaluateSettings, rows: int) -> str:
+def pays(one: SliceChange, release: ReleaseSettings) -> bool:
+    """Whether a watched slice forbids the promotion; see the module's docstring."""
+    change = one.changes["mae"]
+    return change.difference > release.margin and 1 - change.share_better >= release.confidence
+
+
+def _reason(
+    found: Difference,
+    paying: list[SliceChange],
+    release: ReleaseSettings,
+    settings: EvaluateSettings,
+    rows: int,
+    excluded: int,
+) -> str:
+    left_out = f" ({excluded} were left out)" if excluded else ""
     figures = (
-        f"{release.metric} {found.first:.4g} against the champion's {found.second:.4g} on the same {rows} rows, a "
-        f"difference of {found.difference:+.3g} ({settings.confidence:.0%} interval {found.low:+.3g} to "
+        f"{release.metric} {found.first:.4g} against the champion's {found.second:.4g} on the same {rows} rows"
+        f"{left_out}, a difference of {found.difference:+.3g} ({settings.confidence:.0%} interval {found.low:+.3g} to "
         f"{found.high:+.3g}), better in {found.share_better:.1%} of the draws"
     )
-    if promote:
-        return f"Promoted: {figures}; {release.confidence:.0%} are needed."
+    if found.share_better >= release.confidence:
+        if not paying:
+            return f"Promoted: {figures}; {release.confidence:.0%} are needed."
+        worst = max(paying, key=lambda one: one.changes["mae"].difference)
+        change = worst.changes["mae"]
+        return (
+            f"Not promoted: a watched slice pays for it: {worst.kind} {worst.name} errs by {change.first:.2f} years "
+            f"instead of {change.second:.2f} ({worst.rows} rows, worse in {1 - change.share_better:.1%} of the draws), "
+            f"and release.margin allows {release.margin:g} more; otherwise better: {figures}."
+        )
     if found.low <= 0 <= found.high:
         return f"Not promoted: the two cannot be told apart: {figures}; {release.confidence:.0%} are needed."
     if found.share_better < 0.5:

@@ -9,19 +9,23 @@ from pathlib import Path
 
 import polars as pl
 
-from agepipe.artifact import read_manifest, whole, write_manifest
-from agepipe.config import EvaluateSettings, Where
+from agepipe.artifact import read_manifest, whole
+from agepipe.config import EvaluateSettings
 from agepipe.errors import DataError, ModelError
-from agepipe.judge.answers import Answers, answer, read_rows
+from agepipe.judge import files
+from agepipe.judge.answers import Answers, answer, pixels_of, read_rows
+from agepipe.judge.champion import stand
 from agepipe.judge.lineage import overlap, refuse
 from agepipe.judge.metrics import Judged, checked
-from agepipe.judge.outcome import Outcome, Subject, numbers
-from agepipe.judge.report import render
+from agepipe.judge.numbers import numbers
+from agepipe.judge.outcome import Outcome, Subject
+from agepipe.judge.preprocessing import check_normalisation, doubt
 from agepipe.progress import Progress, silent
 from agepipe.records import Evaluation, Model, Rows, digest_of
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
+from agepipe.where import Where
 
-VERSION = 2
+VERSION = 3
 """Raised when the same inputs would give another folder."""
 
 
@@ -32,6 +36,7 @@ def evaluate(
     where: Where,
     *,
     exclude_seen: bool = False,
+    against: Evaluation | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Judge a model on rows; a finished evaluation of the same model, rows and settings is found again.
@@ -39,9 +44,10 @@ def evaluate(
     Args:
         model: the bundle.
         rows: rows that the model has not seen.
-        settings: draws, confidence and seed of the intervals.
+        settings: draws, confidence and seed of the intervals; level of the sets, and least support of a slice.
         where: workspace, and how many parts to predict at a time.
         exclude_seen: judge on the rest where the model has seen some rows, and say so.
+        against: an evaluation of the champion on the same rows, whose figures the report shows beside the model's.
         progress: told while rows are predicted.
 
     Raises:
@@ -52,13 +58,32 @@ def evaluate(
     subject = examine(model, rows)
     if not exclude_seen:
         refuse(subject.overlap, f"model {model.digest[:10]}")
-    key = digest_of("evaluation", VERSION, model, rows, settings, exclude_seen)
+    against = None if against is None or against.model == model.digest else against
+    key = digest_of("evaluation", VERSION, model, rows, settings, exclude_seen, against)
     folder = where.workspace / "evaluations" / f"{rows.name or 'rows'}-{key[:10]}"
     if read_manifest(folder) is None:
-        outcome = judge(subject, settings, where, progress)
+        outcome = judge(subject, settings, where, progress, against)
         with whole(folder) as draft:
-            _write(draft, key, outcome, exclude_seen)
-    return _record(folder)
+            files.write(draft, key, VERSION, outcome, pixels_of(rows, outcome.table), exclude_seen)
+    return files.read(folder)
+
+
+def finished(model: str, rows: Rows, where: Where) -> Evaluation | None:
+    """The newest evaluation in the workspace of the model of that digest on these very rows; None where there is none.
+
+    Its settings may be others: what it predicted is compared, not its intervals.
+    """
+    folders = sorted((where.workspace / "evaluations").glob("*/metrics.json"), key=lambda path: -path.stat().st_mtime)
+    return next((files.read(path.parent) for path in folders if _is_of(path, model, rows)), None)
+
+
+def _is_of(path: Path, model: str, rows: Rows) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        made = found["version"], found["model"], found["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return made == (VERSION, model, rows.digest) and read_manifest(path.parent) is not None
 
 
 def examine(model: Model, rows: Rows) -> Subject:
@@ -73,7 +98,13 @@ def examine(model: Model, rows: Rows) -> Subject:
     return Subject(model, card, rows, table, lineage, overlap(lineage, table))
 
 
-def judge(subject: Subject, settings: EvaluateSettings, where: Where, progress: Progress = silent) -> Outcome:
+def judge(
+    subject: Subject,
+    settings: EvaluateSettings,
+    where: Where,
+    progress: Progress = silent,
+    against: Evaluation | None = None,
+) -> Outcome:
     """Predict the rows that the model has not seen, and compute everything about them.
 
     Raises:
@@ -83,16 +114,20 @@ def judge(subject: Subject, settings: EvaluateSettings, where: Where, progress: 
     card = subject.card
     table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
     answers = answer(subject.model, subject.rows, table, where, progress)
-    judged = judged_by(table, answers)
+    judged, curves = judged_by(card, table, answers), read_curves(subject.model.folder)
+    champion = None if against is None else stand(against, card, table, judged, settings)
+    doubted = doubt(card, curves, subject.lineage, judged.right)
+    notes = _notes(card, subject.rows, unmatched=against is not None and champion is None)
     return Outcome(
         **{**vars(subject), "table": table},
         settings=settings,
         judged=judged,
-        curves=read_curves(subject.model.folder),
+        curves=curves,
         outside=outside,
         seconds=answers.seconds,
-        notes=tuple(_notes(card, subject.rows)),
-        **numbers(judged, table["group"], card.ranges.names, settings),
+        champion=champion,
+        notes=tuple(filter(None, [doubted, *notes])),
+        **numbers(judged, table, card, settings),
     )
 
 
@@ -100,14 +135,16 @@ def check_model(model: Model) -> Card:
     """The card of a bundle that is still what its record says.
 
     Raises:
-        ModelError: a file is missing or was changed.
+        ModelError: a file is missing or was changed, or the network normalises otherwise than its card says.
     """
     if (found := digest(model.folder)) != model.digest:
         raise ModelError(
             f"{model.folder}: the network and its card have the digest {found[:10]}, but the record says "
             f"{model.digest[:10]}; a file was changed, so export the model again."
         )
-    return read_card(model.folder)
+    card = read_card(model.folder)
+    check_normalisation(model.folder, card)
+    return card
 
 
 def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
@@ -125,14 +162,16 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     return kept, len(table) - len(kept)
 
 
-def judged_by(table: pl.DataFrame, answers: Answers) -> Judged:
+def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
     """What is known and what was said about labelled rows, checked."""
     probabilities, years = answers.prediction
-    return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years)
+    return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 
 
-def _notes(card: Card, rows: Rows) -> list[str]:
+def _notes(card: Card, rows: Rows, *, unmatched: bool) -> list[str]:
     notes = []
+    if unmatched:
+        notes.append("The champion was judged on other rows or by other ranges, so its figures are not shown beside.")
     if rows.size != card.size:
         notes.append(f"The pictures were stored at {rows.size} px and brought to the model's {card.size} px.")
     if rows.ranges != card.ranges:
@@ -141,37 +180,3 @@ def _notes(card: Card, rows: Rows) -> list[str]:
             f"{len(card.ranges)}."
         )
     return notes
-
-
-def _write(folder: Path, key: str, outcome: Outcome, exclude_seen: bool) -> None:
-    from agepipe.judge.plots import draw  # plotting takes a second to import
-
-    (folder / "plots").mkdir()
-    _predictions(outcome).write_parquet(folder / "predictions.parquet")
-    outcome.ranges.write_csv(folder / "ranges.csv")
-    names = outcome.card.ranges.names
-    counts = pl.DataFrame(outcome.confusion, schema=list(names)).insert_column(0, pl.Series("true", names))
-    counts.write_csv(folder / "confusion.csv")
-    drawings = draw(outcome, folder / "plots")
-    (folder / "report.html").write_text(render(outcome, drawings), encoding="utf-8")
-    summary = {"digest": key} | outcome.summary()
-    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    inputs = {"model": outcome.model.digest, "rows": outcome.rows.digest}
-    result = {name: summary[name] for name in ("digest", "count", "excluded", "outside", "notes")}
-    write_manifest(folder, "evaluate", outcome.settings, inputs, result | {"exclude_seen": exclude_seen})
-
-
-def _predictions(outcome: Outcome) -> pl.DataFrame:
-    judged = outcome.judged
-    columns = {f"p{k}": judged.probabilities[:, k].astype("float32") for k in range(judged.probabilities.shape[1])}
-    return outcome.table.select("digest", "group", "age", "label").with_columns(
-        pl.Series("predicted", judged.predicted, dtype=pl.Int16),
-        pl.Series("years", judged.years, dtype=pl.Float32),
-        **{name: pl.Series(values) for name, values in columns.items()},
-    )
-
-
-def _record(folder: Path) -> Evaluation:
-    found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    fields = ("digest", "model", "rows", "count", "metrics", "intervals", "confidence", "excluded")
-    return Evaluation(folder=folder, **{name: found[name] for name in fields})

@@ -4,8 +4,9 @@ Copies of one photograph are one observation: drawing rows would count them as s
 narrow. So whole groups are drawn with replacement, as many as there are (the cluster bootstrap; Davison and Hinkley,
 Bootstrap Methods and their Application, 1997, section 3.8), and the interval is that of the percentiles.
 
-Every figure is a function of a few sums over rows (correct, true and predicted rows a class, absolute error, loss),
-so a draw is one row of a matrix product: how often each group was drawn, times the sums of each group.
+Every figure is a function of a few sums over rows (correct, true and predicted rows a class, absolute error, loss,
+confidence less correct rows a bin), so a draw is one row of a matrix product: how often each group was drawn, times the
+sums of each group.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from agepipe.config import LOWER_IS_BETTER
 from agepipe.errors import DataError
+from agepipe.judge.calibration import BINS, bins_of
 from agepipe.judge.metrics import FIGURES, Judged, row_losses
 
 CHUNK = 4_000_000
@@ -30,7 +32,7 @@ class Difference(NamedTuple):
     first: float
     second: float
     difference: float
-    """First minus second, in the figure's own unit: for `mae` and `loss` a negative one is the better."""
+    """First minus second, in the figure's own unit: for `mae`, `loss` and `ece` a negative one is the better."""
     low: float
     high: float
     share_better: float
@@ -60,14 +62,49 @@ def bootstrap(
         DataError: no rows, not one group a row, or an unknown figure.
     """
     _check_wanted(wanted)
-    sums = group_sums(groups, rows)
-    classes = rows.probabilities.shape[1]
-    drawn: dict[str, list[Floats]] = {name: [] for name in wanted}
-    for weights in _weights(len(sums), draws, seed):
-        scores = scores_of(weights @ sums, classes)
-        for name in wanted:
-            drawn[name].append(scores[name])
-    return {name: _interval(np.concatenate(parts), confidence) for name, parts in drawn.items()}
+    sums, classes = group_sums(groups, rows), rows.probabilities.shape[1]
+    whole, found = scores_of(sums.sum(axis=0)[None], classes), scores_of(drawn(sums, draws, seed), classes)
+    found["ece"] = centred(found["ece"], float(whole["ece"][0]))
+    return {name: interval(found[name], confidence) for name in wanted}
+
+
+def differences(
+    groups: ArrayLike,
+    first: Judged,
+    second: Judged,
+    wanted: tuple[str, ...] = FIGURES,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compare two models on the same rows: both are judged on each draw of the groups, and the difference is kept.
+
+    What makes some rows harder than others then cancels, so a small true difference shows in few rows.
+
+    Raises:
+        DataError: no rows, not the same rows, not one group a row, or an unknown figure.
+    """
+    _check_wanted(wanted)
+    whole, scores = scores_of_both(groups, first, second, draws=draws, seed=seed)
+    return {name: _difference(name, whole, scores, confidence) for name in wanted}
+
+
+def scores_of_both(
+    groups: ArrayLike, first: Judged, second: Judged, *, draws: int, seed: int
+) -> tuple[list[dict[str, Floats]], list[dict[str, Floats]]]:
+    """All figures of two models on all rows, each `(1,)`, and on the same draws of the groups, each `(draws,)`.
+
+    Raises:
+        DataError: no rows, not the same rows, or not one group a row.
+    """
+    if len(first.labels) != len(second.labels):
+        raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
+    sums = (group_sums(groups, first), group_sums(groups, second))
+    classes = (first.probabilities.shape[1], second.probabilities.shape[1])
+    both = np.split(drawn(np.hstack(sums), draws, seed), [sums[0].shape[1]], axis=1)
+    whole = [scores_of(one.sum(axis=0)[None], k) for one, k in zip(sums, classes, strict=True)]
+    return whole, [scores_of(totals, k) for totals, k in zip(both, classes, strict=True)]
 
 
 def paired(
@@ -80,62 +117,59 @@ def paired(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """Compare two models on the same rows: both are judged on each draw of the groups, and the difference is kept.
+    """`differences` in one figure."""
+    options = {"draws": draws, "seed": seed}
+    return differences(groups, first, second, (metric,), confidence=confidence, **options)[metric]
 
-    What makes some rows harder than others then cancels, so a small true difference shows in few rows.
 
-    Raises:
-        DataError: no rows, not the same rows, not one group a row, or an unknown figure.
-    """
-    _check_wanted((metric,))
-    if len(first.labels) != len(second.labels):
-        raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
-    sums = (group_sums(groups, first), group_sums(groups, second))
-    classes = (first.probabilities.shape[1], second.probabilities.shape[1])
-    drawn = np.concatenate(
-        [
-            np.stack([scores_of(weights @ s, k)[metric] for s, k in zip(sums, classes, strict=True)])
-            for weights in _weights(len(sums[0]), draws, seed)
-        ],
-        axis=1,
-    )
-    whole = [float(scores_of(s.sum(axis=0)[None], k)[metric][0]) for s, k in zip(sums, classes, strict=True)]
-    differences = drawn[0] - drawn[1]
-    better = differences < 0 if metric in LOWER_IS_BETTER else differences > 0
-    interval = _interval(differences, confidence)
-    return Difference(whole[0], whole[1], whole[0] - whole[1], *interval, float(better.mean()))
+def _difference(
+    name: str, whole: list[dict[str, Floats]], scores: list[dict[str, Floats]], confidence: float
+) -> Difference:
+    first, second = (float(one[name][0]) for one in whole)
+    found = scores[0][name] - scores[1][name]
+    better = found < 0 if name in LOWER_IS_BETTER else found > 0
+    return Difference(first, second, first - second, *interval(found, confidence), float(better.mean()))
 
 
 def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
-    """What each group adds to the sums that all figures are made of, float64 `(groups, 3 classes + 4)`.
+    """What each group adds to the sums that all figures are made of, float64 `(groups, 3 classes + 4 + BINS)`.
 
     Columns: correct rows a class, true rows a class, predicted rows a class, rows within one class, rows, absolute
-    error in years, loss in nats.
+    error in years, loss in nats, and confidence less correct rows a bin of confidence.
 
     Raises:
         DataError: no rows, or not one group a row.
     """
-    names = np.asarray(groups)
-    if names.shape != rows.labels.shape or len(names) == 0:
-        raise DataError(
-            f"groups: shape {names.shape} for {len(rows.labels)} rows; each row needs a group, at least one."
-        )
-    found, member = np.unique(names, return_inverse=True)
-    classes, predicted = rows.probabilities.shape[1], rows.predicted
-    sums = np.zeros((len(found), 3 * classes + 4))
-    np.add.at(sums, (member, rows.labels), rows.labels == predicted)
+    found, member = _members(groups, len(rows.labels))
+    classes, predicted, right = rows.probabilities.shape[1], rows.predicted, rows.right
+    sums = np.zeros((found, 3 * classes + 4 + BINS))
+    np.add.at(sums, (member, rows.labels), right)
     np.add.at(sums, (member, classes + rows.labels), 1.0)
     np.add.at(sums, (member, 2 * classes + predicted), 1.0)
     near = np.abs(rows.labels - predicted) <= 1
-    for column, values in enumerate((near, np.ones(len(names)), np.abs(rows.ages - rows.years), row_losses(rows))):
-        sums[:, 3 * classes + column] = np.bincount(member, weights=values, minlength=len(found))
+    for column, values in enumerate((near, np.ones(len(near)), rows.errors, row_losses(rows))):
+        sums[:, 3 * classes + column] = np.bincount(member, weights=values, minlength=found)
+    sure = rows.confidence
+    np.add.at(sums, (member, 3 * classes + 4 + bins_of(sure)), sure - right)
     return sums
 
 
+def column_sums(groups: ArrayLike, columns: Floats) -> Floats:
+    """What each group adds to the sum of each column, float64 `(groups, k)`, from `(n, k)`; groups as `group_sums`.
+
+    Raises:
+        DataError: no rows, or not one group a row.
+    """
+    _, member = _members(groups, len(columns))
+    order = np.argsort(member, kind="stable")
+    starts = np.flatnonzero(np.diff(member[order], prepend=-1))
+    return np.asarray(np.add.reduceat(columns[order], starts, axis=0), dtype=np.float64)
+
+
 def scores_of(totals: Floats, classes: int) -> dict[str, Floats]:
-    """All figures, each float64 `(draws,)`, from the summed columns of `group_sums`, `(draws, 3 classes + 4)`."""
+    """All figures, each float64 `(draws,)`, from summed columns of `group_sums`, `(draws, 3 classes + 4 + BINS)`."""
     correct, true, predicted = (totals[:, part * classes : (part + 1) * classes] for part in range(3))
-    near, rows, error, loss = totals[:, 3 * classes :].T
+    near, rows, error, loss = totals[:, 3 * classes : 3 * classes + 4].T
     a_class = {
         "precision": _ratio(correct, predicted),
         "recall": _ratio(correct, true),
@@ -145,7 +179,39 @@ def scores_of(totals: Floats, classes: int) -> dict[str, Floats]:
     scores = {"accuracy": correct.sum(axis=1) / rows, "within_one": near / rows}
     scores |= {f"macro_{name}": values.mean(axis=1) for name, values in a_class.items()}
     scores |= {f"weighted_{name}": (values * share).sum(axis=1) for name, values in a_class.items()}
-    return scores | {"mae": error / rows, "loss": loss / rows}
+    scores |= {"mae": error / rows, "loss": loss / rows}
+    return scores | {"ece": np.abs(totals[:, 3 * classes + 4 :]).sum(axis=1) / rows}
+
+
+def drawn(sums: Floats, draws: int, seed: int) -> Floats:
+    """The sums of each draw of the groups, float64 `(draws, columns)`, from those of each group `(groups, columns)`."""
+    return np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
+
+
+def interval(values: Floats, confidence: float) -> tuple[float, float]:
+    """The percentiles between which the share `confidence` of the draws lies; draws that have no value do not count."""
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def centred(values: Floats, value: float) -> Floats:
+    """Draws of a calibration error, moved so that their mean is the error itself, never below 0.
+
+    Each draw has the error's upward bias a second time, so that the error might lie below its own interval.
+    """
+    return np.asarray(np.maximum(values - values.mean() + value, 0.0))
+
+
+def _members(groups: ArrayLike, rows: int) -> tuple[int, NDArray[np.int64]]:
+    """How many groups there are, and the place of each row's group in their order, `(n,)`."""
+    names = np.asarray(groups)
+    if names.shape != (rows,) or rows == 0:
+        raise DataError(f"groups: shape {names.shape} for {rows} rows; each row needs a group, at least one.")
+    found, member = np.unique(names, return_inverse=True)
+    return len(found), member
 
 
 def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
@@ -162,11 +228,6 @@ def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
 def _ratio(part: Floats, whole: Floats) -> Floats:
     """`part / whole`, 0 where there is no whole (scikit-learn's `zero_division=0`)."""
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _interval(values: Floats, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _check_wanted(wanted: tuple[str, ...]) -> None:

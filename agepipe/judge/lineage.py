@@ -91,8 +91,18 @@ def _copies(
     return found
 
 
-def refuse(found: Overlap, what: str = "the model") -> None:
-    """Stop an evaluation on rows that the model has seen.
+INSTEAD = "evaluate on other rows, or give --exclude-seen to leave these out"
+"""What to do when an evaluation is refused."""
+
+
+def refuse(found: Overlap, what: str = "the model", field: str = "rows", instead: str = INSTEAD) -> None:
+    """Stop whatever would judge a model on rows that it has seen.
+
+    Args:
+        found: those rows.
+        what: the model, or the weights that it starts from.
+        field: what the message begins with.
+        instead: what to do, where it ends.
 
     Raises:
         LeakageError: says how many, which, in which role, and what to do.
@@ -102,7 +112,7 @@ def refuse(found: Overlap, what: str = "the model") -> None:
     roles = ", ".join(f"{count} {name}" for name, count in found.roles.items())
     more = ", ..." if found.count > len(found.examples) else ""
     raise LeakageError(
-        f"rows: {what} has seen {found.count} of the {len(found.seen)} rows it would be judged on ({roles}; "
+        f"{field}: {what} has seen {found.count} of the {len(found.seen)} rows it would be judged on ({roles}; "
         f"{found.by_content} the same file, {found.by_appearance} a copy of one): {', '.join(found.examples)}{more}; "
-        "evaluate on other rows, or give --exclude-seen to leave these out."
+        f"{instead}."
     )

@@ -12,16 +12,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from agepipe.decide import Decoding, decide
 from agepipe.errors import DataError
+from agepipe.judge.calibration import TINY, reliability
 
 FIGURES = (
     "accuracy", "within_one", "macro_precision", "macro_recall", "macro_f1",
-    "weighted_precision", "weighted_recall", "weighted_f1", "mae", "loss",
+    "weighted_precision", "weighted_recall", "weighted_f1", "mae", "loss", "ece",
 )  # fmt: skip
 """All figures, in the order in which they are shown."""
-
-TINY = 1e-12
-"""The smallest probability whose logarithm enters the loss, so that one sure mistake costs 27.6 nats, not infinity."""
 
 
 class Judged(NamedTuple):
@@ -35,19 +34,41 @@ class Judged(NamedTuple):
     """True ages in years, `(n,)`."""
     years: NDArray[np.float64]
     """Predicted ages in years, `(n,)`."""
+    decoding: Decoding = "likeliest"
+    """How one class is answered."""
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class of each row, `(n,)`; the younger one of two that are level."""
-        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+        """The answered class of each row, `(n,)`."""
+        return decide(self.probabilities, self.decoding)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of each answer, `(n,)`."""
+        return self.probabilities[np.arange(len(self.labels)), self.predicted]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is the true class, `(n,)`."""
+        return np.asarray(self.predicted == self.labels)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """How far each predicted age is from the true one, in years, `(n,)`."""
+        return np.abs(self.ages - self.years)
 
     def subset(self, rows: NDArray[np.bool_]) -> "Judged":
         """The rows of a mask, `(n,)`."""
-        return Judged(self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
+        columns = (self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
+        return Judged(*columns, decoding=self.decoding)
 
 
 def figures(
-    labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
 ) -> Iterator[tuple[str, float]]:
     """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0.
 
@@ -56,13 +77,14 @@ def figures(
         probabilities: float `(n, classes)`, columns in class order.
         ages: true ages in years, `(n,)`.
         years: predicted ages in years, float `(n,)`.
+        decoding: how one class is answered.
 
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
     """
     from sklearn.metrics import accuracy_score, mean_absolute_error, precision_recall_fscore_support
 
-    rows = checked(labels, probabilities, ages, years)
+    rows = checked(labels, probabilities, ages, years, decoding)
     predicted = rows.predicted
     classes = range(rows.probabilities.shape[1])
     yield "accuracy", float(accuracy_score(rows.labels, predicted))
@@ -75,9 +97,16 @@ def figures(
             yield f"{average}_{name}", float(value)
     yield "mae", float(mean_absolute_error(rows.ages, rows.years))
     yield "loss", float(row_losses(rows).mean())
+    yield "ece", reliability(rows.confidence, rows.right).error
 
 
-def checked(labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike) -> Judged:
+def checked(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
+) -> Judged:
     """The four arrays, fit to be judged.
 
     Raises:
@@ -95,9 +124,8 @@ def checked(labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years:
     outside = (true < 0) | (true >= shares.shape[1]) | (true != np.floor(true))
     if outside.any():
         raise DataError(f"labels: {true[outside][0]:g} has no class; allowed are 0 to {shares.shape[1] - 1}.")
-    return Judged(
-        true.astype(np.int64), shares, _column("ages", ages, len(shares)), _column("years", years, len(shares))
-    )
+    columns = (_column("ages", ages, len(shares)), _column("years", years, len(shares)))
+    return Judged(true.astype(np.int64), shares, *columns, decoding=decoding)
 
 
 def row_losses(rows: Judged) -> NDArray[np.float64]:
@@ -114,14 +142,19 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[
 
 
 def by_range(
-    names: tuple[str, ...], labels: ArrayLike, probabilities: ArrayLike, ages: ArrayLike, years: ArrayLike
+    names: tuple[str, ...],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
 ) -> pl.DataFrame:
     """One row a range, in class order: `range`, `support`, `precision`, `recall`, `f1`, `mae` (years, null if empty).
 
     Raises:
         DataError: as `figures`, or there are not as many names as classes.
     """
-    rows = checked(labels, probabilities, ages, years)
+    rows = checked(labels, probabilities, ages, years, decoding)
     if len(names) != rows.probabilities.shape[1]:
         raise DataError(
             f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."

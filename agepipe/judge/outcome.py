@@ -1,18 +1,21 @@
 """All that was found out about a model on rows, before it is drawn and written."""
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.config import EvaluateSettings
-from agepipe.judge.intervals import bootstrap
+from agepipe.judge.calibration import Reliability
+from agepipe.judge.champion import Champion
+from agepipe.judge.coverage import Sets
 from agepipe.judge.lineage import Overlap
-from agepipe.judge.metrics import Judged, by_range, confusion, figures
-from agepipe.records import Model, Rows
-from agepipe.serve.bundle import Card
+from agepipe.judge.metrics import Judged
+from agepipe.records import Model, Rows, digest_of
+from agepipe.serve.bundle import Card, Role
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,20 @@ class Outcome(Subject):
     judged: Judged
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    baseline: dict[str, float]
-    """The figures of the best constant answer: the commonest range and the median age of these very rows."""
+    baselines: dict[str, dict[str, float]]
+    """The figures of two constant answers made of these very rows: `majority` and `median`."""
+    champion: Champion | None
     ranges: pl.DataFrame
     confusion: NDArray[np.int64]
+    before: Reliability
+    """Of the probabilities before the model's temperature."""
+    after: Reliability
+    sets: Sets | None
+    """At `settings.level`; None where the model carries no threshold for it."""
+    slices: pl.DataFrame
+    """`agepipe.judge.slice_table.SCHEMA`."""
+    doubtful: pl.DataFrame
+    """Rows whose label is likely wrong (`agepipe.judge.mistakes.label_errors`)."""
     curves: pl.DataFrame
     outside: int
     """Rows left out because the model has no range for their age."""
@@ -59,8 +72,16 @@ class Outcome(Subject):
     @property
     def roles(self) -> dict[str, int]:
         """Photographs in the model's lineage by role."""
-        counts = self.lineage.group_by("role").len().sort("role")
-        return {str(role): int(count) for role, count in counts.iter_rows()}
+        return {role: len(digests) for role, digests in self._by_role()}
+
+    @property
+    def role_digests(self) -> dict[str, str]:
+        """A digest by role, over the content digests of the photographs that had it, in any order."""
+        return {role: digest_of(sorted(digests)) for role, digests in self._by_role()}
+
+    def _by_role(self) -> list[tuple[str, list[str]]]:
+        found = dict(self.lineage.group_by("role").agg("digest").iter_rows())
+        return [(role, found[role]) for role in get_args(Role) if role in found]
 
     def summary(self) -> dict[str, Any]:
         """Everything that is a number or a name, as JSON values."""
@@ -71,37 +92,35 @@ class Outcome(Subject):
             "photographs": self.groups,
             "excluded": self.overlap.count,
             "outside": self.outside,
+            "decoding": self.card.decoding,
+            "temperature": self.card.temperature,
             "metrics": self.figures | {"seconds": self.seconds},
             "intervals": self.intervals,
             "confidence": self.settings.confidence,
-            "baseline": self.baseline,
+            "baselines": self.baselines,
+            "champion": self._champion(),
             "ranges": self.card.ranges.names,
+            "sets": None if self.sets is None else {"level": self.sets.level},
+            "slices": self._slices(),
+            "label_errors": len(self.doubtful),
             "lineage": {
                 "status": "unknown" if self.unknown else "known",
                 "roles": self.roles,
+                "digests": self.role_digests,
+                "fitted_on": self.card.rows,
                 "seen_by_content": self.overlap.by_content,
                 "seen_by_appearance": self.overlap.by_appearance,
             },
             "notes": self.notes,
         }
 
+    def _champion(self) -> dict[str, Any] | None:
+        if self.champion is None:
+            return None
+        found = {name: one._asdict() for name, one in self.champion.differences.items()}
+        return {"model": self.champion.model, "differences": found}
 
-def baseline(judged: Judged) -> dict[str, float]:
-    """The figures of the best constant answer: every row gets the rows' own class shares and median age."""
-    count, classes = judged.probabilities.shape
-    shares = np.bincount(judged.labels, minlength=classes) / count
-    years = np.full(count, np.median(judged.ages))
-    return dict(figures(judged.labels, np.tile(shares, (count, 1)), judged.ages, years))
-
-
-def numbers(judged: Judged, groups: pl.Series, names: tuple[str, ...], settings: EvaluateSettings) -> dict[str, Any]:
-    """The fields of an `Outcome` that are computed from what was predicted, by name."""
-    return {
-        "figures": dict(figures(*judged)),
-        "intervals": bootstrap(
-            groups.to_numpy(), judged, draws=settings.draws, confidence=settings.confidence, seed=settings.seed
-        ),
-        "baseline": baseline(judged),
-        "ranges": by_range(names, *judged),
-        "confusion": confusion(judged.labels, judged.predicted, len(names)),
-    }
+    def _slices(self) -> list[dict[str, Any]]:
+        """JSON has no NaN."""
+        rows = self.slices.iter_rows(named=True)
+        return [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]

@@ -1,14 +1,7 @@
-"""The plots of an evaluation: as PNG files for the tracking store, and as SVG for the report.
+"""The plots of an evaluation: as PNG files for the tracking store, and as SVG for the report."""
 
-Each is drawn once, in the colours of a light page. Inside the report these colours become the page's own, so that the
-same drawing is right on a dark one.
-"""
-
-import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,20 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from agepipe.judge.metrics import Judged
+from agepipe.judge.answer_plots import age_plot, calibration_plot, cumulative_plot, sets_plot
+from agepipe.judge.drawing import FIRST, INK, MUTED, ON_FIRST, SECOND, STYLE, save
 from agepipe.judge.outcome import Outcome
-
-INK, MUTED, LINE = "#1f2328", "#59636e", "#d1d9e0"
-FIRST, SECOND, ON_FIRST = "#2a6fdb", "#b3541e", "#fdfdfe"
-VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", FIRST: "first", SECOND: "second", ON_FIRST: "on-first"}
-"""The colour of each role on a light page, and the name of the page's variable for it."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "axes.titlecolor": INK,
-    "axes.titlesize": 10.0, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": LINE, "grid.linewidth": 0.6, "xtick.color": MUTED,
-    "ytick.color": MUTED, "legend.frameon": False, "lines.linewidth": 1.8, "svg.fonttype": "none",
-}  # fmt: skip
 
 MOST_CELLS = 20
 """Classes up to which a confusion matrix has numbers in its cells."""
@@ -52,12 +34,12 @@ PARTS = (("train", "training", SECOND, "--"), ("validation", "validation", FIRST
 
 
 def draw(outcome: Outcome, folder: Path) -> dict[str, str]:
-    """Write `confusion.png`, `curves.png` and `age.png`; returns each as SVG for the report, by name.
+    """Write each plot as PNG, `confusion.png` and so on; returns them as SVG for the report, by name.
 
-    A model without curves (an imported one) has no `curves`.
+    A model without curves (an imported one) has no `curves`, one without prediction sets no `sets`.
     """
     with mpl.rc_context(STYLE):
-        return {name: _save(figure, name, folder) for name, figure in _figures(outcome)}
+        return {name: save(figure, name, folder) for name, figure in _figures(outcome)}
 
 
 def draw_curves(curves: pl.DataFrame, kept: int, folder: Path) -> None:
@@ -78,24 +60,10 @@ def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
     if len(outcome.curves):
         yield "curves", curves_plot(outcome.curves)
     yield "age", age_plot(outcome.judged)
-
-
-def _save(figure: Figure, name: str, folder: Path) -> str:
-    figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
-    figure.set_layout_engine("none")  # what was laid out once need not be again
-    drawing = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return inline(drawing.getvalue())
-
-
-def inline(svg: str) -> str:
-    """The SVG without its XML head, its size left to the page and its colours replaced by the page's variables."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1))
-    for colour, variable in VARIABLES.items():
-        body = body.replace(colour, f"var(--{variable})")
-    return body
+    yield "cumulative", cumulative_plot(outcome.judged, np.median(outcome.judged.ages))
+    yield "calibration", calibration_plot(outcome.before, outcome.after, outcome.card.temperature)
+    if outcome.sets is not None:
+        yield "sets", sets_plot(outcome.sets, outcome.judged.labels)
 
 
 def confusion_plot(counts: np.ndarray, names: tuple[str, ...]) -> Figure:
@@ -176,27 +144,3 @@ def _curve(axes: Axes, curves: pl.DataFrame, column: str, title: str, error: boo
             axes.plot(curves["epoch"], shown, color=colour, ls=style, marker=marker, label=label)
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def age_plot(judged: Judged) -> Figure:
-    """How far predictions lie from the true age, in bins of five years: median, the middle half, and nine tenths."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    centres, quantiles = error_by_age(judged)
-    low, first, median, third, high = quantiles
-    axes.fill_between(centres, low, high, color=FIRST, alpha=0.14, lw=0, label="nine of ten")
-    axes.fill_between(centres, first, third, color=FIRST, alpha=0.28, lw=0, label="the middle half")
-    axes.plot(centres, median, color=FIRST, marker="o", ms=3.5, label="median")
-    axes.axhline(0, color=INK, lw=0.9)
-    axes.set(xlabel="true age, years", ylabel="predicted − true, years")
-    figure.legend(loc="outside upper right", ncols=3)
-    return figure
-
-
-def error_by_age(judged: Judged, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the age bins that have rows, `(bins,)`, and the 5, 25, 50, 75, 95 % quantiles of the error there."""
-    bins = judged.ages.astype(int) // width
-    errors = judged.years - judged.ages
-    found = np.unique(bins)
-    quantiles = [np.quantile(errors[bins == k], (0.05, 0.25, 0.5, 0.75, 0.95)) for k in found]
-    return found * width + (width - 1) / 2, np.array(quantiles).T

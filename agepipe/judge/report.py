@@ -1,12 +1,22 @@
 """One HTML file about an evaluation: opens from disk, asks nothing of the network, prints, light and dark."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from agepipe import __version__
+from agepipe.imaging import Image, data_uri
+from agepipe.judge import sentences
+from agepipe.judge.lineage import LIMIT
+from agepipe.judge.mistakes import DOUBTS, surest_mistakes
+from agepipe.judge.numbers import YEARS
 from agepipe.judge.outcome import Outcome
+from agepipe.judge.sentences import figure, span
+from agepipe.judge.slice_table import FIGURES
 from agepipe.records import Evaluation
 
 TITLES = {
@@ -20,62 +30,87 @@ TITLES = {
     "weighted_f1": "F1, weighted by rows",
     "mae": "age error, years",
     "loss": "loss, nats",
+    "ece": "calibration error",
 }
 """What each figure is called on the page, in the order shown."""
+MOST_SLICES = 60
+"""Slices that the page shows; the table beside it has all."""
+SIDE, SMALL = 112, 64
+"""Largest side of a mistake's and of a doubtful label's picture, px."""
 
 
-def render(outcome: Outcome, drawings: Mapping[str, str]) -> str:
+def render(outcome: Outcome, drawings: Mapping[str, str], pictures: Mapping[int, Image]) -> str:
     """The page.
 
     Args:
         outcome: what was found.
         drawings: SVG by name, as `agepipe.judge.plots.draw` gives them; the only text that is not escaped.
+        pictures: those that are shown, RGB, by their place in the pixel store.
     """
     environment = Environment(
         loader=PackageLoader("agepipe.judge"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"figure": figure, "span": span}
-    page = environment.get_template("report.html.j2")
-    drawn = {name: Markup(svg) for name, svg in drawings.items()}
-    return page.render(o=outcome, drawings=drawn, titles=TITLES, verdict=verdict(outcome), version=__version__)
-
-
-def figure(value: float, name: str) -> str:
-    """A figure as it is read: shares in percent, years and nats as they are."""
-    return f"{value:.2f}" if name in ("mae", "loss") else f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
-
-
-def span(interval: tuple[float, float], name: str) -> str:
-    """An interval as it is read, the unit given once."""
-    low, high = (figure(value, name) for value in interval)
-    return f"{low.removesuffix(chr(0xA0) + '%')} to {high}"
-
-
-def verdict(outcome: Outcome) -> str:
-    """What a person wants to know, in one plain sentence."""
-    found, constant = outcome.figures, outcome.baseline
-    low = outcome.intervals["macro_recall"][0]
-    standing = (
-        "far above a constant answer"
-        if low > 2 * constant["macro_recall"]
-        else "above a constant answer"
-        if low > constant["macro_recall"]
-        else "not to be told from a constant answer"
+    environment.filters |= {"figure": figure, "span": span, "gap": sentences.gap, "gap_span": sentences.gap_span}
+    return environment.get_template("report.html.j2").render(
+        o=outcome,
+        s=sentences,
+        drawings={name: Markup(svg) for name, svg in drawings.items()},
+        titles=TITLES,
+        years=YEARS,
+        slices=_slices(outcome),
+        few=outcome.slices.filter(~pl.col("enough")).head(MOST_SLICES).rows(named=True),
+        more=_more(outcome.slices),
+        mistakes=_mistakes(outcome, pictures),
+        doubts=_doubts(outcome.doubtful, pictures),
+        limit=LIMIT,
+        version=__version__,
     )
-    return (
-        f"Names the right one of {len(outcome.card.ranges)} ranges for {found['accuracy']:.0%} of "
-        f"{len(outcome.judged.labels):,} photographs{'' if outcome.unknown else ' that it has never seen'}, is at most "
-        f"one range off for {found['within_one']:.0%}, and errs by {found['mae']:.1f} years on average: {standing} "
-        f"({constant['accuracy']:.0%}, {constant['within_one']:.0%}, {constant['mae']:.1f} years)."
-    )
+
+
+def _slices(outcome: Outcome) -> list[dict[str, Any]]:
+    """Slices that can be judged; `sides` says of each figure `worse` or `better` where its gap is beyond chance."""
+    chance, table = 1 - outcome.settings.confidence, outcome.slices.filter("enough").head(MOST_SLICES)
+    return [
+        row
+        | {
+            "sides": {
+                name: sentences.side(row[f"{name}_gap"], name) if row[f"{name}_p"] < chance else "" for name in FIGURES
+            }
+        }
+        for row in table.iter_rows(named=True)
+    ]
+
+
+def _more(table: pl.DataFrame) -> int:
+    """Slices that the page does not show."""
+    return sum(max(0, len(part) - MOST_SLICES) for part in table.partition_by("enough"))
+
+
+def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str, Any]]:
+    judged, words, places = outcome.judged, outcome.card.ranges.words, surest_mistakes(outcome.judged)
+    index, paths = outcome.table["index"], outcome.table["path"]
+    said: NDArray[Any] = judged.predicted
+    return [
+        {
+            "picture": data_uri(pictures[index[int(at)]], SIDE), "path": paths[int(at)], "age": int(judged.ages[at]),
+            "true": words[judged.labels[at]], "said": words[said[at]], "sure": judged.confidence[at],
+        }
+        for at in places
+    ]  # fmt: skip
+
+
+def _doubts(doubtful: pl.DataFrame, pictures: Mapping[int, Image]) -> list[dict[str, Any]]:
+    rows = doubtful.head(DOUBTS).iter_rows(named=True)
+    return [row | {"picture": data_uri(pictures[row["index"]], SMALL)} for row in rows]
 
 
 def markdown(evaluation: Evaluation) -> str:
     """The figures with their intervals as a Markdown table, and where the page is."""
     lines = [
-        f"| {title} | {figure(evaluation.metrics[name], name)} | {span(evaluation.intervals[name], name)} |"
+        f"| {title} | {figure(evaluation.metrics[name], name)}{evaluation.doubt} | "
+        f"{span(evaluation.intervals[name], name)} |"
         for name, title in TITLES.items()
     ]
-    head = f"{evaluation.count:,} rows that the model has not seen. Report: `{evaluation.report}`"
+    head = f"{evaluation.judged_on}. Report: `{evaluation.report}`"
     return "\n".join([head, "", "| figure | value | interval |", "|---|---|---|", *lines])

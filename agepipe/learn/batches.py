@@ -32,6 +32,10 @@ class Batch(NamedTuple):
         """The same pictures with the answers of the rows at some places, int64 `(n,)`."""
         return Batch(self.images, *(column[places] for column in self[1:]))
 
+    def part(self, rows: slice) -> "Batch":
+        """Some of the rows."""
+        return Batch(*(column[rows] for column in self))
+
 
 class Batches:
     """The pictures and labels of some rows, in batches on a device."""
@@ -67,9 +71,9 @@ class Batches:
         for start in range(0, len(self) * self.size, self.size):
             yield self._batch(order[start : start + self.size])
 
-    def in_order(self) -> Iterator[Batch]:
-        """All rows in their order; the last batch may be short."""
-        order = torch.arange(len(self._index))
+    def in_order(self, part: slice = slice(None)) -> Iterator[Batch]:
+        """All rows, or a part of them, in their order; the last batch may be short."""
+        order = torch.arange(len(self._index))[part]
         for start in range(0, len(order), self.size):
             yield self._batch(order[start : start + self.size])
 

@@ -3,32 +3,39 @@
 from agepipe.config import Config, FinalSettings, LearnSettings
 from agepipe.errors import ConfigError
 from agepipe.learn.check_search import check_search, extremes, searched
+from agepipe.learn.check_size import check_epochs, check_size
 from agepipe.learn.names import check_network, check_weights
 from agepipe.settings import changed
+from agepipe.where import Where, cores
 
 
-def check(config: Config, rows_count: int | None = None) -> None:
+def check(config: Config, rows_count: int | None = None, where: Where | None = None) -> None:
     """Look at every network that would be trained: each combination of the grid, or the corners of the space.
 
     Args:
         config: all settings.
         rows_count: rows in the development part, where that is known.
+        where: how the work is done, where that is known.
 
     Raises:
         ConfigError: names the field, its value and what is allowed.
     """
     _check_refit(config.final)
     check_search(config.search, config.learn)
-    source = "search.space" if config.search.strategy == "optuna" else "search.grid"
+    field = "search.space" if config.search.strategy == "optuna" else "search.grid"
     for settings in extremes(config.search):
-        where = f"{source} {settings}: " if settings else ""
-        learn = changed(config.learn, settings, source)
+        learn = changed(config.learn, settings, field)
         try:
             check_learn(learn, config.ingest.size)
+            check_epochs(learn, config.final.epochs, "final.epochs")
+            if searched(config.search):
+                check_epochs(learn, learn.epochs, "learn.epochs")
+            if where is not None:
+                check_processes(learn, where)
             if rows_count is not None:
                 _check_batch(learn, _smallest_training(config, rows_count))
         except ConfigError as error:
-            raise ConfigError(where + str(error)) from error
+            raise ConfigError((f"{field} {settings}: " if settings else "") + str(error)) from error
 
 
 def check_learn(learn: LearnSettings, stored: int) -> None:
@@ -39,19 +46,28 @@ def check_learn(learn: LearnSettings, stored: int) -> None:
     """
     check_network(learn.network)
     check_weights(learn.network, learn.weights)
-    if learn.size > stored:
-        raise ConfigError(
-            f"learn.size: {learn.size} px, but ingest.size stores {stored}; take at most that, or store larger ones."
-        )
-    if learn.network == "inception_v3" and learn.size < 75:
-        raise ConfigError(f"learn.size: {learn.size} px, but inception_v3 needs at least 75.")
-    if learn.network.startswith("vit") and learn.size % _patch(learn.network):
-        raise ConfigError(
-            f"learn.size: {learn.size} px, but {learn.network} needs a multiple of {_patch(learn.network)}."
-        )
+    check_size(learn, stored)
     _check_effects(learn)
     if learn.nesterov and learn.momentum == 0:
         raise ConfigError("learn.nesterov: true, but learn.momentum is 0; give a momentum or leave nesterov out.")
+
+
+def check_processes(learn: LearnSettings, where: Where) -> None:
+    """Refuse more processes than can share a training here.
+
+    Raises:
+        ConfigError: names the option or the field, its value and what is allowed.
+    """
+    count, gpus = where.processes or 1, where.gpu_count
+    if count == 1:
+        return
+    if count > learn.batch:
+        raise ConfigError(f"processes: {count}, but learn.batch has {learn.batch} rows; take at most one a row.")
+    if gpus and count > gpus:
+        raise ConfigError(f"processes: {count}, but this machine has GPUs for {gpus}; take at most that.")
+    if count > (most := gpus or min(cores(), where.thread_count)):
+        limit = "--threads allows" if most < cores() else "this machine has cores for"
+        raise ConfigError(f"processes: {count}, but {limit} {most}; take at most that.")
 
 
 def _check_effects(learn: LearnSettings) -> None:
@@ -74,10 +90,6 @@ def _check_refit(final: FinalSettings) -> None:
         value = getattr(final, field)
         if final.refit and value != getattr(neutral, field):
             raise ConfigError(f"final.{field}: {value} does nothing with final.refit; leave one of the two out.")
-
-
-def _patch(network: str) -> int:
-    return int(network.rsplit("_", 1)[1])
 
 
 def _smallest_training(config: Config, rows: int) -> int:

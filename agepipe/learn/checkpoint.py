@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def write_whole(content: bytes | memoryview, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what stands in the way may be no file of ours
+            temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: could not be written ({error.strerror}, {len(content):,} bytes); the last good checkpoint is "
             "kept: make room, and the same command goes on from it."
@@ -57,13 +59,13 @@ def load(path: Path) -> dict[str, Any] | None:
         raise ModelError(f"{path}: damaged, so training cannot go on from it; delete it to start anew.") from error
 
 
-def random_state() -> dict[str, Any]:
-    """Where torch's random numbers stand, on the CPU and on each GPU."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where torch's random numbers stand, on the CPU and on the GPU that is the device."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Go on drawing where `random_state` was taken."""
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Go on drawing where `random_state` was taken, on another GPU too."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

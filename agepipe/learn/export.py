@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import hub
 
 from agepipe.errors import ModelError
 from agepipe.learn.network import AgeNetwork
@@ -89,7 +91,10 @@ def _plain(model: onnx.ModelProto) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and advice off the terminal."""
+    """Keep the exporter's progress and advice off the terminal, also what its bar would leave behind at the end."""
+    bar = vars(hub)["tqdm"]
+    if hasattr(bar, "set_lock"):
+        bar.set_lock(threading.RLock())  # else a semaphore, of which the process's end complains
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -11,18 +11,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.artifact import read_manifest, whole, write_manifest
-from agepipe.config import FinalSettings, LearnSettings, Where
+from agepipe.config import FinalSettings, LearnSettings
 from agepipe.data.split import holdout
-from agepipe.errors import ModelError, TrainingError
+from agepipe.errors import TrainingError
+from agepipe.learn.calibrate import Calibration, calibrated
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
-from agepipe.learn.names import is_file
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import fitting, in_progress, labelled, made_with, threads, weights_digest
+from agepipe.learn.runs import in_progress, labelled, made_with, shared, threads, weights_digest
+from agepipe.learn.warm import check_validation, seen_before
 from agepipe.records import Choice, Model, Rows, digest_of
-from agepipe.serve.bundle import CURVES, LINEAGE, NETWORK, WEIGHTS, Card, digest, read_card, write_card, write_lineage
+from agepipe.serve.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_card, write_lineage
 from agepipe.settings import changed
+from agepipe.where import Where
 
-VERSION = 2
+VERSION = 3
 """Raised when the same rows and settings would train to something else."""
 COMPARED = 64
 """Validation pictures on which the exported network must agree with the trained one."""
@@ -39,7 +41,7 @@ def train(
         learn: the base setting.
         choice: what the search changes in it.
         final: epochs, validation part, patience and metric.
-        where: workspace, device and threads.
+        where: workspace, device, threads and processes.
         on_epoch: called after each epoch.
 
     Raises:
@@ -47,15 +49,18 @@ def train(
         TrainingError: the training cannot go on, or its process died.
         DataError: the rows cannot be read.
         ModelError: the exported network answers differently from the trained one.
+        LeakageError: the first weights were fitted on rows of the validation part.
     """
     learn = changed(learn, {**choice.settings, "epochs": final.epochs}, "search.grid")
-    searched = choice.trials > 0
-    key = digest_of("model", VERSION, rows, learn, weights_digest(learn), final, searched)
+    # a refit is calibrated on the trials' predictions, so it is another model after another search
+    before = choice.digest if final.refit else choice.trials > 0
+    key = digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)
     folder = where.workspace / "models" / f"{rows.name or 'rows'}-{key[:10]}"
     with in_progress(folder) as work:
         if read_manifest(folder) is None:
             job, table = _job(rows, learn, final, work, where)
-            _bundle(folder, job, isolated(fitting, job, on_event=on_epoch), rows, final, table)
+            fitted = shared(job, where.processes_for(learn.batch), on_epoch)
+            _bundle(folder, job, fitted, calibrated(job, fitted, choice), rows, final, table)
     return _record(folder)
 
 
@@ -63,6 +68,7 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
     table = labelled(rows)
     aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
     table = table.with_columns(pl.Series("validation", aside))
+    check_validation(learn, table.filter(pl.col("validation")))
     job = Job(
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
         train=Examples.of(table.filter(~pl.col("validation"))),
@@ -72,11 +78,14 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
     return job, table
 
 
-def _bundle(folder: Path, job: Job, fitted: Fitted, rows: Rows, final: FinalSettings, table: pl.DataFrame) -> None:
+def _bundle(
+    folder: Path, job: Job, fitted: Fitted, calibration: Calibration, rows: Rows, final: FinalSettings,
+    table: pl.DataFrame,
+) -> None:  # fmt: skip
     seen, lineage = lineage_of(table, job.learn)
     with whole(folder) as draft:
-        isolated(exporting, job, fitted, draft)
-        write_card(draft, _card(job, fitted, rows, final, lineage))
+        isolated(exporting, job, fitted, calibration.temperature, draft)
+        write_card(draft, _card(job, fitted, calibration, rows, final, lineage))
         write_lineage(draft, seen)
         pl.DataFrame(fitted.curves).write_parquet(draft / CURVES)
         result = {
@@ -86,13 +95,14 @@ def _bundle(folder: Path, job: Job, fitted: Fitted, rows: Rows, final: FinalSett
         write_manifest(draft, "train", final, {"rows": rows.digest}, result)
 
 
-def exporting(job: Job, fitted: Fitted, folder: Path) -> None:
+def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> None:
     """What the process of an export runs: the kept weights, as ONNX and as a state dict."""
     from agepipe.learn import checkpoint
     from agepipe.learn.export import export
     from agepipe.learn.fit import BEST, network_of
 
     network = network_of(job, fitted, job.folder / BEST)
+    network.readout.temperature = temperature
     checkpoint.save(network.state_dict(), folder / WEIGHTS)
     export(network, _pictures(job), folder / NETWORK)
 
@@ -104,10 +114,13 @@ def _pictures(job: Job) -> NDArray[np.uint8]:
     return np.ascontiguousarray(open_store(job.pixels)[some])
 
 
-def _card(job: Job, fitted: Fitted, rows: Rows, final: FinalSettings, lineage: str) -> Card:
+def _card(
+    job: Job, fitted: Fitted, calibration: Calibration, rows: Rows, final: FinalSettings, lineage: str
+) -> Card:  # fmt: skip
     return Card(
         ranges=job.ranges, size=rows.size, input=job.learn.size, network=job.learn.network,
-        mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage,
+        mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage, decoding=job.learn.decoding,
+        temperature=calibration.temperature, thresholds=calibration.thresholds, calibrated=calibration.on,
         config={"learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json")},
         versions=made_with(),
     )  # fmt: skip
@@ -126,22 +139,10 @@ def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame,
         `digest`, `look`, `role`; and `known`, or `unknown` when the first weights came from a file without lineage.
     """
     role = pl.when(pl.col("validation")).then(pl.lit("chosen")).otherwise(pl.lit("fitted"))
-    seen = [table.select("digest", "look", role.alias("role"))]
-    lineage = "known"
-    if is_file(learn.weights):
-        before = Path(learn.weights).parent / LINEAGE
-        lineage = _known(before.parent) if before.is_file() else "unknown"
-        if before.is_file():
-            seen.append(pl.read_parquet(before).select("digest", "look", "role"))
+    before, lineage = seen_before(learn)
+    seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
     # 'fitted' sorts after 'chosen', and is the stronger
-    return pl.concat(seen).sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
-
-
-def _known(folder: Path) -> str:
-    try:
-        return read_card(folder).lineage
-    except ModelError:
-        return "unknown"
+    return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
 
 
 def _record(folder: Path) -> Model:

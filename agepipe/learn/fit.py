@@ -17,15 +17,18 @@ import torch
 from torch import Tensor
 
 from agepipe.config import LOWER_IS_BETTER
+from agepipe.decide import Decoding
 from agepipe.errors import DivergedError, TrainingError
-from agepipe.judge.metrics import figures
+from agepipe.judge.metrics import Judged, checked, figures
 from agepipe.learn import checkpoint
 from agepipe.learn.augment import augment, mix
 from agepipe.learn.batches import Batch, Batches, open_store, statistics
+from agepipe.learn.grow import epochs_below, shrunk, side_of
 from agepipe.learn.job import Channels, EpochEvent, Fitted, Job
 from agepipe.learn.network import AgeNetwork, build
-from agepipe.learn.objective import Objective
+from agepipe.learn.objective import Objective, known
 from agepipe.learn.optimise import Average, optimizer, schedule
+from agepipe.learn.peers import Alone, gather
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,9 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
             event = training.epoch()
             if on_epoch:
                 on_epoch(event)
-        return training.fitted()
+        fitted = training.fitted()
+        training.peers.leave()
+        return fitted
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY):
             raise TrainingError(
@@ -72,11 +77,12 @@ class Training:
         self.job, self.learn = job, job.learn
         job.folder.mkdir(parents=True, exist_ok=True)
         self.device = _device(job)
+        self.peers = gather(job.seat, self.device)
         saved = checkpoint.load(job.folder / CHECKPOINT)
         store = open_store(job.pixels)
         self.mean, self.std = _statistics(saved, store, job)
         torch.manual_seed(self.learn.seed)
-        self.network = build(self.learn, job.ranges, self.mean, self.std).to(self.device)
+        self.network = self.peers.synchronised(build(self.learn, job.ranges, self.mean, self.std).to(self.device))
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
         self.train = Batches(store, job.train, self.learn.batch, self.device)
         judged = len(job.validation) > 0
@@ -85,8 +91,10 @@ class Training:
         self.objective = Objective(self.learn, job.ranges, self.network.readout, labels).to(self.device)
         self.optimizer = optimizer(self.learn, self.network)
         self.schedule = schedule(self.learn, self.optimizer, self.learn.epochs * len(self.train))
+        self.answer = self.peers.joined(self.network)
         self.curves: list[dict[str, float]] = []
         self.best, self.best_score = 0, -math.inf
+        self._probabilities = torch.empty((0, len(job.ranges)))
         if saved is not None:
             self._restore(saved)
 
@@ -97,21 +105,28 @@ class Training:
 
     @property
     def _impatient(self) -> bool:
-        return self.job.patience is not None and len(self.curves) - self.best >= self.job.patience
+        since = max(self.best, epochs_below(self.learn))
+        return self.job.patience is not None and len(self.curves) - since >= self.job.patience
 
     def epoch(self) -> EpochEvent:
         """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""
         start = time.perf_counter()
-        metrics = {**self._train(), **self._validate()}
+        metrics = self.peers.agreed({**self._train(), **self._validate()})
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
         if (score := self._score(metrics)) > self.best_score:
             self.best, self.best_score = len(self.curves), score
-            checkpoint.save(self.judged.state_dict(), self.job.folder / BEST)
+            best = {"network": self.judged.state_dict(), "probabilities": self._probabilities}
+            self._save(best, BEST)
         self.curves[-1]["seconds"] = time.perf_counter() - start
-        checkpoint.save(self._state(), self.job.folder / CHECKPOINT)
+        self._save(self._state(), CHECKPOINT)
+        self.peers.wait()  # what is written is there for all
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._impatient and done < epochs)
+
+    def _save(self, state: dict[str, Any], name: str) -> None:
+        if self.peers.first:
+            checkpoint.save(state, self.job.folder / name)
 
     def _score(self, metrics: dict[str, float]) -> float:
         """What the best epoch has most of; without validation rows that is the last one."""
@@ -128,32 +143,39 @@ class Training:
         """What came out."""
         kept = self.curves[self.best - 1]
         metrics = {name.removeprefix("validation_"): kept[name] for name in kept if name.startswith("validation_")}
+        best = checkpoint.load(self.job.folder / BEST) or {}
         return Fitted(
             curves=self.curves, best=self.best, metrics=metrics, mean=self.mean, std=self.std,
+            probabilities=best["probabilities"].numpy(),
             parameters=sum(one.numel() for one in self.network.parameters()),
             seconds=sum(row["seconds"] for row in self.curves),
         )  # fmt: skip
 
     def _train(self) -> dict[str, float]:
         self.network.train()
-        answers, total = Answers(self.network), torch.zeros((), device=self.device)
+        answers, total = Answers(self.network, self.learn.decoding), torch.zeros((), device=self.device)
+        share = self.peers.share(self.train.size)
         for step, batch in enumerate(self.train.shuffled()):
-            loss, logits = self._step(batch)
+            loss, logits = self._step(batch, share)
             total += loss
-            answers.add(batch, logits.softmax(1))
+            answers.add(batch.part(share), logits.softmax(1))
             if step % CHECK_EVERY == 0:
                 self._check(loss)
         self._check(total)
-        return {"train_objective": float(total) / len(self.train), **answers.figures("train_")}
+        self.peers.settle(*([self.network, self.average.network] if self.average else [self.network]))
+        answers.gather(self.peers)
+        return {"train_objective": float(self.peers.mean(total)) / len(self.train), **answers.figures("train_")}
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        levels = augment(batch.images, self.learn.size, self.learn.augment)
+    def _step(self, batch: Batch, share: slice) -> tuple[Tensor, Tensor]:
+        side = side_of(self.learn, len(self.curves) + 1)
+        levels = augment(shrunk(batch.images, self.learn.size, side), side, self.learn.augment)
         mixed = mix(levels, batch.ages, self.learn.augment.mix)
-        with _precision(self.device):
-            logits = self.network.everything(mixed.levels)
-        loss = self._loss(logits, batch)
+        with _precision(self.device), self.peers.draws(self.learn.seed, self.schedule.last_epoch):
+            logits = self.answer(mixed.levels[share])
+        loss = self._loss(logits, batch, share)
         if mixed.share < 1:
-            loss = mixed.share * loss + (1 - mixed.share) * self._loss(logits, batch.answering(mixed.partner))
+            partners = self._loss(logits, batch.answering(mixed.partner), share)
+            loss = mixed.share * loss + (1 - mixed.share) * partners
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -162,11 +184,13 @@ class Training:
             self.average.update(self.network)
         return loss.detach(), logits[:, : self.network.readout.outputs].detach()
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        outputs = self.network.readout.outputs
-        loss: Tensor = self.objective(self.network, logits[:, :outputs], batch.labels, batch.ages)
+    def _loss(self, logits: Tensor, batch: Batch, share: slice) -> Tensor:
+        """That of this process's share of a batch, scaled so that the mean over processes is that of the whole."""
+        outputs, mine, weight = self.network.readout.outputs, batch.part(share), self.peers.weight(self.train.size)
+        loss: Tensor = self.objective(self.network, logits[:, :outputs], mine.labels, mine.ages, weight)
         if self.learn.helpers > 0:
-            loss = loss + self.objective.helping(logits[:, outputs:], batch.genders, batch.races)
+            counts = self.peers.counted(known(batch.genders, batch.races))
+            loss = loss + self.objective.helping(logits[:, outputs:], mine.genders, mine.races, counts)
         return loss
 
     @torch.inference_mode()
@@ -174,11 +198,13 @@ class Training:
         if self.validation is None:
             return {}
         network = self.judged.eval()
-        answers = Answers(network)
-        for batch in self.validation.in_order():
+        answers = Answers(network, self.learn.decoding)
+        for batch in self.validation.in_order(self.peers.share(len(self.job.validation))):
             with _precision(self.device):
                 answers.add_read(batch, *network(batch.images))
+        answers.gather(self.peers)
         self._check(answers.total())  # weights may have burst in the last step, after its loss
+        self._probabilities = answers.probabilities
         return answers.figures("validation_")
 
     def _check(self, loss: Tensor) -> None:
@@ -191,7 +217,7 @@ class Training:
     def _state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(), "random": checkpoint.random_state(),
+            "schedule": self.schedule.state_dict(), "random": checkpoint.random_state(self.device),
             "average": self.average.network.state_dict() if self.average else {},
             "average_steps": self.average.steps if self.average else 0,
             "curves": self.curves, "best": self.best, "best_score": self.best_score,
@@ -206,15 +232,15 @@ class Training:
             self.average.network.load_state_dict(saved["average"])
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
-        checkpoint.restore_random_state(saved["random"])
+        checkpoint.restore_random_state(saved["random"], self.device)
         log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
 
 
 class Answers:
     """Collects what a network says about an epoch's rows, to be judged at its end."""
 
-    def __init__(self, network: AgeNetwork) -> None:
-        self.network = network
+    def __init__(self, network: AgeNetwork, decoding: Decoding) -> None:
+        self.network, self.decoding = network, decoding
         self._parts: list[tuple[Tensor, ...]] = []
 
     def add(self, batch: Batch, distribution: Tensor) -> None:
@@ -225,14 +251,29 @@ class Answers:
         """Add a batch by the probabilities of its ranges `(n, classes)` and its years `(n,)`."""
         self._parts.append((batch.labels, probabilities.float(), batch.ages, years.float()))
 
+    def gather(self, peers: Alone) -> None:
+        """Take in what the other processes have collected, in their order."""
+        self._parts = peers.gathered(self._parts)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """What was said of the ranges of all rows, float32 `(n, classes)`, on the CPU."""
+        return torch.cat([probabilities for _, probabilities, _, _ in self._parts]).cpu()
+
     def total(self) -> Tensor:
         """Sum of all probabilities and years: not finite if one of them is not."""
         return torch.stack([probabilities.sum() + years.sum() for _, probabilities, _, years in self._parts]).sum()
 
+    def judged(self) -> Judged:
+        """What is known and was said about all rows."""
+        labels, probabilities, ages, years = (
+            torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True)
+        )
+        return checked(labels, probabilities, ages, years, self.decoding)
+
     def figures(self, prefix: str) -> dict[str, float]:
         """All figures of `agepipe.judge.metrics`, with a prefix."""
-        columns = (torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True))
-        return {prefix + name: value for name, value in figures(*columns)}
+        return {prefix + name: value for name, value in figures(*self.judged())}
 
 
 def _statistics(saved: dict[str, Any] | None, store: np.ndarray[Any, Any], job: Job) -> tuple[Channels, Channels]:
@@ -249,7 +290,7 @@ def _device(job: Job) -> torch.device:
     if kind == "cpu":
         torch.set_num_threads(job.threads)
         torch.use_deterministic_algorithms(True)
-    return torch.device(kind)
+    return torch.device(kind) if kind == "cpu" or job.gpu is None else torch.device(kind, job.gpu)
 
 
 def _precision(device: torch.device) -> AbstractContextManager[Any]:
@@ -264,6 +305,6 @@ def network_of(job: Job, fitted: Fitted, path: Path) -> AgeNetwork:
         ModelError: the file is damaged or missing.
     """
     network = build(job.learn, job.ranges, fitted.mean, fitted.std)
-    state = checkpoint.load(path)
-    network.load_state_dict(state or {})
+    state = checkpoint.load(path) or {}
+    network.load_state_dict(state.get("network", {}))
     return network.eval()

@@ -14,18 +14,17 @@ from collections.abc import Sequence
 from statistics import mean
 
 from agepipe.config import LOWER_IS_BETTER, SearchSettings
-from agepipe.learn.check_search import kept
 from agepipe.learn.trial import by_setting
 from agepipe.records import Trial
 
 
-def rank(trials: Sequence[Trial], search: SearchSettings) -> tuple[list[Trial], list[Trial]]:
-    """The trials of a rung that go on and those that stop, each in the order of the grid.
+def rank(trials: Sequence[Trial], search: SearchSettings, count: int) -> tuple[list[Trial], list[Trial]]:
+    """The trials of a rung that go on, of at most `count` settings, and those that stop, in the order of the grid.
 
     Settings are judged by the mean over folds; of two that are level the earlier in the grid goes on.
     """
     sign = 1 if search.metric in LOWER_IS_BETTER else -1
     groups = by_setting(trials)
     order = sorted(groups, key=lambda group: sign * mean(one.metrics[search.metric] for one in group))
-    on = {group[0].setting for group in order[: kept(len(groups), search.keep)]}
+    on = {group[0].setting for group in order[:count]}
     return [one for one in trials if one.setting in on], [one for one in trials if one.setting not in on]

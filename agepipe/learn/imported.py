@@ -9,7 +9,7 @@ import numpy as np
 
 from agepipe.ages import AgeRanges
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
-from agepipe.config import LearnSettings, Where
+from agepipe.config import LearnSettings
 from agepipe.errors import ModelError
 from agepipe.learn.check import check_learn
 from agepipe.learn.job import Channels, Order
@@ -17,6 +17,7 @@ from agepipe.learn.process import isolated
 from agepipe.learn.runs import made_with
 from agepipe.records import Model, digest_of
 from agepipe.serve.bundle import NETWORK, WEIGHTS, Card, digest, write_card
+from agepipe.where import Where
 
 VERSION = 1
 """Raised when the same file and answers would become another bundle."""

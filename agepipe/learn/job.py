@@ -43,6 +43,17 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """One of the processes that share a training, on one machine."""
+
+    rank: int = 0
+    """From 0; the first one writes checkpoints and tells how it goes."""
+    processes: int = 1
+    port: int = 0
+    """Where the first one waits for the others."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One training from a fresh network, in a folder where it can be resumed."""
 
@@ -64,6 +75,11 @@ class Job:
     """Epoch after which to pause, with the schedule of all; its checkpoint stays, and a later job goes on from it."""
     device: str = "auto"
     threads: int = 1
+    """Threads of each process."""
+    gpu: int | None = None
+    """Which GPU, where the device is one; None leaves it to torch."""
+    seat: Seat = Seat()
+    """Which of the processes that share the training this is."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,8 @@ class Fitted:
     """The epoch that was kept, from 1."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Validation figures of the kept epoch, without a prefix."""
+    probabilities: NDArray[np.float32] | None = None
+    """What the network of the kept epoch says of the validation rows, in the job's order, `(rows, classes)`."""
     parameters: int = 0
     """Trainable numbers in the network."""
     seconds: float = 0.0

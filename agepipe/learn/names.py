@@ -45,6 +45,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 }
 """Each classifier that ends in a linear layer (all but SqueezeNet), and the names of its pretrained weights."""
 
+VERSIONS = "models:/"
+"""How the name of a registered version begins; a pipeline puts the file of its weights in its place."""
+
 
 def check_network(name: str) -> None:
     """Refuse a network that is not known.
@@ -57,16 +60,18 @@ def check_network(name: str) -> None:
 
 
 def check_weights(network: str, weights: str) -> None:
-    """Refuse weights that are neither `none`, nor pretrained weights of this network, nor a file.
+    """Refuse weights that are neither `none`, nor pretrained weights of this network, nor a file, nor a version.
 
     Raises:
         ConfigError: names the nearest one.
     """
     known = ("none", *NETWORKS[network])
-    if weights in known or is_file(weights):
+    if weights in known or is_file(weights) or is_version(weights):
         return
     if "/" in weights or Path(weights).suffix:
-        raise ConfigError(f"learn.weights: there is no file '{weights}'; give the path of a state dict.")
+        raise ConfigError(
+            f"learn.weights: there is no file '{weights}'; give the path of a state dict, or {VERSIONS}NAME@ALIAS."
+        )
     raise ConfigError(
         f"learn.weights: '{weights}' is not known for {network}; the nearest is '{_nearest(weights, known)}'."
     )
@@ -75,6 +80,11 @@ def check_weights(network: str, weights: str) -> None:
 def is_file(weights: str) -> bool:
     """Whether the weights are a file on this machine."""
     return Path(weights).is_file()
+
+
+def is_version(weights: str) -> bool:
+    """Whether the weights are those of a registered version."""
+    return weights.startswith(VERSIONS)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from agepipe.ages import OLDEST, AgeRanges
 from agepipe.config import LearnSettings
 from agepipe.errors import TrainingError
+from agepipe.judge.calibration import TINY
 from agepipe.learn.backbone import backbone
 
 
@@ -51,6 +52,9 @@ class Readout(nn.Module):
     With `target = "years"` the logits are over single years; their probabilities are summed into ranges by a fixed
     matrix, and the age is the median of the distribution, interpolated inside its year (it beats the mean by 0.1
     year on UTKFace). With `target = "ranges"` the age is the mean of the mid ages by probability.
+
+    A `temperature` other than 1 makes the ranges' probabilities more or less sure; it moves neither years nor the
+    likeliest range.
     """
 
     values: Tensor
@@ -59,6 +63,7 @@ class Readout(nn.Module):
     def __init__(self, ranges: AgeRanges, by_year: bool) -> None:
         super().__init__()
         self.by_year = by_year
+        self.temperature = 1.0
         years = single_years(ranges)
         if by_year:
             self.register_buffer("values", years.float())
@@ -79,7 +84,10 @@ class Readout(nn.Module):
     def forward(self, distribution: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities `(n, outputs)` to those of the ranges, `(n, classes)`, and years `(n,)`."""
         years = self._median(distribution) if self.by_year else self.expected(distribution)
-        return distribution @ self.sums, years
+        probabilities = distribution @ self.sums
+        if self.temperature != 1.0:
+            probabilities = (probabilities.clamp(min=TINY).log() / self.temperature).softmax(1)
+        return probabilities, years
 
     def _median(self, distribution: Tensor) -> Tensor:
         # year y stands for ages y - 0.5 to y + 0.5, so that a distribution on one year has its median there
@@ -122,15 +130,17 @@ class AgeNetwork(nn.Module):
         """Levels uint8 or float32 `(n, size, size, 3)` in [0, 255], already cropped, to float32 `(n, outputs)`."""
         return self.everything(levels)[:, : self.readout.outputs]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities `(n, classes)` and years `(n,)`, float32."""
+    def distribution(self, images: Tensor) -> Tensor:
+        """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities of the readout's values, `(n, outputs)`."""
         levels = centre(images, self.size)
         if not self.mirror:
-            distribution = self.logits(levels).softmax(1)
-        else:
-            both = self.logits(torch.cat([levels, levels.flip(2)])).softmax(1)
-            distribution = both.reshape(2, -1, self.readout.outputs).mean(0)
-        probabilities, years = self.readout(distribution)
+            return self.logits(levels).softmax(1)
+        both = self.logits(torch.cat([levels, levels.flip(2)])).softmax(1)
+        return both.reshape(2, -1, self.readout.outputs).mean(0)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities `(n, classes)` and years `(n,)`, float32."""
+        probabilities, years = self.readout(self.distribution(images))
         return probabilities, years
 
 

@@ -1,6 +1,7 @@
 """What training minimises, term by term; every term that a setting names reaches the gradient."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,32 +36,46 @@ class Objective(nn.Module):
         weights = inverse_frequency(labels, len(ranges)) if learn.class_weights else torch.ones(len(ranges))
         self.register_buffer("weights", weights)
 
-    def forward(self, network: AgeNetwork, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
-        """The loss of a batch: logits float32 `(n, outputs)`, classes and ages int64 `(n,)`; a scalar in nats."""
+    def forward(
+        self, network: AgeNetwork, logits: Tensor, labels: Tensor, ages: Tensor, weight: float = 1.0
+    ) -> Tensor:  # fmt: skip
+        """The loss of a batch, or of a part of one, a scalar in nats.
+
+        Args:
+            network: whose parameters the L1 term is of.
+            logits: float32 `(n, outputs)`.
+            labels: classes, int64 `(n,)`.
+            ages: years, int64 `(n,)`.
+            weight: of what the data say, not of the L1 term; see `agepipe.learn.peers`.
+        """
         rows = self.weights[labels] * self._cross_entropy(logits, labels, ages)
         loss = rows.mean()
         if self.learn.target == "years" and self.learn.years_loss > 0:
             error = (self.readout.expected(logits.softmax(1)) - ages).abs()
             loss = loss + self.learn.years_loss * (self.weights[labels] * error).mean()
+        loss = weight * loss if weight != 1.0 else loss
         if self.learn.l1 > 0:
             penalty = self.learn.l1 * l1_norm(network)
             self._warn(penalty, loss)
             loss = loss + penalty
         return loss
 
-    def helping(self, logits: Tensor, genders: Tensor, races: Tensor) -> Tensor:
+    def helping(
+        self, logits: Tensor, genders: Tensor, races: Tensor, counts: Sequence[Tensor] | None = None
+    ) -> Tensor:  # fmt: skip
         """The loss of the heads for gender and race, a scalar in nats; rows that lack one do not count for it.
 
         Args:
             logits: float32 `(n, 7)`, gender's two and race's five.
             genders: int64 `(n,)`, -1 where not known.
             races: int64 `(n,)`, -1 where not known.
+            counts: by what to divide each head's sum, where these rows are a part of a batch; else their `known`.
         """
         heads = ((logits[:, :GENDERS], genders), (logits[:, GENDERS:], races))
         # a sum over the known rows, since the mean of no rows is not a number
         sums = [functional.cross_entropy(*head, ignore_index=-1, reduction="sum") for head in heads]
-        known = [(truth >= 0).sum().clamp(min=1) for _, truth in heads]
-        return self.learn.helpers * (sums[0] / known[0] + sums[1] / known[1])
+        counts = known(genders, races) if counts is None else counts
+        return self.learn.helpers * (sums[0] / counts[0] + sums[1] / counts[1])
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
         if self.learn.target == "years":
@@ -80,6 +95,11 @@ class Objective(nn.Module):
                 "learn.l1: the L1 term is %.3g and the loss of the data %.3g, so the network mostly learns to be "
                 "small; take an l1 below %.1g.", small, data, 0.1 * self.learn.l1 * data / small,
             )  # fmt: skip
+
+
+def known(*truths: Tensor) -> list[Tensor]:
+    """How many rows have a label, at least 1, for each of some columns, int64 `(n,)` with -1 where there is none."""
+    return [(truth >= 0).sum().clamp(min=1) for truth in truths]
 
 
 def soft_targets(years: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Work in a process of its own, so that the caller never imports torch and no two trainings share random state.
 
-A fork server imports torch once; each piece of work is then a fork of it, there in milliseconds. The work's process
-sends events and its result through a pipe, and ends when its parent dies, however that died.
+A fork server imports torch and what judges once; each piece of work is then a fork of it, there in milliseconds. The
+work's process sends events and its result through a pipe, and ends when its parent dies, however that died.
 """
 
 import logging
@@ -10,20 +10,28 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agepipe.errors import AgepipeError, WorkerError
 
 T = TypeVar("T")
 
-PRELOAD = ["agepipe.learn.fit"]
-"""What the fork server imports once for all work."""
+PRELOAD = ["agepipe.learn.fit", "sklearn.metrics"]
+"""What the fork server imports once for all work; the second, which the first imports late, costs as much as torch."""
+
+GRACE = 3.0
+"""Seconds in which the others' last words may still show which failure came first."""
+
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
+"""How the threads of one training wait for each other; the second is read by libgomp, which torch uses on Linux."""
 
 _starting = threading.Lock()
 
@@ -40,20 +48,44 @@ def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], N
         AgepipeError: of the function, as its own class with its message.
         WorkerError: any other exception of the function, or the process ended without a result.
     """
+    return together(function, [args], on_event)
+
+
+def together(
+    function: Callable[..., T], places: Sequence[tuple[Any, ...]], on_event: Callable[[Any], None] | None = None
+) -> T:  # fmt: skip
+    """As `isolated`, in several processes at a time that work on one thing, each with arguments of its own.
+
+    Result, events and logs are those of the first. When one fails, all are ended.
+
+    Raises:
+        AgepipeError: as `isolated`; of several failures, the one that the others follow from.
+    """
     if multiprocessing.current_process().daemon:
         raise WorkerError(
             "runner: this Dask worker may have no children, so it cannot train; start it with the environment variable "
             "DASK_DISTRIBUTED__WORKER__DAEMON=False."
         )
-    reader, writer = multiprocessing.get_context("forkserver").Pipe(duplex=False)
-    process = _start(writer, function, args, events=on_event is not None)
+    works: dict[Connection, ForkServerProcess] = {}
     try:
-        return _listen(process, reader, on_event)  # type: ignore[no-any-return]
+        for args in places:
+            reader, writer = multiprocessing.get_context("forkserver").Pipe(duplex=False)
+            works[reader] = _start(writer, function, args, events=on_event is not None)
+        return _listen(works, on_event)  # type: ignore[no-any-return]
     finally:
-        reader.close()
-        if process.is_alive():
-            process.kill()
-        process.join()
+        for reader, process in works.items():
+            reader.close()
+            if process.is_alive():
+                process.kill()
+        for process in works.values():
+            process.join()
+
+
+def warm() -> None:
+    """Start the fork server now, without waiting for its imports: its first work would otherwise wait for them."""
+    with _starting, _without_main(), _patient_threads():
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+        forkserver.ensure_running()
 
 
 def _start(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> ForkServerProcess:
@@ -79,35 +111,74 @@ def _without_main() -> Iterator[None]:
 
 @contextmanager
 def _patient_threads() -> Iterator[None]:
-    """Have the fork server's threads sleep while they wait for each other; what the user has set stands.
+    """Have the fork server's threads wait for each other awake for some microseconds, then asleep.
 
-    Spinning gains little on an idle machine and ruins a busy one. Measured on two cores with one other busy process,
-    images/s of a small network: one thread 780, two that spin 46 to 160, two that sleep 340 to 550.
+    Awake without end, as is libgomp's way, they ruin a busy machine; asleep at once, two threads are no faster than one.
+    docs/measured.md has the figures. What the user has set of the two variables stands.
     """
-    before = os.environ.get("OMP_WAIT_POLICY")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    meant = {} if WAITING.keys() & os.environ.keys() else WAITING
+    os.environ.update(meant)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_WAIT_POLICY"]
+        for name in meant:
+            del os.environ[name]
 
 
-def _listen(process: ForkServerProcess, reader: Connection, on_event: Callable[[Any], None] | None) -> Any:
+def _listen(works: dict[Connection, ForkServerProcess], on_event: Callable[[Any], None] | None) -> Any:
+    first, busy = next(iter(works)), list(works)
     while True:
-        try:
-            kind, value = reader.recv()
-        except (EOFError, ConnectionResetError):
-            process.join()
-            raise WorkerError(f"the process of this work ended without a result ({_how(process)}).") from None
-        if kind == "result":
-            return value
-        if kind == "event" and on_event:
-            on_event(value)
-        elif kind == "log":
-            logging.getLogger(value[0]).log(value[1], "%s", value[2])
-        elif kind == "error":
-            raise _raised(*value)
+        for reader in wait(busy):
+            kind, value = _received(reader, works)  # type: ignore[arg-type]
+            if kind in ("died", "error"):
+                raise _cause(_Failure(kind, value), reader, works)  # type: ignore[arg-type]
+            if kind == "result" and reader is first:
+                return value
+            if kind == "result":
+                busy.remove(reader)  # type: ignore[arg-type]
+            if reader is not first:
+                continue
+            if kind == "event" and on_event:
+                on_event(value)
+            elif kind == "log":
+                logging.getLogger(value[0]).log(value[1], "%s", value[2])
+
+
+def _received(reader: Connection, works: dict[Connection, ForkServerProcess]) -> tuple[str, Any]:
+    try:
+        return reader.recv()  # type: ignore[no-any-return]
+    except (EOFError, ConnectionResetError):
+        works[reader].join()
+        one = "the process" if len(works) == 1 else f"one of the {len(works)} processes"
+        message = f"{one} of this work ended without a result ({_how(works[reader])})."
+        return "died", (WorkerError, message, "")
+
+
+class _Failure(NamedTuple):
+    kind: str
+    value: tuple[type[AgepipeError], str, str]
+
+    @property
+    def follows(self) -> int:
+        """How likely it follows from another: a lost connection is an error of no class of ours."""
+        return 0 if self.kind == "died" else 2 if self.value[0] is WorkerError else 1
+
+
+def _cause(failure: _Failure, reader: Connection, works: dict[Connection, ForkServerProcess]) -> AgepipeError:
+    """Of the failures that come within the grace, the one from which the others follow."""
+    failures, others, end = [failure], [one for one in works if one is not reader], time.monotonic() + GRACE
+    while others and _first(failures).follows and (ready := wait(others, max(0.0, end - time.monotonic()))):
+        for one in ready:
+            kind, value = _received(one, works)  # type: ignore[arg-type]
+            if kind in ("died", "error", "result"):
+                others.remove(one)  # type: ignore[arg-type]
+            if kind in ("died", "error"):
+                failures.append(_Failure(kind, value))
+    return _raised(*_first(failures).value)
+
+
+def _first(failures: Sequence[_Failure]) -> _Failure:
+    return min(failures, key=lambda one: one.follows)
 
 
 def _how(process: ForkServerProcess) -> str:
@@ -120,7 +191,8 @@ def _how(process: ForkServerProcess) -> str:
 
 def _raised(kind: type[AgepipeError], message: str, trace: str) -> AgepipeError:
     error = kind(message)
-    error.add_note(trace)
+    if trace:
+        error.add_note(trace)
     return error
 
 

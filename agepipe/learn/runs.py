@@ -4,17 +4,21 @@ import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
 from agepipe.artifact import file_digest, read_manifest
-from agepipe.config import LearnSettings, Where
+from agepipe.config import LearnSettings
 from agepipe.data.relabel import read_table
 from agepipe.environment import version
-from agepipe.learn.job import EpochEvent, Fitted, Job
+from agepipe.learn.job import EpochEvent, Fitted, Job, Seat
 from agepipe.learn.names import is_file
+from agepipe.learn.process import together
+from agepipe.ports import bound
 from agepipe.records import Rows
+from agepipe.where import Where
 
 COLUMNS = ("index", "age", "label", "group", "digest", "look")
 """Columns of labelled rows that a training needs."""
@@ -28,6 +32,25 @@ def fitting(job: Job, on_event: Callable[[EpochEvent], None] | None = None) -> F
     from agepipe.learn.fit import fit
 
     return fit(job, on_event)
+
+
+def shared(job: Job, processes: int, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
+    """Train in processes of their own, one of them or several that share every batch.
+
+    Raises:
+        AgepipeError: as `agepipe.learn.fit.fit`.
+        WorkerError: a process died; the others are ended.
+    """
+    return together(fitting, [(one,) for one in seated(job, processes)], on_event)
+
+
+def seated(job: Job, processes: int) -> list[Job]:
+    """The job as each of its processes sees it."""
+    if processes == 1:
+        return [job]
+    with bound("--processes", "127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    return [replace(job, seat=Seat(rank, processes, port), gpu=rank) for rank in range(processes)]
 
 
 @contextmanager
@@ -70,12 +93,21 @@ def _places(folder: Path) -> tuple[Path, Path]:
 
 
 def threads(learn: LearnSettings, where: Where) -> int:
-    """Threads of the final training: what the user says, else one for small batches and one a core for large ones.
+    """Threads of a process of the final training: the user's, else one for small batches and one a core for large ones.
 
     Measured on two busy cores, shufflenet at batch 32 of 64 px: 560 images/s with one thread, 200 with two.
     """
-    small = learn.batch * learn.size**2 < SMALL_BATCH
-    return where.threads or (1 if small else where.thread_count)
+    wanted = where.threads or (1 if _small(learn) else where.thread_count)
+    return max(1, wanted // where.processes_for(learn.batch))
+
+
+def trial_threads(learn: LearnSettings, where: Where) -> int:
+    """Threads of a trial: one for small batches, and its share of the cores for large ones."""
+    return 1 if _small(learn) else where.trial_threads
+
+
+def _small(learn: LearnSettings) -> bool:
+    return learn.batch * learn.size**2 < SMALL_BATCH
 
 
 def labelled(rows: Rows) -> pl.DataFrame:

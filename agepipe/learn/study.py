@@ -14,11 +14,12 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from agepipe.artifact import turn
-from agepipe.config import LOWER_IS_BETTER, LearnSettings, SearchSettings, Where
+from agepipe.config import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.learn.runs import weights_digest
 from agepipe.learn.trial import VERSION, Planned, by_setting, on_all_folds
 from agepipe.records import Rows, Trial, digest_of
 from agepipe.spaces import Span, kind
+from agepipe.where import Where
 
 if TYPE_CHECKING:  # an extra, and slow to import
     from optuna import Study as Kept

@@ -12,17 +12,23 @@ from typing import Any
 import polars as pl
 
 from agepipe.artifact import read_manifest, whole, write_manifest
-from agepipe.config import LOWER_IS_BETTER, LearnSettings, Metric, SearchSettings, Where
+from agepipe.config import LOWER_IS_BETTER, LearnSettings, Metric, SearchSettings
 from agepipe.data.split import folds
 from agepipe.errors import TrainingError
+from agepipe.gpus import placed
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import discard, fitting, in_progress, labelled, weights_digest
+from agepipe.learn.runs import discard, fitting, in_progress, labelled, trial_threads, weights_digest
+from agepipe.learn.warm import check_fold
 from agepipe.records import Choice, Fold, Rows, Stopped, Trial, digest_of
 from agepipe.settings import changed, combinations
+from agepipe.where import Where
 
-VERSION = 2
+VERSION = 3
 """Raised when the same rows and settings would train to something else."""
+
+OUTCOMES = "validation.parquet"
+"""In a whole trial's folder: `digest`, `label`, and `p0`, `p1`, ... of each row of the fold that was left out."""
 
 LEVEL = 1e-12
 """Means that differ by less are a tie."""
@@ -76,6 +82,7 @@ def trial(
         ConfigError: a setting is not allowed.
         TrainingError: the training cannot go on, or its process died.
         DataError: the rows cannot be read.
+        LeakageError: the first weights were fitted on rows of the fold.
     """
     learn = changed(learn, settings, "search.grid")
     digest = digest_of("trial", VERSION, rows, learn, weights_digest(learn), fold, metric)
@@ -86,8 +93,9 @@ def trial(
         if read_manifest(result) is None:
             fitted = _finished(folder)
             if fitted is None:
-                job = _job(rows, learn, fold, metric, work, where, pause)
-                fitted = isolated(fitting, job, on_event=on_epoch)
+                with placed(where) as gpu:
+                    job = _job(rows, learn, fold, metric, work, where, pause, gpu)
+                    fitted = isolated(fitting, job, on_event=on_epoch)
             _finish(result, fitted if pause is None else first_epochs(fitted, pause, metric), learn, rows, fold)
     found = read_manifest(result)
     if found is None:
@@ -116,7 +124,8 @@ def first_epochs(fitted: Fitted, count: int, metric: Metric) -> Fitted:
     best = max(curves, key=lambda row: sign * row[f"validation_{metric}"])
     metrics = {name.removeprefix("validation_"): best[name] for name in best if name.startswith("validation_")}
     seconds = sum(row["seconds"] for row in curves)
-    return replace(fitted, curves=curves, best=int(best["epoch"]), metrics=metrics, seconds=seconds)
+    best_epoch = int(best["epoch"])
+    return replace(fitted, curves=curves, best=best_epoch, metrics=metrics, seconds=seconds, probabilities=None)
 
 
 def forget(trials: Iterable[Trial]) -> None:
@@ -127,21 +136,31 @@ def forget(trials: Iterable[Trial]) -> None:
 
 
 def _job(
-    rows: Rows, learn: LearnSettings, fold: Fold, metric: Metric, work: Path, where: Where, until: int | None
+    rows: Rows, learn: LearnSettings, fold: Fold, metric: Metric, work: Path, where: Where, until: int | None,
+    gpu: int | None,
 ) -> Job:  # fmt: skip
-    table = labelled(rows)
-    assigned = folds(table, fold.count, fold.seed, rows.ranges)
+    train, validation = parts(rows, fold)
+    check_fold(learn, validation)
     return Job(
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
-        train=Examples.of(table.filter(assigned != fold.index)),
-        validation=Examples.of(table.filter(assigned == fold.index)),
-        device=where.device, threads=where.trial_threads, until=until,
+        train=Examples.of(train), validation=Examples.of(validation),
+        device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=until,
     )  # fmt: skip
+
+
+def parts(rows: Rows, fold: Fold) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that a trial learns from, and those that it is judged on."""
+    table = labelled(rows)
+    assigned = folds(table, fold.count, fold.seed, rows.ranges)
+    return table.filter(assigned != fold.index), table.filter(assigned == fold.index)
 
 
 def _finish(folder: Path, fitted: Fitted, learn: LearnSettings, rows: Rows, fold: Fold) -> None:
     with whole(folder) as draft:
         pl.DataFrame(fitted.curves).write_parquet(draft / "curves.parquet")
+        if fitted.probabilities is not None:
+            said = pl.DataFrame(fitted.probabilities, schema=[f"p{k}" for k in range(len(rows.ranges))])
+            parts(rows, fold)[1].select("digest", "label").hstack(said).write_parquet(draft / OUTCOMES)
         write_manifest(
             draft, "trial", learn, {"rows": rows.digest},
             {
@@ -178,11 +197,21 @@ def choose(
         settings = combinations(search.grid)[0]
         digest = digest_of("choice", VERSION, sorted(settings.items()), search.metric, [])
         return Choice(digest=digest, settings=settings, metric=search.metric, mean=0.0, deviation=0.0, trials=0)
-    there = {(one.setting, one.fold.index) for one in trials if one.whole}
-    missing = {(place, fold.index) for place, _, fold in planned} - there
-    if missing:
+    if missing := left_out(planned, [one for one in trials if one.whole]):
         raise TrainingError(f"search: {len(missing)} of {len(planned)} trials are missing; run the search again.")
     return _choice(trials, search, early)
+
+
+def left_out(planned: Iterable[Planned], trials: Iterable[Trial]) -> list[Planned]:
+    """What was planned and has no trial."""
+    there = {(one.setting, one.fold.index) for one in trials}
+    return [step for step in planned if (step[0], step[2].index) not in there]
+
+
+def complete(planned: Sequence[Planned], trials: Sequence[Trial]) -> tuple[list[Trial], list[Planned]]:
+    """The trials of settings that were judged on all their folds, and what was planned of these."""
+    out = {setting for setting, _, _ in left_out(planned, trials)}
+    return [one for one in trials if one.setting not in out], [step for step in planned if step[0] not in out]
 
 
 def by_setting(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -216,4 +245,5 @@ def _choice(trials: Sequence[Trial], search: SearchSettings, early: Sequence[Tri
         settings=won[0].settings, metric=search.metric, mean=mean(values),
         deviation=stdev(values) if len(values) > 1 else 0.0, trials=len(everything),
         runs=tuple(one.run for one in everything if one.run), stopped=stopped(early, search),
+        outcomes=tuple(one.folder / OUTCOMES for one in sorted(won, key=lambda one: one.fold.index)),
     )  # fmt: skip

@@ -10,11 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agepipe.ages import AgeRanges
 from agepipe.artifact import replacing
+from agepipe.decide import DEFAULT_LEVEL, Decoding, Rule, sets
 from agepipe.errors import ConfigError, ModelError
 
 NETWORK = "model.onnx"
@@ -27,6 +30,9 @@ WEIGHTS = "network.pt"
 Role = Literal["fitted", "chosen", "calibrated"]
 """What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
 probabilities calibrated on it."""
+
+Calibrated = Literal["", "validation rows", "out-of-fold predictions"]
+"""What a model's temperature and thresholds come from; empty where nothing was calibrated."""
 
 LINEAGE_SCHEMA: dict[str, type[pl.DataType]] = {"digest": pl.String, "look": pl.Binary, "role": pl.String}
 
@@ -47,7 +53,13 @@ class Card(BaseModel):
     std: tuple[float, float, float]
     """Standard deviation of the training pixels, a channel, in [0, 1]; applied inside the export."""
     temperature: float = Field(default=1.0, gt=0.0)
-    """By what the logits are divided before the softmax; applied inside the export."""
+    """By what the logits of the ranges are divided before the softmax; applied inside the export."""
+    decoding: Decoding = "likeliest"
+    """How one range is answered from the probabilities."""
+    thresholds: dict[int, float] = {}
+    """Up to what a prediction set gathers, by level in percent (`agepipe.decide`); none where it was not calibrated."""
+    calibrated: Calibrated = ""
+    """What temperature and thresholds come from."""
     rows: str
     """Digest of the rows that it was fitted on."""
     config: dict[str, Any] = {}
@@ -55,6 +67,22 @@ class Card(BaseModel):
     lineage: Literal["known", "unknown"] = "known"
     versions: dict[str, str] = {}
     """Versions of the packages that trained and exported it."""
+
+    @property
+    def rule(self) -> Rule:
+        """How one range and the 90 % set are answered."""
+        return Rule(self.decoding, self.thresholds.get(DEFAULT_LEVEL))
+
+    def spans(self, probabilities: NDArray[np.floating]) -> list[tuple[int | None, int | None]]:
+        """First and last year of each row's 90 % set, from `(n, classes)`.
+
+        The last is None for an open range; both are None where nothing was calibrated.
+        """
+        decoding, threshold = self.rule
+        if threshold is None:
+            return [(None, None)] * len(probabilities)
+        ends = zip(*sets(probabilities, threshold, decoding), strict=True)
+        return [self.ranges.span(int(first), int(last)) for first, last in ends]
 
 
 def write_card(folder: Path, card: Card) -> Path:

@@ -8,15 +8,17 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from agepipe.errors import SourceError
 from agepipe.imaging import Image, fit
 from agepipe.progress import Progress, silent
 from agepipe.serve.align import align
-from agepipe.serve.faces import Detector, Face
+from agepipe.serve.bundle import Card
+from agepipe.serve.faces import Face, Finder
 from agepipe.serve.frames import Frame, Source
 from agepipe.serve.overlay import draw
-from agepipe.serve.predictor import Prediction, Predictor
+from agepipe.serve.predictor import Prediction
 from agepipe.serve.sinks import Seen, Sink
 from agepipe.serve.track import Track, Tracker
 
@@ -26,11 +28,25 @@ CALM = 0.1
 """Weight of the newest frame in the frame rate that is shown."""
 
 
-class Model(Protocol):
-    """What answers: `agepipe.serve.model.Fixed` or `Following`."""
+class Answering(Protocol):
+    """What answers for faces: a `Predictor`, or an `agepipe.serve.endpoint.Endpoint`."""
 
-    predictor: Predictor
+    card: Card
+
+    def predict(self, images: NDArray[np.uint8]) -> Prediction:
+        """What it says of pictures, uint8 RGB `(n, size, size, 3)` at the card's size."""
+        ...
+
+
+class Model(Protocol):
+    """Which model answers now: `agepipe.serve.model.Fixed`, `Following` or `Served`."""
+
     title: str
+
+    @property
+    def predictor(self) -> Answering:
+        """What answers."""
+        ...
 
     def renewed(self) -> bool:
         """Whether another model answers from now on."""
@@ -53,6 +69,8 @@ class Summary:
     seconds: float = 0.0
     models: list[str] = field(default_factory=list)
     """Titles of those that answered, in order."""
+    detector: str = ""
+    """Title of what found the faces."""
     notes: list[str] = field(default_factory=list)
     last: Image | None = None
     """The last annotated frame, uint8 RGB."""
@@ -68,8 +86,8 @@ class Summary:
 class Camera:
     """Eyes, model and memory; one frame at a time."""
 
-    def __init__(self, model: Model, detector: Detector) -> None:
-        self.model, self._detector, self._tracker = model, detector, Tracker()
+    def __init__(self, model: Model, detector: Finder) -> None:
+        self.model, self.detector, self._tracker = model, detector, Tracker()
 
     def look(self, frame: Frame, apart: bool = False) -> list[Track]:
         """The faces of a frame, as they stand after it.
@@ -80,8 +98,9 @@ class Camera:
         """
         if self.model.renewed() or apart:
             self._tracker.forget()
-        find = self._detector.search(frame.image) if apart else self._detector.find(frame.image, LOOK)
-        return self._tracker.update(find, self._answers(frame.image, find), frame.seconds)
+        find = self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
+        rule = self.model.predictor.card.rule
+        return self._tracker.update(find, self._answers(frame.image, find), frame.seconds, rule)
 
     def _answers(self, image: Image, faces: Sequence[Face]) -> Prediction:
         predictor = self.model.predictor
@@ -99,6 +118,7 @@ def run(
     ended: Callable[[], bool] = lambda: False,
     helped: Callable[[], bool] = lambda: False,
     progress: Progress = silent,
+    into: Summary | None = None,
 ) -> Summary:
     """Treat frames until the source ends; Ctrl-C ends it as well, and every file is finished whatever happens.
 
@@ -110,11 +130,13 @@ def run(
         ended: asked after each frame whether the user wants to end.
         helped: whether to explain the keys.
         progress: told after each frame.
+        into: what is filled and returned, for who wants it even where this is ended from outside.
 
     Raises:
         SourceError: not one frame came.
     """
-    done, start, shown = Summary(), time.monotonic(), Rate()
+    done, start, shown = into or Summary(), time.monotonic(), Rate()
+    done.detector = camera.detector.title
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -128,7 +150,8 @@ def run(
                     break
         except KeyboardInterrupt:
             done.stopped = True
-    done.notes = [*source.notes(), *camera.model.notes()]
+        finally:
+            done.notes += [*source.notes(), *camera.model.notes()]
     if not done.frames and not done.stopped:
         raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())
     return done
@@ -145,7 +168,7 @@ def _treat(
 ) -> None:
     tracks = camera.look(frame, source.apart)
     model, ranges = camera.model.title, camera.model.predictor.card.ranges
-    drawn = draw(frame.image, tracks, ranges, f"{model}   {rate}", helped=helped)
+    drawn = draw(frame.image, tracks, ranges, f"{model}   {camera.detector.title}   {rate}", helped=helped)
     for sink in sinks:
         sink.take(Seen(frame, drawn, tracks, ranges, model))
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn

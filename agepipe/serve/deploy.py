@@ -20,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agepipe import lookup, store
 from agepipe.artifact import read_manifest, replacing, whole, write_manifest
-from agepipe.config import Where
 from agepipe.data import sample
 from agepipe.errors import ModelError
 from agepipe.imaging import decode, fit
 from agepipe.serve import bundle
 from agepipe.serve.predictor import Predictor
 from agepipe.versions import Version, parse, unknown
+from agepipe.where import Where
 
 POINTER = "current.json"
 SECONDS = 300
@@ -148,11 +148,14 @@ def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) 
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
     environ = {**os.environ, "MLFLOW_TRACKING_URI": store.address(where), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "ignore", "-c", ASK, uri],
-        input=json.dumps([base64.b64encode(data).decode() for data in pictures]),
-        env=environ, capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "ignore", "-c", ASK, uri],
+            input=json.dumps([base64.b64encode(data).decode() for data in pictures]),
+            env=environ, capture_output=True, text=True, timeout=SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"model: {uri} did not answer in {SECONDS} s; try again on a less busy machine.") from error
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
         raise ModelError(f"model: MLflow cannot run {uri} ({said[:300]}); register the model anew.")

@@ -1,7 +1,8 @@
-"""Faces in a picture: a box and five landmarks each, found by YuNet through OpenCV."""
+"""Faces in a picture: a box and five landmarks each, found by YuNet through OpenCV (`agepipe.serve.haar` stands in)."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ class Face(NamedTuple):
     landmarks: NDArray[np.float32]
     """Eyes, nose, corners of the mouth, image left before image right: `(5, 2)`, x and y."""
     score: float
-    """How sure the detector is, 0 to 1."""
+    """How sure the detector is, 0 to 1; 1 where it does not say."""
 
     @property
     def area(self) -> float:
@@ -42,8 +43,24 @@ class Face(NamedTuple):
         return float(self.box[2] * self.box[3])
 
 
+class Finder(Protocol):
+    """What finds faces: `Detector` or `agepipe.serve.haar.Haar`."""
+
+    title: str
+
+    def find(self, image: Image, side: int) -> list[Face]:
+        """The faces of a picture, largest first, looked for at this longest side."""
+        ...
+
+    def search(self, image: Image) -> list[Face]:
+        """The faces of a photograph of any size, largest first."""
+        ...
+
+
 class Detector:
     """YuNet, loaded; for one thread at a time."""
+
+    title = "YuNet"
 
     def __init__(self, path: Path, sure: float = SURE) -> None:
         """Load it.
@@ -63,11 +80,10 @@ class Detector:
             image: uint8 RGB `(height, width, 3)`.
             side: longest side, px, to which a larger picture is shrunk for the search alone.
         """
-        scale = min(1.0, side / max(image.shape[:2]))
-        width, height = (max(1, round(length * scale)) for length in image.shape[1::-1])
+        small = shrunk(image, side)
+        height, width = small.shape[:2]
         if min(width, height) < SMALLEST:
             return []
-        small = image if scale == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         right, below = max(0, LEAST - width), max(0, LEAST - height)
         filled = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_CONSTANT) if right or below else small
         self._yunet.setInputSize(filled.shape[1::-1])
@@ -78,9 +94,23 @@ class Detector:
 
     def search(self, image: Image) -> list[Face]:
         """The faces of a photograph of any size, largest first; looked for at several sizes until there is one."""
-        longest = max(image.shape[:2])
-        sides = [side for side in SIDES if side < longest] or [longest]
-        return next((found for side in sides if (found := self.find(image, side))), [])
+        return searched(self, image, SIDES)
+
+
+def shrunk(image: Image, side: int) -> Image:
+    """The picture, its longest side no longer than `side` px."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    width, height = (max(1, round(length * scale)) for length in image.shape[1::-1])
+    return cast(Image, cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def searched(finder: Finder, image: Image, sides: Sequence[int]) -> list[Face]:
+    """What a finder finds in a photograph of any size, looked for at several longest sides until there is a face."""
+    longest = max(image.shape[:2])
+    tried = [side for side in sides if side < longest] or [longest]
+    return next((found for side in tried if (found := finder.find(image, side))), [])
 
 
 def _face(row: NDArray[np.float32], ratio: NDArray[np.float32]) -> Face:

@@ -4,6 +4,7 @@ From a live source the newest frame wins: a thread reads on while the last frame
 for is counted. Of a video and of pictures every frame is treated.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +19,16 @@ from agepipe.errors import SourceError
 from agepipe.imaging import SUFFIXES, Image
 from agepipe.serve import pictures
 
+log = logging.getLogger(__name__)
+
 RATE = 25.0
 """Frames a second where a source does not say."""
 TRIES = 5
 """How often a live source that stopped is opened again before it is given up."""
 PAUSE = 1.0
 """Seconds between two tries, and for which the reader of a live source waits for a frame at a time."""
+STALL = 5.0
+"""Seconds for which a stream may be silent before it counts as broken off; FFmpeg itself would wait for 30."""
 
 
 class Frame(NamedTuple):
@@ -77,7 +82,11 @@ def opened(text: str) -> Source:
 
 
 def _capture(text: str) -> cv2.VideoCapture:
-    return cv2.VideoCapture(int(text)) if text.isdecimal() else cv2.VideoCapture(text)
+    if text.isdecimal():
+        return cv2.VideoCapture(int(text))
+    limit = round(STALL * 1000)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, limit, cv2.CAP_PROP_READ_TIMEOUT_MSEC, limit]
+    return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
 
 
 def _rgb(frame: np.ndarray) -> Image:
@@ -197,11 +206,18 @@ class Live:
                 failures += 1
                 self._again(failures)
         with self._changed:
-            self._ended = "" if self._closed else f"The camera or stream {self._text} stopped and did not come back."
+            self._ended = "" if self._closed else f"The camera or stream {self._text} {self._end()}."
             self._changed.notify()
 
+    def _end(self) -> str:
+        if self._seen:
+            return "stopped and did not come back"
+        return "gave no picture; check that no other program uses it"
+
     def _again(self, failures: int) -> None:
-        self._breaks += failures == 1
+        if failures == 1:
+            self._breaks += 1
+            log.warning("The camera or stream %s broke off; it is opened again, %d times at most.", self._text, TRIES)
         self._capture.release()
         time.sleep(PAUSE)
         self._capture = _capture(self._text)
@@ -210,5 +226,5 @@ class Live:
         """How many frames nobody had time for, and how often the source broke off."""
         lost, breaks = self._seen - self._taken, self._breaks
         told = [f"{lost} of {self._seen} frames came too fast and were dropped."] if lost else []
-        told += [f"The source broke off {breaks} times."] if breaks else []
+        told += [f"The source broke off {breaks} times."] if breaks and self._seen else []
         return told + ([self._ended] if self._ended else [])

@@ -1,12 +1,13 @@
-"""The model that a camera uses: one that was named, or whatever is deployed, changed over between two frames."""
+"""The model that a camera uses: one that was named, that of a server, or what is deployed, followed between frames."""
 
 import threading
 from pathlib import Path
 
-from agepipe.config import Where
 from agepipe.errors import AgepipeError
 from agepipe.serve.deploy import POINTER, Deployed, current, deploy, folder_of
+from agepipe.serve.endpoint import Endpoint
 from agepipe.serve.predictor import Predictor
+from agepipe.where import Where
 
 
 class Fixed:
@@ -27,6 +28,33 @@ class Fixed:
     def notes(self) -> list[str]:
         """What a user should know afterwards."""
         return []
+
+
+class Served:
+    """The model of a server, in another process."""
+
+    def __init__(self, url: str, patience: float | None = None) -> None:
+        """Ask the server what it is.
+
+        Args:
+            url: its address.
+            patience: for how long it is asked again where it is gone or fails, s; by default a camera's.
+
+        Raises:
+            ConfigError: the address is none of HTTP.
+            ServiceError: nothing answers there, or not as a registered model of agepipe does.
+        """
+        self.predictor = Endpoint(url, patience)
+        self.title = self.predictor.title
+
+    def renewed(self) -> bool:
+        """Whether another model answers from now on."""
+        return False
+
+    def notes(self) -> list[str]:
+        """What a user should know afterwards."""
+        breaks = self.predictor.breaks
+        return [f"{self.predictor.url} did not answer {breaks} times and was asked again."] if breaks else []
 
 
 class Following:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from agepipe.ages import AgeRanges
+from agepipe.decide import DEFAULT_LEVEL
 from agepipe.imaging import Image
 from agepipe.serve.track import Track
 
@@ -16,11 +17,15 @@ PALETTE = (
 """RGB; told apart by colour-blind people as well (after M. Okabe and K. Ito). A face keeps its colour."""
 DARK, LIGHT = (20, 20, 20), (245, 245, 245)
 HELP = ("q  quit", "s  keep a snapshot", "p  pause and go on", "h  show or hide this help")
+KEYS = "q quit, s snapshot, p pause, h help"
 
 
-def described(track: Track, ranges: AgeRanges) -> tuple[str, str]:
-    """The two lines at a face."""
-    return f"{ranges.words[track.label]}   {track.probability:.0%}", f"about {track.years:.0f} years"
+def described(track: Track, ranges: AgeRanges) -> list[str]:
+    """The lines at a face: range and age, and where the model is unsure the ends of its 90 % set."""
+    lines = [f"{ranges.words[track.label]}   {track.probability:.0%}", f"about {track.years:.0f} years"]
+    if track.ends is not None and track.ends[0] < track.ends[1]:
+        lines.append(f"{DEFAULT_LEVEL}% sure: {ranges.span_words(*track.ends)}")
+    return lines
 
 
 def draw(image: Image, tracks: Sequence[Track], ranges: AgeRanges, line: str, *, helped: bool = False) -> Image:
@@ -34,22 +39,29 @@ def draw(image: Image, tracks: Sequence[Track], ranges: AgeRanges, line: str, *,
         helped: whether the keys are explained.
     """
     scale = max(0.4, min(image.shape[:2]) / 900)
+    floor = image.shape[0] - _height([line], scale * 0.8)
     for track in tracks:
-        _face(image, track, ranges, scale)
+        _face(image, track, ranges, scale, floor)
     _label(image, [line], (0, image.shape[0]), scale * 0.8, DARK, LIGHT)
     if helped:
         _label(image, HELP, (0, image.shape[0] // 2), scale, DARK, LIGHT)
     return image
 
 
-def _face(image: Image, track: Track, ranges: AgeRanges, scale: float) -> None:
+def _face(image: Image, track: Track, ranges: AgeRanges, scale: float, floor: int) -> None:
     colour = PALETTE[track.number % len(PALETTE)]
     left, top, width, height = (int(value) for value in np.nan_to_num(track.face.box))
     cv2.rectangle(image, (left, top), (left + width, top + height), colour, max(1, round(scale * 3)), cv2.LINE_AA)
     lines = described(track, ranges)
-    tall = _height(lines, scale)
-    # above the box where there is room, otherwise inside it
-    _label(image, lines, (left, top if top >= tall else top + tall), scale, colour, DARK)
+    bottom = _bottom(top, top + height, _height(lines, scale), floor)
+    _label(image, lines, (left, bottom), scale, colour, DARK)
+
+
+def _bottom(top: int, end: int, tall: int, floor: int) -> int:
+    """Where a label ends: above the box where there is room, or below it and above the floor, otherwise inside it."""
+    if top >= tall:
+        return top
+    return end + tall if end + tall <= floor else top + tall
 
 
 def _height(lines: Sequence[str], scale: float) -> int:

@@ -11,20 +11,24 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from agepipe.ages import AgeRanges
 from agepipe.artifact import replacing
+from agepipe.decide import decide
 from agepipe.imaging import Image, fit
 from agepipe.progress import Progress, silent
 from agepipe.serve import pictures
 from agepipe.serve.align import align
-from agepipe.serve.faces import Detector
+from agepipe.serve.bundle import Card
+from agepipe.serve.faces import Finder
 from agepipe.serve.pictures import Picture
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 """Kinds of table that `write` writes."""
 NO_FACE = "no face"
-SCHEMA = {"path": pl.String, "face": pl.Int32, "range": pl.String, "probability": pl.Float64, "age": pl.Float64}
+SCHEMA = {
+    "path": pl.String, "face": pl.Int32, "range": pl.String, "probability": pl.Float64, "age": pl.Float64,
+    "low": pl.Int32, "high": pl.Int32,
+}  # fmt: skip
 REJECTS = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 
 
@@ -32,8 +36,9 @@ class Predictions(NamedTuple):
     """What was said, and what could not be used."""
 
     faces: pl.DataFrame
-    """One row a face: `path`, `face` (1 is the largest of its picture), `range`, `probability`, `age` in years, and
-    where asked for one column of probabilities a range, in class order."""
+    """One row a face: `path`, `face` (1 is the largest of its picture), `range`, `probability`, `age` in years, `low`
+    and `high` (first and last year of the 90 % set; `high` is null for an open range, both where nothing was
+    calibrated), and where asked for one column of probabilities a range, in class order."""
     rejects: pl.DataFrame
     """`path`, `reason`, `detail` of every file without a row."""
 
@@ -41,7 +46,7 @@ class Predictions(NamedTuple):
 def predict(
     predictor: Predictor,
     locations: Sequence[Path],
-    detector: Detector | None,
+    detector: Finder | None,
     *,
     all_ranges: bool = False,
     progress: Progress = silent,
@@ -62,7 +67,7 @@ def predict(
     pictures.check(locations)
     total, size, ranges = pictures.count(locations), predictor.card.size, predictor.card.ranges
     rejects: list[Picture] = []
-    tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), ranges)]
+    tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), predictor.card)]
     waiting: list[tuple[str, int, Image]] = []
     for done, picture in enumerate(pictures.read(locations), start=1):
         chips = list(_chips(picture, detector))
@@ -70,7 +75,7 @@ def predict(
             rejects.append(_rejected(picture))
         waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
         if waiting and (len(waiting) >= BATCH or done == total):
-            tables.append(_table(waiting, predictor.predict(np.stack([chip for *_, chip in waiting])), ranges))
+            tables.append(_table(waiting, predictor.predict(np.stack([chip for *_, chip in waiting])), predictor.card))
             waiting = []
         progress(done, total, f"{len(rejects)} not usable" if rejects else "")
     faces = pl.concat(tables)
@@ -79,7 +84,7 @@ def predict(
     return Predictions(shown, pl.DataFrame(rows, schema=REJECTS, orient="row"))
 
 
-def _chips(picture: Picture, detector: Detector | None) -> Iterator[Image]:
+def _chips(picture: Picture, detector: Finder | None) -> Iterator[Image]:
     if picture.image is None:
         return
     if detector is None:
@@ -97,14 +102,17 @@ def _rejected(picture: Picture) -> Picture:
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
 
 
-def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, ranges: AgeRanges) -> pl.DataFrame:
-    best = found.probabilities.argmax(axis=1)
+def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, card: Card) -> pl.DataFrame:
+    best, ranges = decide(found.probabilities, card.decoding), card.ranges
+    spans = card.spans(found.probabilities)
     columns = {
         "path": [path for path, *_ in chips],
         "face": [number for _, number, _ in chips],
         "range": [ranges.words[label] for label in best],
         "probability": found.probabilities[np.arange(len(best)), best].astype(float),
         "age": found.years.astype(float),
+        "low": [low for low, _ in spans],
+        "high": [high for _, high in spans],
     }
     each = {name: found.probabilities[:, label].astype(float) for label, name in enumerate(ranges.words)}
     return pl.DataFrame(columns | each, schema=SCHEMA | dict.fromkeys(ranges.words, pl.Float64))

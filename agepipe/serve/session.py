@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from agepipe import lookup
-from agepipe.config import Where
 from agepipe.errors import ConfigError
 from agepipe.progress import Progress, silent
 from agepipe.serve import camera, frames, sinks, window
 from agepipe.serve.bundle import CARD
 from agepipe.serve.camera import Camera, Model, Summary
-from agepipe.serve.faces import Detector
+from agepipe.serve.endpoint import address
 from agepipe.serve.frames import Source
-from agepipe.serve.model import Fixed, Following
+from agepipe.serve.haar import finder
+from agepipe.serve.model import Fixed, Following, Served
 from agepipe.serve.outputs import check_output
 from agepipe.serve.sinks import Sink
-from agepipe.serve.yunet import located
 from agepipe.settings import Settings
+from agepipe.where import Where
 
 
 class Asked(Settings):
@@ -25,6 +25,8 @@ class Asked(Settings):
     """A webcam by number, a video, a stream, a folder, an archive or a picture."""
     model: str = ""
     """An alias, a version, a run, or the folder of a bundle; empty follows what is deployed."""
+    endpoint: str = ""
+    """Address of a running `mlflow models serve`, used instead of a model in this process."""
     name: str = ""
     """The registered model; empty takes `agepipe`, or the only one there is."""
     headless: bool = False
@@ -48,6 +50,7 @@ def check(asked: Asked, unseen: bool = False) -> None:
         ConfigError: a file cannot be written, or nobody would see anything.
         ServiceError: a window is wanted where there is no display.
     """
+    check_endpoint(asked)
     if asked.output is not None:
         check_output("--output", asked.output, (*sinks.CODECS, *sinks.STILLS))
     if asked.events is not None:
@@ -61,7 +64,21 @@ def check(asked: Asked, unseen: bool = False) -> None:
         )
 
 
-def run(asked: Asked, where: Where, progress: Progress = silent, *, unseen: bool = False) -> Summary:
+def check_endpoint(asked: Asked) -> None:
+    """Refuse an endpoint beside a model, or one that is no address.
+
+    Raises:
+        ConfigError: says which.
+    """
+    if asked.endpoint and asked.model:
+        raise ConfigError(f"--endpoint: it answers instead of --model {asked.model}; leave one of the two out.")
+    if asked.endpoint:
+        address(asked.endpoint)
+
+
+def run(
+    asked: Asked, where: Where, progress: Progress = silent, *, unseen: bool = False, into: Summary | None = None
+) -> Summary:
     """Run a camera until its source ends, or the user ends it.
 
     Args:
@@ -69,26 +86,33 @@ def run(asked: Asked, where: Where, progress: Progress = silent, *, unseen: bool
         where: the workspace and the store.
         progress: told after each frame.
         unseen: whether the caller uses the summary itself, so that neither a window nor a file is needed.
+        into: what is filled and returned, for who wants it even where this is ended from outside.
 
     Raises:
         AgepipeError: the source, the model, the detector or a file cannot be used; says which, and what to do.
     """
     check(asked, unseen)
     camera.one_thread()
-    model, detector = chosen(asked, where), Detector(located(where))
+    model, (detector, told) = chosen(asked, where), finder(where)
     source, keys = frames.opened(asked.source), window.Keys()
+    done = into or Summary()
+    done.notes += told
     return camera.run(
         source, Camera(model, detector), _sinks(asked, source, keys, where), most=asked.frames,
         ended=lambda: keys.quit, helped=lambda: keys.helped, progress=progress,
+        into=done,
     )  # fmt: skip
 
 
 def chosen(asked: Asked, where: Where) -> Model:
-    """The model that was named, or whatever is deployed.
+    """The model that was named, that of a server, or whatever is deployed.
 
     Raises:
         ModelError: there is no such model, or it cannot be used.
+        ServiceError: the server does not answer as it should.
     """
+    if asked.endpoint:
+        return Served(asked.endpoint)
     if not asked.model:
         return Following(where, asked.name)
     folder = Path(asked.model)

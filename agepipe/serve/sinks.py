@@ -20,6 +20,8 @@ from agepipe.serve.track import Track
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 """Kinds of video that can be written, and how; OpenCV's wheel writes these everywhere."""
+LEAST = 64
+"""Least width and height of a video, px: its coders take no frame of a few pixels."""
 STILLS = (".jpg", ".jpeg", ".png")
 
 
@@ -71,7 +73,7 @@ class Recorder:
             SourceError: the video cannot be written.
         """
         if self._writer is None:
-            self._size = (seen.drawn.shape[1], seen.drawn.shape[0])
+            self._size = (max(LEAST, seen.drawn.shape[1]), max(LEAST, seen.drawn.shape[0]))
             self._writer = self._opened()
         self._writer.write(cv2.cvtColor(_fitted(seen.drawn, self._size), cv2.COLOR_RGB2BGR))
 
@@ -134,7 +136,11 @@ def write_picture(path: Path, image: Image) -> Path:
 
 
 class Events:
-    """A line of JSON for each face of each frame: frame, seconds, track, box, range, probability, age, model."""
+    """A line of JSON for each face of each frame.
+
+    It has frame, seconds, track, box, range, probability, age, low and high (first and last year of the 90 % set; high
+    is null for an open range, both where nothing was calibrated), model, and of a picture its path.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open the file."""
@@ -144,10 +150,12 @@ class Events:
     def take(self, seen: Seen) -> None:
         """Write the faces of a frame."""
         for track in seen.tracks:
+            low, high = (None, None) if track.ends is None else seen.ranges.span(*track.ends)
             line = {
                 "frame": self._number, "seconds": round(seen.frame.seconds, 3), "track": track.number,
                 "box": [round(float(value), 1) for value in track.face.box], "range": seen.ranges.words[track.label],
-                "probability": round(track.probability, 6), "age": round(track.years, 3), "model": seen.model,
+                "probability": round(track.probability, 6), "age": round(track.years, 3),
+                "low": low, "high": high, "model": seen.model,
             }  # fmt: skip
             named = {"path": seen.frame.name} if seen.frame.name else {}
             self._file.write(json.dumps(line | named) + "\n")

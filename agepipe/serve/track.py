@@ -1,7 +1,9 @@
 """Faces followed from frame to frame, so that a still face does not flicker between ranges.
 
 Each track averages what the network says over some tenths of a second. A new face starts from its own first answer,
-a lost one is forgotten. The range that is shown changes when another is ahead by a margin, not by a hair.
+a lost one is forgotten. The range that is shown changes when another is ahead by a margin, not by a hair: as the
+likeliest when another is likelier by the margin, as the median when the ages to one side of it outweigh all others by
+the margin.
 """
 
 import math
@@ -11,13 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from agepipe.decide import Decoding, Rule, decide, sets
 from agepipe.serve.faces import Face
 from agepipe.serve.predictor import Prediction
 
 MEMORY = 0.5
 """Time constant of the average, s: what was said so long ago still counts for a third."""
 MARGIN = 0.05
-"""Probability by which another range must be ahead before it is shown instead."""
+"""Probability by which another range, or one side, must be ahead before the shown range changes."""
 PATIENCE = 0.7
 """How long a face may be out of sight, s, before it is forgotten."""
 OVERLAP = 0.3
@@ -38,17 +41,28 @@ class Track:
     """Averaged age."""
     seen: float
     """When it was seen last, s."""
+    rule: Rule = Rule()
+    """How the model's probabilities become an answer."""
     frames: int = 1
     label: int = field(init=False)
     """The range that is shown, a class."""
 
     def __post_init__(self) -> None:
-        self.label = int(self.probabilities.argmax())
+        self.label = _answered(self.probabilities, self.rule.decoding)
 
     @property
     def probability(self) -> float:
         """Of the range that is shown."""
         return float(self.probabilities[self.label])
+
+    @property
+    def ends(self) -> tuple[int, int] | None:
+        """First and last class of the 90 % set, the shown range in it; None where nothing was calibrated."""
+        decoding, threshold = self.rule
+        if threshold is None:
+            return None
+        (first,), (last,) = sets(self.probabilities[None], threshold, decoding)
+        return min(int(first), self.label), max(int(last), self.label)
 
     def see(self, face: Face, probabilities: NDArray[np.float64], years: float, now: float) -> None:
         """Add what the network says of the face in another frame."""
@@ -56,9 +70,20 @@ class Track:
         self.probabilities = (1 - share) * self.probabilities + share * probabilities
         self.years = (1 - share) * self.years + share * years
         self.face, self.seen, self.frames = face, now, self.frames + 1
-        best = int(self.probabilities.argmax())
-        if self.probabilities[best] > self.probabilities[self.label] + MARGIN:
-            self.label = best
+        if _lead(self.probabilities, self.label, self.rule.decoding) > MARGIN:
+            self.label = _answered(self.probabilities, self.rule.decoding)
+
+
+def _answered(probabilities: NDArray[np.float64], decoding: Decoding) -> int:
+    return int(decide(probabilities[None], decoding)[0])
+
+
+def _lead(probabilities: NDArray[np.float64], shown: int, decoding: Decoding) -> float:
+    """By how much probability the shown range is behind; 0 or less where it is still the answer."""
+    if decoding == "likeliest":
+        return float(probabilities.max() - probabilities[shown])
+    younger, older = float(probabilities[:shown].sum()), float(probabilities[shown + 1 :].sum())
+    return 2 * max(younger, older) - float(probabilities.sum())
 
 
 class Tracker:
@@ -72,13 +97,14 @@ class Tracker:
         """Start anew: the next picture has nothing to do with the last, or another model answers."""
         self._tracks = []
 
-    def update(self, faces: Sequence[Face], found: Prediction, now: float) -> list[Track]:
+    def update(self, faces: Sequence[Face], found: Prediction, now: float, rule: Rule = Rule()) -> list[Track]:
         """The tracks of the faces of a frame, in their order.
 
         Args:
             faces: of the frame.
             found: what the network says of each.
             now: time of the frame, s; never less than before.
+            rule: how the model's probabilities become an answer.
         """
         self._tracks = [track for track in self._tracks if now - track.seen <= PATIENCE]
         known = _matched(self._tracks, faces)
@@ -89,7 +115,7 @@ class Tracker:
                 known[at].see(face, probabilities, years, now)
             else:
                 self._given += 1
-                known[at] = Track(self._given, face, probabilities, years, now)
+                known[at] = Track(self._given, face, probabilities, years, now, rule)
                 self._tracks.append(known[at])
             shown.append(known[at])
         return shown

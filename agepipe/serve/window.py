@@ -10,6 +10,7 @@ import cv2
 
 from agepipe.errors import ServiceError
 from agepipe.imaging import Image
+from agepipe.serve.overlay import KEYS
 from agepipe.serve.sinks import Seen, write_picture
 
 TITLE = "agepipe"
@@ -46,6 +47,14 @@ def check_display() -> None:
         )
 
 
+def _closed() -> bool:
+    """Whether the user closed the window."""
+    try:
+        return bool(cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1)
+    except cv2.error:  # Qt's whole interface goes with its last window
+        return True
+
+
 class Window:
     """Shows each frame, no faster than the source's rate, and obeys the keys."""
 
@@ -62,6 +71,7 @@ class Window:
         self._keys, self._snapshots, self._pace, self._still = keys, snapshots, pace, still
         self._due = time.monotonic()
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        cv2.setWindowTitle(TITLE, f"{TITLE}: {KEYS}")
 
     def take(self, seen: Seen) -> None:
         """Show a frame until the next is due, or a key ends the pause."""
@@ -76,7 +86,7 @@ class Window:
 
     def _pressed(self, key: int, drawn: Image) -> None:
         self._keys.press(key)
-        self._keys.quit |= cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1  # the user closed it
+        self._keys.quit |= _closed()
         if self._keys.snapshot:
             self._snapshots.mkdir(parents=True, exist_ok=True)
             write_picture(self._snapshots / f"snapshot-{datetime.now():%Y%m%d-%H%M%S-%f}.png", drawn)

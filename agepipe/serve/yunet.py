@@ -10,8 +10,8 @@ import urllib.request
 from pathlib import Path
 
 from agepipe.artifact import replacing
-from agepipe.config import Where
-from agepipe.errors import ModelError
+from agepipe.errors import DetectorError, ModelError
+from agepipe.where import Where
 
 FILE = "face_detection_yunet_2026may.onnx"
 DIGEST = "ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0"
@@ -35,7 +35,8 @@ def located(where: Where, url: str = URL) -> Path:
         url: where it is published.
 
     Raises:
-        ModelError: there is none and it cannot be fetched, or it is not the file that it should be.
+        DetectorError: there is none and it cannot be fetched.
+        ModelError: it is not the file that it should be.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -63,7 +64,7 @@ def _fetched(path: Path, url: str) -> Path:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             content: bytes = answer.read()
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: the face detector is not there and cannot be fetched ({error}); {REMEDY}") from error
+        raise DetectorError(f"{path}: YuNet's file is not there and cannot be fetched ({error}); {REMEDY}") from error
     _check(content, url)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:

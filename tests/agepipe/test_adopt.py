@@ -7,10 +7,11 @@ import torch
 from agepipe import registry
 from agepipe.adopt import adopt, answers
 from agepipe.ages import AgeRanges
-from agepipe.config import LearnSettings, Where
+from agepipe.config import LearnSettings
 from agepipe.errors import ConfigError
 from agepipe.learn.network import AgeNetwork, build
 from agepipe.serve.predictor import Predictor
+from agepipe.where import Where
 
 GIVEN = {
     "network": "shufflenet_v2_x0_5", "size": 32, "order": "age", "ranges": "1-10,11-20,21-40,over40",

@@ -122,3 +122,12 @@ def test_mid_ages() -> None:
     ranges = AgeRanges.of("utkface")
     assert ranges.mid_ages[[0, 1, 13]].tolist() == [1.5, 4.0, 85.5]
     assert AgeRanges.of("years").mid_ages[-1] == 116
+
+
+def test_neighbouring_classes_span_years() -> None:
+    ranges = AgeRanges.of("utkface")
+    assert [ranges.span(7, 8), ranges.span(4, 4), ranges.span(7, 13)] == [(28, 40), (15, 17), (28, None)]
+    assert [ranges.span_words(7, 8), ranges.span_words(7, 13)] == ["28 to 40", "over 27"]
+    assert [ranges.span_words(at, at) for at in range(14)] == list(ranges.words)
+    years = AgeRanges.of("years")
+    assert (years.span(6, 6), years.span_words(6, 6), years.span_words(6, 8)) == ((7, 7), "7", "7 to 9")

@@ -3,49 +3,20 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 import pytest
-from bundles import make_bundle, make_rows, seen
+from bundles import make_rows, seen
+from versions import RELEASE, Verdict, better, histories, judged, model, put, worse
 
 from agepipe import registry, store, tracking
-from agepipe.config import ReleaseSettings, SplitSettings, Where
+from agepipe.config import Config, SplitSettings
 from agepipe.errors import ModelError
-from agepipe.records import Evaluation, Model, Partition, Registered
+from agepipe.learn.warm import with_files
+from agepipe.records import Model, Partition
 from agepipe.serve import bundle
-
-RELEASE = ReleaseSettings()
-
-
-class Verdict(NamedTuple):
-    promote: bool
-    reason: str
-
-
-def better(_: Model) -> Verdict:
-    return Verdict(True, "Promoted: better.")
-
-
-def worse(_: Model) -> Verdict:
-    return Verdict(False, "Not promoted: worse.")
-
-
-def judged(model: Model) -> Evaluation:
-    return Evaluation(
-        digest="e" * 64, model=model.digest, rows="r" * 64, count=100, folder=model.folder,
-        metrics={"macro_recall": 0.4321, "mae": 5.0}, intervals={"macro_recall": (0.4, 0.46)},
-    )  # fmt: skip
-
-
-def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
-    made = make_bundle(tmp_path / f"bundle-{sharpness}-{known}", sharpness=sharpness, known=known)
-    return made.model_copy(update={"metrics": {"accuracy": 0.5}, "epochs": 7})
-
-
-def put(tmp_path: Path, where: Where, sharpness: float, decide: object = better) -> Registered:
-    new = model(tmp_path, sharpness)
-    return registry.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
+from agepipe.settings import changed
+from agepipe.where import Where
 
 
 def split(folder: Path) -> Partition:
@@ -119,42 +90,23 @@ def test_an_evaluation_of_another_model_is_refused(tracked: Where, tmp_path: Pat
         registry.register(model(tmp_path), judged(model(tmp_path, 50.0)), RELEASE, tracked)
 
 
-@pytest.mark.parametrize("broken", ["set_registered_model_alias", "update_model_version", "set_model_version_tag"])
-def test_a_registration_that_was_cut_off_is_carried_on(
-    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    from mlflow import MlflowClient
+def test_a_release_decides_anew_about_a_version(tracked: Where, tmp_path: Path) -> None:
+    first = put(tmp_path, tracked, 60.0)
+    put(tmp_path, tracked, 50.0, worse)
+    challenger = registry.resolve("challenger", tracked)
 
-    put(tmp_path, tracked, 60.0)
-    whole = getattr(MlflowClient, broken)
+    def still_worse(champion: Model) -> Verdict:
+        return Verdict(champion.digest != first.digest, "Not promoted: still worse.")
 
-    def cut(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(MlflowClient, broken, cut)
-    with pytest.raises(KeyboardInterrupt):
-        put(tmp_path, tracked, 50.0)
-    champion = registry.champion("agepipe", tracked)
-    assert champion is not None
-    assert champion.number == 1
-    monkeypatch.setattr(MlflowClient, broken, whole)
-    second = put(tmp_path, tracked, 50.0)
-    assert (second.version, second.alias, second.reason) == (2, "champion", "Promoted: better.")
-
-
-def test_a_promotion_cut_off_after_its_commit_stands(
-    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, tracked, 60.0)
-
-    def cut(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(registry, "_finish", cut)
-        put(tmp_path, tracked, 50.0)
-    assert put(tmp_path, tracked, 50.0, worse).alias == "champion"
-    assert registry.versions("agepipe", tracked)[1].tags["agepipe.replaced_by"] == "version 2: Promoted: better."
+    stays = registry.release(challenger, "", tracked, still_worse)
+    assert (stays.version, stays.alias, stays.reason) == (2, "challenger", "Not promoted: still worse.")
+    takes_over = registry.release(challenger, "", tracked, better)
+    assert (takes_over.alias, registry.release(challenger, "", tracked, worse)) == ("champion", takes_over)
+    assert histories(tracked)[2] == [
+        "challenger: Not promoted: worse.", "challenger: Not promoted: still worse.", "champion: Promoted: better.",
+    ]  # fmt: skip
+    with pytest.raises(ModelError, match="has no version of 'agepipe'"):
+        registry.release(model(tmp_path, 40.0), "", tracked, better)
 
 
 def test_promotion_and_rollback_by_hand_write_history(tracked: Where, tmp_path: Path) -> None:
@@ -248,9 +200,10 @@ def test_two_processes_register_at_once(tracked: Where, tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/agepipe"]
-from agepipe.config import Where
-from test_registry import put
+sys.path.insert(0, sys.argv[1])
+from agepipe.settings import changed
+from agepipe.where import Where
+from versions import put
 where = Where(tracking=sys.argv[2], workspace=Path(sys.argv[3]))
 print(put(Path(sys.argv[3]), where, float(sys.argv[4])).version)
 """
@@ -292,3 +245,27 @@ def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
     assert fetched.members.is_file()
     assert store.database(mlflow_server) is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_version_can_be_started_from_and_its_lineage_lies_beside_its_weights(tracked: Where, tmp_path: Path) -> None:
+    one = model(tmp_path)
+    with pytest.raises(ModelError, match="agepipe@champion' is not known"):
+        registry.weights_file("models:/agepipe@champion", tracked)
+    (one.folder / bundle.WEIGHTS).write_bytes(b"weights")
+    registry.register(one, judged(one), RELEASE, tracked, decide=better)
+    config = changed(Config(), {"learn.weights": "models:/agepipe@champion", "search.grid": {"lr": [0.1, 0.2]}})
+    found = Path(with_files(config, lambda version: registry.weights_file(version, tracked)).learn.weights)
+    assert found.read_bytes() == b"weights"
+    assert (found.parent / bundle.LINEAGE).is_file()
+    assert one.folder not in found.parents, "the registry keeps its own"
+    grid = {"weights": ["none", "models:/agepipe/1"]}
+    searched = with_files(
+        changed(Config(), {"search.grid": grid}), lambda version: registry.weights_file(version, tracked)
+    )
+    assert searched.search.grid == {"weights": ("none", str(found))}
+
+
+def test_a_version_without_weights_cannot_be_started_from(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    with pytest.raises(ModelError, match=r"learn\.weights: models:/agepipe/1 was registered without its network\.pt"):
+        registry.weights_file("models:/agepipe/1", tracked)

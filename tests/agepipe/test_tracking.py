@@ -14,22 +14,23 @@ import pytest
 
 from agepipe import store, tracking
 from agepipe.ages import AgeRanges
-from agepipe.config import LearnSettings, Where
+from agepipe.config import LearnSettings
 from agepipe.environment import gone, process
 from agepipe.errors import ConfigError, TrackingError
 from agepipe.records import Rows
+from agepipe.where import Where
 
 PREPARE = """
 import sys
 from agepipe import tracking
-from agepipe.config import Where
+from agepipe.where import Where
 print(tracking.prepare(Where(tracking=sys.argv[1])))
 """
 
 ABANDON = """
 import os, signal, sys
 from agepipe import tracking
-from agepipe.config import Where
+from agepipe.where import Where
 with tracking.run(Where(tracking=sys.argv[1]), kind="train", name="killed", key="k", params={"lr": 1}) as run:
     run.metrics({"loss": 2.0}, 0)
     print(run.run_id, flush=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from agepipe import presets
-from agepipe.config import Config, Where
+from agepipe.config import Config
 from agepipe.data.sample import draw
 from agepipe.records import PipelineResult
+from agepipe.where import Where
 
 TINY = {
     "ingest.size": 36,

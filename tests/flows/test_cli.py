@@ -12,7 +12,10 @@ import pytest
 from agepipe import presets
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
-COMMANDS = ("run", "evaluate", "audit", "import", "promote", "rollback", "up", "down", "predict", "deploy", "camera")
+COMMANDS = (
+    "run", "evaluate", "compare", "release", "audit", "import", "promote", "rollback", "up", "down", "predict",
+    "deploy", "camera",
+)  # fmt: skip
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
 
@@ -44,7 +47,8 @@ def test_the_help_needs_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_the_flows_import_nothing_that_only_computing_needs(tmp_path: Path) -> None:
-    code = "import sys, flows.pipeline, flows.evaluate; print(*{name.partition('.')[0] for name in sys.modules})"
+    flows = "flows.pipeline, flows.evaluate, flows.compare, flows.release"
+    code = f"import sys, {flows}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not {"mlflow", "torch", "sklearn", "scipy", "matplotlib", "pandas", "optuna", "dask", "distributed"} & set(
         done.stdout.split()
@@ -85,6 +89,8 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "search.space={lrr={low=1,high=2}}"), ("no field 'lrr'", "nearest is 'lr'")),
         (("import", "nowhere.pt", "--order", "text"), ("nowhere.pt: there is no such file",)),
         (("import", "nowhere.pt", "--order", "size"), ("'order' is 'size'", "'age' or 'text'")),
+        (("release", "2", "margn=1"), ("release: there is no field 'margn'", "nearest is 'margin'")),
+        (("release", "2", "watch=['hair']"), ("'watch.0' is 'hair'", "'gender', 'race'")),
         (("audit", "nowhere/UTKFace"), ("nowhere/UTKFace",)),
         (("audit", "sample", "--ranges", "1-17,16-99"), ("ranges",)),
     ],

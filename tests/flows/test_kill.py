@@ -18,8 +18,8 @@ import pytest
 
 from agepipe import tracking
 from agepipe.artifact import MANIFEST, read_manifest
-from agepipe.config import Where
 from agepipe.serve import bundle
+from agepipe.where import Where
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,13 +9,18 @@ import pytest
 from prefect import flow
 
 from agepipe import registry, tracking
-from agepipe.config import Config, Where
+from agepipe.config import Config, ReleaseSettings
 from agepipe.errors import LeakageError, ModelError
+from agepipe.judge import contrast
 from agepipe.learn.final import WEIGHTS
 from agepipe.records import PipelineResult, Rows
+from agepipe.serve.bundle import read_card, write_card
 from agepipe.settings import changed
+from agepipe.where import Where
+from flows.compare import compare
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
+from flows.release import release
 from tasks.relabel import relabel
 from tasks.split import partitioned
 
@@ -180,9 +185,50 @@ def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
     assert rest.count == first.partition.test.count
 
 
+def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone(
+    first: PipelineResult, tiny: Config, home: Where, tmp_path: Path
+) -> None:
+    other = pipeline(changed(tiny, {"final.epochs": 1}), home)
+    names = (str(first.registered.version), str(other.registered.version))
+    done = compare(names, where=home, settings=judged(first))
+    found = contrast.read(done)
+    assert (found.rows, found.count, found.excluded) == (first.partition.test.digest, first.partition.test.count, 0)
+    before = runs_by_kind(home)
+    assert compare(names, where=home, settings=judged(first)) == done
+    assert not added(home, before)
+    run = tracking.client(home).get_run(done.run or "")
+    assert run.data.tags["agepipe.kind"] == "compare"
+    assert [item.path for item in tracking.client(home).list_artifacts(run.info.run_id)] == ["comparison"]
+
+    registry.promote(first.registered.name, other.registered.version, "To have it beaten.", home)
+    settings = ReleaseSettings(metric="loss", confidence=0.51, watch=())
+    verdict = release(names[0], settings=settings, evaluate=judged(first), where=home)
+    assert verdict.alias in ("champion", "challenger")
+    assert f"on the same {first.partition.test.count} rows" in verdict.reason
+    stranger = tmp_path / "stranger"
+    shutil.copytree(first.model.folder, stranger)
+    write_card(stranger, read_card(stranger).model_copy(update={"versions": {}}))
+    with pytest.raises(
+        ModelError, match=r"no locked test rows in common \(stranger has others, or none\); give --anew"
+    ):
+        compare((names[0], str(stranger)), where=home)
+    assert contrast.read(compare((names[0], str(stranger)), anew=True, where=home, settings=judged(first))).count
+
+
 def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:
     with pytest.raises(ModelError, match="'nobody' is not known"):
         evaluate("nobody", where=home)
+
+
+def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_training(
+    first: PipelineResult, tiny: Config, home: Where
+) -> None:
+    """Another split, in which rows that the champion was fitted on are locked, would flatter whatever starts there."""
+    start = {"learn.weights": "models:/agepipe-sample/1", "split.seed": 21, "split.extend": False}
+    before = runs_by_kind(home)
+    with pytest.raises(LeakageError, match=r"learn.weights: .*network\.pt has seen \d+ of the \d+ rows .* locked too"):
+        pipeline(changed(tiny, {**start, "search.grid": {}, "final.refit": True}), home)
+    assert not added(home, before).keys() & {"trial", "train"}
 
 
 @pytest.mark.slow

@@ -8,11 +8,12 @@ import pytest
 from labelled import labelled_rows
 
 from agepipe import tracking
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.environment import process
-from agepipe.errors import ConfigError
+from agepipe.errors import ConfigError, TrainingError
 from agepipe.records import Choice, Rows
 from agepipe.spaces import Span
+from agepipe.where import Where
 from flows.search import search
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
@@ -99,6 +100,7 @@ def on_threads(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathF
     return choice
 
 
+@pytest.mark.slow
 def test_processes_choose_what_threads_choose(rows: Rows, tracked: Where, on_threads: Choice) -> None:
     choice = search(rows, QUICK, PAIR, tracked.model_copy(update={"runner": "processes"}))
     assert same(choice, on_threads)
@@ -131,8 +133,10 @@ def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
 
 
 def same(one: Choice, other: Choice) -> bool:
-    """All but which MLflow runs tell of it."""
-    return one.model_copy(update={"runs": other.runs}) == other
+    """All but which MLflow runs tell of it, and where the out-of-fold predictions lie, whose content is equal."""
+    contents = [[path.read_bytes() for path in choice.outcomes] for choice in (one, other)]
+    elsewhere = {"runs": other.runs, "outcomes": other.outcomes}
+    return one.model_copy(update=elsewhere) == other and contents[0] == contents[1]
 
 
 def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -> None:
@@ -155,16 +159,38 @@ def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -
     assert len(list(tracked.workspace.glob("studies/*.db"))) == 1
 
 
-def test_a_proposal_that_diverges_is_out_of_the_race(rows: Rows, tracked: Where) -> None:
-    pytest.importorskip("optuna", reason="needs agepipe[optuna]")
-    explosive = {"optimizer": "sgd", "weight_decay": 1.0, "epochs": 4, "batch": 8, "average": 0.0}
-    learn = LEARN.model_copy(update=explosive)
-    settings = SearchSettings(strategy="optuna", space={"lr": (0.01, 10.0)}, trials=3, folds=2, seed=4)
-    choice = search(rows, learn, settings, tracked)
+BURSTING = LEARN.model_copy(update={"optimizer": "sgd", "weight_decay": 1.0, "epochs": 4, "batch": 8, "average": 0.0})
+"""With `lr = 10` its loss is not finite within an epoch."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SearchSettings(grid={"lr": (10.0, 0.01)}, folds=2),
+        SearchSettings(strategy="halving", grid={"lr": (0.01, 10.0, 1e-4)}, rungs=(1,), folds=2),
+        SearchSettings(strategy="optuna", space={"lr": (0.01, 10.0)}, trials=3, folds=2, seed=4),
+    ],
+    ids=lambda settings: settings.strategy,
+)
+def test_a_setting_that_diverges_is_out_of_the_race(
+    rows: Rows, tracked: Where, settings: SearchSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    if settings.strategy == "optuna":
+        pytest.importorskip("optuna", reason="needs agepipe[optuna]")
+    choice = search(rows, BURSTING, settings, tracked)
     assert choice.settings == {"lr": 0.01}
-    status = {(run.data.params["learn.lr"], run.info.status) for run in runs(tracked)}
-    assert status == {("0.01", "FINISHED"), ("10.0", "FAILED")}
-    assert search(rows, learn, settings, tracked) == choice
+    assert choice.stopped == ()
+    status = {(run.data.params["learn.lr"] == "10.0", run.info.status) for run in runs(tracked)}
+    assert status == {(False, "FINISHED"), (True, "FAILED")}
+    said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
+    assert "fold 0: the loss of lr=10 is not finite, so it is out" in said
+    assert search(rows, BURSTING, settings, tracked) == choice
+
+
+def test_a_search_whose_settings_all_diverge_says_so(rows: Rows, tracked: Where) -> None:
+    settings = SearchSettings(grid={"lr": (10.0, 9.0)}, folds=2)
+    with pytest.raises(TrainingError, match="no setting could be trained to the end"):
+        search(rows, BURSTING, settings, tracked)
 
 
 def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Where) -> None:

@@ -1,10 +1,13 @@
 """The commands that use a model, as their user meets them: real processes, with neither torch nor Prefect."""
 
 import json
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import cv2
@@ -13,30 +16,57 @@ import polars as pl
 import pytest
 from bundles import SIZE, make_bundle, pictures
 from chips import detector_file, real_chips
+from endpoints import standing_in
 from videos import read, video
 
 from agepipe import registry
-from agepipe.config import ReleaseSettings, Where
+from agepipe.config import ReleaseSettings
 from agepipe.records import Evaluation
 from agepipe.serve import yunet
 from agepipe.serve.deploy import current, folder_of
+from agepipe.where import Where
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 WITHOUT = """
 import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in NAMES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+NAMES = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Missing())
 from flows.cli import main
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "prefect", "mlflow"}))
+main()
 """
+"""The command line on a machine where these packages are not installed."""
 
 
 def agepipe(*words: object, cwd: Path, seconds: int = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [AGEPIPE, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
     )
+
+
+def registered(folder: Path, where: Where, sharpness: float = 60.0) -> None:
+    model = make_bundle(folder, sharpness=sharpness)
+    evaluation = Evaluation(
+        digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
+    )
+    registry.register(model, evaluation, ReleaseSettings(), where)
+
+
+def light(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command line with nothing but what `agepipe` without extras brings."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = [re.split(r"[^\w\-]", line)[0] for line in project["optional-dependencies"]["train"]]
+    missing = [{"scikit-learn": "sklearn"}.get(name, name) for name in extra] + ["pandas"]
+    assert {"torch", "prefect", "mlflow", "sklearn", "matplotlib"} <= set(missing)
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, ",".join(missing), *map(str, words)],
+        cwd=cwd, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
 
 
 def faces(folder: Path) -> Path:
@@ -59,19 +89,33 @@ def test_predict_writes_a_table_and_lists_what_it_could_not_use(tmp_path: Path) 
     assert table.select("path", "range").rows() == [
         ("faces/30.png", "21 to 40"), ("faces/5.png", "1 to 10"), ("faces/55.png", "over 40"),
     ]  # fmt: skip
-    assert table.columns[5:] == ["1 to 10", "11 to 20", "21 to 40", "over 40"]
+    assert table.columns[5:] == ["low", "high", "1 to 10", "11 to 20", "21 to 40", "over 40"]
     assert pl.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["not an image"]
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_predict_with_a_bundle_needs_neither_torch_nor_prefect_nor_mlflow(tmp_path: Path) -> None:
+def test_predict_with_a_bundle_needs_nothing_of_training(tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     faces(tmp_path / "faces")
-    words = ["predict", "faces", "--model", "bundle", "--output", "out.jsonl", "--aligned"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "loaded:"
+    done = light("predict", "faces", "--model", "bundle", "--output", "out.jsonl", "--aligned", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def test_what_needs_training_says_what_to_install(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    faces(tmp_path / "faces")
+    up = ("up", "--prefect-port", free_port(), "--mlflow-port", free_port())
+    for words in (("run", "sample"), ("predict", "faces", "--output", "out.csv"), ("deploy",), up):
+        done = light(*words, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: this needs ")
+        assert done.stderr.endswith("which is not installed; install agepipe[train].\n")
 
 
 def test_predict_refuses_in_one_sentence(tmp_path: Path) -> None:
@@ -96,15 +140,11 @@ def film(tmp_path: Path, shared: Path, sample_archive: Path, monkeypatch: pytest
     return video(tmp_path / "film.mp4", real_chips(sample_archive, step=70)[0][8:9], frames=25)
 
 
-def test_camera_with_a_bundle_needs_neither_torch_nor_prefect_nor_mlflow(film: Path, tmp_path: Path) -> None:
+def test_camera_with_a_bundle_needs_nothing_of_training(film: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     words = ["camera", "--source", film, "--headless", "--output", "out.mp4", "--events", "out.jsonl"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *map(str, words), "--model", "bundle"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = light(*words, "--model", "bundle", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded:"
     assert "25 frames, 1 faces" in done.stdout
     assert len(read(tmp_path / "out.mp4")) == 25
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
@@ -144,6 +184,38 @@ def test_camera_says_in_one_sentence_what_is_missing(
         assert "Traceback" not in done.stderr
 
 
+def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path: Path) -> None:
+    for sharpness in (60.0, 20.0, 10.0):
+        registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
+    done = agepipe("promote", "2", "--because", "calmer", "--no-deploy", cwd=tmp_path)
+    assert (done.returncode, current(tracked)) == (0, None)
+    done = agepipe("promote", "3", "--because", "calmer still", cwd=tmp_path)
+    assert done.stdout.splitlines()[0] == "agepipe version 3 is the champion now."
+    assert done.stdout.splitlines()[1].startswith("agepipe version 3 is deployed in ")
+    assert done.returncode == 0, done.stderr
+    done = agepipe("rollback", cwd=tmp_path)
+    assert "agepipe version 2 is the champion again." in done.stdout
+    deployed = current(tracked)
+    assert deployed is not None
+    assert deployed.version == 2
+
+
+def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Where, tmp_path: Path) -> None:
+    for sharpness in (60.0, 20.0):
+        registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
+    second = next(version for version in registry.versions("agepipe", tracked) if version.number == 2)
+    (Path(second.source.removeprefix("file://")) / "MLmodel").write_text("nothing: true", encoding="utf-8")
+    done = agepipe("promote", "2", "--because", "calmer", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: agepipe version 2 is the champion but not deployed, cameras go on: model: MLf"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    champion = registry.champion("agepipe", tracked)
+    assert champion is not None
+    assert (champion.number, current(tracked)) == (2, None)
+
+
 def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     tracked: Where, film: Path, tmp_path: Path, prefect_server: None
 ) -> None:
@@ -152,11 +224,7 @@ def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     from flows.camera import camera
     from flows.deploy import deploy
 
-    model = make_bundle(tmp_path / "bundle")
-    evaluation = Evaluation(
-        digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
-    )
-    registry.register(model, evaluation, ReleaseSettings(), tracked)
+    registered(tmp_path / "bundle", tracked)
     done = deploy("champion", where=tracked)
     assert done == current(tracked)
     assert (folder_of(tracked) / done.folder / "model.onnx").is_file()
@@ -171,3 +239,7 @@ def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     assert "agepipe version 1" in told["deployed"]
     assert "agepipe version 1" in told["camera"]
     assert "data:image/jpeg;base64," in told["camera"]
+    with standing_in(tmp_path / "bundle") as remote:
+        seen = camera(source=str(film), endpoint=remote.url, frames=3, where=tracked)
+    assert (seen.frames, seen.models) == (3, (f"aaaaaaaaaa at {remote.url.removeprefix('http://')}",))
+    assert remote.asked >= 4, "what it is, and each frame"

@@ -1,14 +1,17 @@
 """The stage decorator against a real Prefect server: what is computed again, and what is not."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from prefect import flow
 
-from agepipe.config import IngestSettings, Where
+from agepipe.artifact import MANIFEST, read_manifest, write_manifest
+from agepipe.config import IngestSettings
 from agepipe.errors import SourceError
 from agepipe.records import Catalogue
+from agepipe.where import Where
 from tasks.stage import cache_key, stage
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -34,6 +37,22 @@ def first(settings: IngestSettings, where: Where) -> Catalogue:
 def second(catalogue: Catalogue, factor: int, where: Where) -> Catalogue:
     calls[f"second {factor}"] += 1
     return made(where, f"second-{factor}", f"{catalogue.digest} {factor}")
+
+
+@stage("split", version=1)
+def kept(where: Where) -> Catalogue:
+    """As the library's stages do, it finds its finished folder by itself."""
+    folder = where.workspace / "datasets" / "kept"
+    if read_manifest(folder) is None:
+        calls["kept"] += 1
+        made(where, "kept", "kept")
+        write_manifest(folder, "split", IngestSettings(), {}, {})
+    return made(where, "kept", "kept")
+
+
+@flow
+def kept_flow(where: Where) -> Catalogue:
+    return kept(where)
 
 
 @flow
@@ -83,6 +102,21 @@ def test_refresh_computes_a_stage_and_those_after_it(where: Where) -> None:
     calls.clear()
     chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+
+
+def test_refresh_makes_a_stage_anew_whose_folder_outlived_its_record(where: Where) -> None:
+    folder = kept_flow(where).folder
+    for record in (where.workspace / "records").glob("split-*"):
+        record.unlink()
+    os.utime(folder / MANIFEST, (0, 0))
+    calls.clear()
+    kept_flow(where)
+    assert calls == {}, "what is there is found again"
+    for record in (where.workspace / "records").glob("split-*"):
+        record.unlink()
+    kept_flow(where.model_copy(update={"refresh": ("split",)}))
+    assert calls == {"kept": 1}
+    assert (folder / MANIFEST).stat().st_mtime > 0
 
 
 def test_a_record_whose_files_are_gone_is_not_trusted(where: Where) -> None:

@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from agepipe.config import IngestSettings, LabelSettings, SourceSettings, Where
+from agepipe.config import IngestSettings, LabelSettings, SourceSettings
 from agepipe.data import audit_text, ingest, sample, sources
 from agepipe.data.audit import Audit, Copies, Spike, Tally, audit, spikes
 from agepipe.data.audit_report import render, write_report
 from agepipe.errors import DataError
 from agepipe.records import Catalogue
+from agepipe.where import Where
 
 HOSTILE = "x/<img src=x onerror=alert(1)>\"'&_.jpg"
 

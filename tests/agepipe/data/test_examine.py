@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -13,6 +14,19 @@ def test_pictures_measured_together_are_what_they_are_alone(size: int) -> None:
     alone = [pixels[position : position + 1] for position in range(len(pixels))]
     assert np.array_equal(thumbnails(pixels), np.concatenate([thumbnails(one) for one in alone]))
     assert looks(pixels) == [looks(one)[0] for one in alone]
+
+
+@pytest.mark.parametrize("size", [32, 37, 108])
+def test_light_is_the_mean_and_the_variance_of_the_laplacian_inside_the_border(size: int) -> None:
+    random = np.random.default_rng(size)
+    pictures = [random.integers(low, 256, (size, size, 3), dtype=np.uint8) for low in range(0, 250, 7)]
+    files = [cv2.imencode(".png", picture[..., ::-1])[1].tobytes() for picture in pictures]
+    entries = [Entry("25_0_2_20170104020210475.png", len(data), lambda data=data: data) for data in files]
+    found = examine(entries, IngestSettings(size=size), np.empty((len(files), size, size, 3), np.uint8)).ledger
+    for row, grey in zip(found.rows(named=True), luma(np.stack(pictures)), strict=True):
+        bends = cv2.Laplacian(grey, cv2.CV_64F)[1:-1, 1:-1]
+        assert row["brightness"] == pytest.approx(grey.mean() / 255, rel=1e-4)
+        assert row["sharpness"] == pytest.approx(bends.var(), rel=1e-4)
 
 
 def test_grey_pictures_give_what_their_colours_give() -> None:

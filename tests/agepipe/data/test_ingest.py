@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, png_bomb, tar_of
 
-from agepipe.config import IngestSettings, SourceSettings, Where
+from agepipe.config import IngestSettings, SourceSettings
 from agepipe.data import ingest as stage
 from agepipe.data.ingest import SCHEMA, ingest
 from agepipe.data.pixels import open_pixels
@@ -19,6 +19,7 @@ from agepipe.data.sources import fingerprint
 from agepipe.errors import SourceError, TooManyRejectsError
 from agepipe.imaging import decode, fit
 from agepipe.records import Catalogue
+from agepipe.where import Where
 
 SETTINGS = IngestSettings(size=32)
 

@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 
-from agepipe.config import IngestSettings, SourceSettings, Where
+from agepipe.config import IngestSettings, SourceSettings
 from agepipe.data.ingest import ingest
 from agepipe.data.sources import fingerprint
 from agepipe.errors import SourceError
 from agepipe.records import Catalogue
+from agepipe.where import Where
 
 
 def take(where: Where, *data: Path) -> Catalogue:

@@ -16,7 +16,8 @@ GIB = 2**30
 INGEST = """
     import json, sys
     from pathlib import Path
-    from agepipe.config import IngestSettings, SourceSettings, Where
+    from agepipe.config import IngestSettings, SourceSettings
+    from agepipe.where import Where
     from agepipe.data.ingest import ingest
     from agepipe.data.sources import fingerprint
 

@@ -23,6 +23,16 @@ def test_what_was_written_is_read_through_a_memory_map(tmp_path: Path) -> None:
     assert np.array_equal(found, PICTURES)
 
 
+def test_what_the_system_has_let_go_of_is_read_from_the_disk(tmp_path: Path) -> None:
+    part = np.random.default_rng(1).integers(0, 256, (4096, 32, 32, 3), dtype=np.uint8)
+    with PixelWriter(tmp_path / "pixels.npy", 32) as writer:
+        for turn in range(9):
+            writer.append(part + np.uint8(turn))
+        writer.finish()
+    found = open_pixels(tmp_path / "pixels.npy", count=9 * 4096)
+    assert all(np.array_equal(found[turn * 4096 :][:4096], part + np.uint8(turn)) for turn in range(9))
+
+
 def test_a_writer_goes_on_behind_the_rows_that_count(tmp_path: Path) -> None:
     write(tmp_path / "whole.npy", PICTURES)
     write(tmp_path / "resumed.npy", PICTURES[:5], finish=False)

@@ -8,10 +8,11 @@ import polars as pl
 import pytest
 
 from agepipe.ages import UTKFACE_RANGES, AgeRanges
-from agepipe.config import LabelSettings, Where
+from agepipe.config import LabelSettings
 from agepipe.data.relabel import relabel, rows_digest, settle
 from agepipe.errors import ConfigError, DataError
 from agepipe.records import Catalogue, Rows
+from agepipe.where import Where
 
 
 def frame(ages: list[int], groups: list[str] | None = None) -> pl.DataFrame:

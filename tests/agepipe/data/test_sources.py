@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from photographs import chips
 
-from agepipe.config import SourceSettings, Where
+from agepipe.config import SourceSettings
 from agepipe.data import sample
 from agepipe.data.archives import entries
 from agepipe.data.sources import fingerprint, prefixes
 from agepipe.errors import SourceError
 from agepipe.records import Source
+from agepipe.where import Where
 
 
 def source(where: Where, *data: Path | str, **settings: int) -> Source:

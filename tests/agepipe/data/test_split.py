@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agepipe.ages import AgeRanges
-from agepipe.config import SplitSettings, Where
+from agepipe.config import SplitSettings
 from agepipe.data.split import check_apart, folds, holdout, members_digest, place, read_members, split
 from agepipe.data.ties import MEMBERS
 from agepipe.errors import ConfigError, DataError, LeakageError
 from agepipe.records import Partition, Rows
+from agepipe.where import Where
 
 RANGES = AgeRanges.of("utkface")
 NOTHING = pl.DataFrame(schema=MEMBERS)

@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from bundles import RANGES, make_bundle, make_rows
 
-from agepipe.config import Where
 from agepipe.errors import DataError, ModelError
 from agepipe.judge.answers import PART, answer, read_rows
 from agepipe.records import Rows
+from agepipe.where import Where
 
 
 def test_answers_follow_the_order_of_the_table(tmp_path: Path, where: Where) -> None:
@@ -49,7 +49,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from bundles import make_bundle, make_rows
-from agepipe.config import EvaluateSettings, Where
+from agepipe.config import EvaluateSettings
+from agepipe.where import Where
 from agepipe.judge.evaluate import evaluate
 base = Path({base!r})
 rows, model = make_rows(base / "rows", {count}), make_bundle(base / "model")

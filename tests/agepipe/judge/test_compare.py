@@ -1,13 +1,15 @@
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from bundles import make_bundle, make_rows, seen
+from bundles import make_bundle, make_rows, pictures, seen
 
 from agepipe.ages import AgeRanges
-from agepipe.config import EvaluateSettings, ReleaseSettings, Where
+from agepipe.config import EvaluateSettings, ReleaseSettings
 from agepipe.judge.compare import Comparison, compare
 from agepipe.records import Model, Rows
+from agepipe.where import Where
 
 QUICK = EvaluateSettings(draws=400)
 
@@ -90,3 +92,28 @@ def test_a_comparison_finds_what_evaluations_predicted(tmp_path: Path, where: Wh
     assert len(times) == 2
     assert run(a, b, rows, where) == first
     assert {path: path.stat().st_mtime_ns for path in where.workspace.glob("predictions/*/*")} == times
+
+
+def test_a_watched_slice_that_pays_forbids_the_promotion_and_is_named(tmp_path: Path, where: Where) -> None:
+    """The pictures of one gender show an age that they have not, which only the sharper network falls for."""
+    ages = np.random.default_rng(5).integers(1, 61, 400)
+    shown = ages.copy()
+    shown[1::2] = np.clip(60 - ages[1::2] // 3, 1, 60)  # odd rows are of one gender
+    rows = make_rows(tmp_path / "rows", ages=ages, pixels=pictures(shown, 16, 3, 0.02))
+    good, poor = make_bundle(tmp_path / "good", sharpness=400), make_bundle(tmp_path / "poor", sharpness=3)
+    found = run(good, poor, rows, where, watch=("gender",))
+    by_name = {one.name: one.changes["mae"].difference for one in found.slices}
+    assert by_name["male"] < 0 < 0.5 < by_name["female"]
+    assert not found.promote
+    assert "a watched slice pays for it: gender female errs by" in found.reason
+    assert "release.margin allows 0.5 more" in found.reason
+    assert run(good, poor, rows, where, watch=()).promote
+    assert run(good, poor, rows, where, watch=("gender",), margin=90).promote
+
+
+def test_slices_too_small_to_judge_forbid_nothing(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 120, noise=0.02)
+    good, poor = make_bundle(tmp_path / "good", sharpness=400), make_bundle(tmp_path / "poor", sharpness=5)
+    found = run(good, poor, rows, where)
+    assert found.promote
+    assert {one.kind for one in found.slices} == {"gender"}  # each race has 24 photographs

@@ -9,11 +9,14 @@ from bundles import RANGES, make_bundle, make_rows, pictures, seen
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 from agepipe.ages import AgeRanges
-from agepipe.config import EvaluateSettings, Where
+from agepipe.config import EvaluateSettings
 from agepipe.errors import DataError, LeakageError, ModelError
 from agepipe.judge.evaluate import evaluate
 from agepipe.judge.metrics import FIGURES
+from agepipe.judge.numbers import YEARS
+from agepipe.judge.report import markdown
 from agepipe.serve.bundle import NETWORK, write_lineage
+from agepipe.where import Where
 
 QUICK = EvaluateSettings(draws=200)
 
@@ -22,11 +25,13 @@ def test_everything_that_was_found_is_written(tmp_path: Path, where: Where) -> N
     rows, fitted = make_rows(tmp_path / "rows", 300), make_rows(tmp_path / "fitted", 50, seed=9)
     found = evaluate(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, where)
     assert found.count == 300
-    assert (set(found.metrics), set(found.intervals)) == ({*FIGURES, "seconds"}, set(FIGURES))
+    extra = {"ece_before", *(f"within_{years}_years" for years in YEARS)}
+    assert (set(found.metrics), set(found.intervals)) == ({*FIGURES, *extra, "seconds"}, {*FIGURES, *extra})
     for name, (low, high) in found.intervals.items():
         assert low <= found.metrics[name] <= high
     table = pl.read_parquet(found.predictions)
-    assert table.columns == ["digest", "group", "age", "label", "predicted", "years", "p0", "p1", "p2", "p3"]
+    said = ["digest", "group", "age", "label", "predicted", "years", "p0", "p1", "p2", "p3"]
+    assert table.columns == [*said, "gender", "race", "width", "height", "brightness", "sharpness"]
     true, said = table["label"], table["predicted"]
     assert found.metrics["accuracy"] == accuracy_score(true, said)
     assert found.metrics["macro_recall"] == pytest.approx(recall_score(true, said, average="macro"))
@@ -38,7 +43,9 @@ def test_everything_that_was_found_is_written(tmp_path: Path, where: Where) -> N
     manifest = (found.folder / "manifest.json").read_text()
     assert json.loads(manifest)["inputs"] == {"model": found.model, "rows": rows.digest}
     assert str(tmp_path) not in manifest + found.report.read_text()
-    assert {path.name for path in (found.folder / "plots").iterdir()} == {"confusion.png", "curves.png", "age.png"}
+    assert {path.name for path in (found.folder / "plots").iterdir()} == {
+        f"{name}.png" for name in ("confusion", "curves", "age", "cumulative", "calibration")
+    }
 
 
 def test_a_finished_evaluation_is_found_again(tmp_path: Path, where: Where) -> None:
@@ -123,3 +130,15 @@ def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, where: Where) 
     )
     assert pl.read_parquet(one.predictions).equals(pl.read_parquet(four.predictions))
     assert one.intervals == four.intervals
+
+
+def test_figures_of_a_model_of_unknown_lineage_never_stand_without_a_warning(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 60)
+    unknown = evaluate(make_bundle(tmp_path / "unknown", known=False), rows, QUICK, where)
+    assert "nobody knows what it was trained on" in unknown.judged_on
+    shown = [line for line in markdown(unknown).splitlines() if line.startswith("| ")]
+    assert all("may be too good" in line for line in shown[1:])
+    assert "value (may be too good)" in unknown.report.read_text(encoding="utf-8")
+    known = evaluate(make_bundle(tmp_path / "known"), rows, QUICK, where)
+    assert known.judged_on == "60 rows that the model has not seen"
+    assert "may be too good" not in markdown(known) + known.report.read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Jud
 
 
 def repeated(judged: Judged, times: np.ndarray) -> Judged:
-    return Judged(*(np.repeat(values, times, axis=0) for values in judged))
+    return Judged(*(np.repeat(values, times, axis=0) for values in judged[:4]))
 
 
 def test_a_draw_is_the_figures_of_the_rows_drawn() -> None:
@@ -57,13 +57,24 @@ def test_copies_of_a_photograph_do_not_narrow_the_interval() -> None:
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    truth, hits = 0.5 + 0.5 / 5, 0
+    means = ("accuracy", "within_one", "mae", "loss")
+    truth = dict(figures(*rows(400_000, seed=10_000)))
+    hits = dict.fromkeys(means, 0)
     for seed in range(200):
-        low, high = bootstrap(np.arange(150), rows(150, seed), wanted=("accuracy",), draws=400, confidence=0.9, seed=0)[
-            "accuracy"
-        ]
-        hits += low <= truth <= high
-    assert 0.83 <= hits / 200 <= 0.96
+        found = bootstrap(np.arange(150), rows(150, seed), wanted=means, draws=400, confidence=0.9, seed=0)
+        for name, (low, high) in found.items():
+            hits[name] += low <= truth[name] <= high
+    assert all(0.83 <= count / 200 <= 0.96 for count in hits.values()), hits
+
+
+def test_a_calibration_error_lies_in_its_interval_however_good_the_model_is() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        sure = random.uniform(0.5, 1, 2000)
+        labels = (random.random(2000) > sure).astype(int)
+        judged = checked(labels, np.stack([sure, 1 - sure], axis=1), labels, labels)
+        low, high = bootstrap(np.arange(2000), judged, wanted=("ece",), draws=200)["ece"]
+        assert 0 <= low <= dict(figures(*judged))["ece"] <= high
 
 
 def test_wider_confidence_gives_wider_intervals() -> None:

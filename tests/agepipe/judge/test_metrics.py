@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 
 from agepipe.errors import DataError
+from agepipe.judge.calibration import BINS
 from agepipe.judge.metrics import FIGURES, by_range, checked, confusion, figures
 
 
@@ -41,6 +43,10 @@ def test_figures_agree_with_scikit_learn(case: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert found["loss"] == pytest.approx(sk.log_loss(labels, probabilities, labels=classes), rel=1e-9)
+    sure = probabilities.max(axis=1)
+    true, said = calibration_curve(predicted == labels, sure, n_bins=BINS)
+    rows = np.histogram(sure, BINS, (0, 1))[0]
+    assert found["ece"] == pytest.approx(np.average(np.abs(true - said), weights=rows[rows > 0]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,6 +101,14 @@ GOOD: dict[str, Any] = {
 def test_what_cannot_be_judged_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
         dict(figures(**(GOOD | change)))
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+def test_one_class_only_and_sure_of_it(decoding: Any) -> None:
+    shares = np.tile([0.0, 1.0, 0.0], (4, 1))
+    found = dict(figures([1] * 4, shares, [30] * 4, [30.0] * 4, decoding))
+    assert (found["accuracy"], found["weighted_f1"], found["ece"], found["loss"], found["mae"]) == (1, 1, 0, 0, 0)
+    assert found["macro_recall"] == pytest.approx(1 / 3)
 
 
 def test_names_must_be_as_many_as_classes() -> None:

@@ -15,6 +15,7 @@ from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
 from agepipe.learn.job import Examples, Job
 from agepipe.records import Rows
+from agepipe.where import Where
 
 
 @pytest.fixture
@@ -31,6 +32,12 @@ def learn() -> LearnSettings:
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return labelled_rows(tmp_path_factory.mktemp("rows"))
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Where:
+    """A workspace that the tests of a module share, so that they train once."""
+    return Where(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=2, threads=1)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_random_numbers_go_on_where_they_were() -> None:
-    state = checkpoint.random_state()
+    state = checkpoint.random_state(torch.device("cpu"))
     drawn = torch.rand(3)
-    checkpoint.restore_random_state(state)
+    checkpoint.restore_random_state(state, torch.device("cpu"))
     assert torch.equal(torch.rand(3), drawn)

@@ -1,29 +1,29 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from agepipe.config import FinalSettings, LearnSettings, SearchSettings, Where
+from agepipe.config import FinalSettings, LearnSettings, SearchSettings
+from agepipe.data.split import holdout
+from agepipe.decide import scores, sets, thresholds
+from agepipe.judge.calibration import fit_temperature, tempered
 from agepipe.learn.final import WEIGHTS, lineage_of, train
 from agepipe.learn.job import EpochEvent
 from agepipe.learn.runs import labelled
-from agepipe.learn.trial import choose
-from agepipe.records import Choice, Model, Rows
+from agepipe.learn.trial import choose, plan, trial
+from agepipe.records import Choice, Fold, Model, Rows
 from agepipe.serve.bundle import digest, read_card, read_curves, read_lineage
 from agepipe.serve.predictor import Predictor
+from agepipe.where import Where
 
-FINAL = FinalSettings(epochs=6, validation=0.25)
+FINAL = FinalSettings(epochs=14, validation=0.25)
 
 
 @pytest.fixture(scope="module")
 def choice(learn: LearnSettings) -> Choice:
     return choose([], SearchSettings(grid={"dropout": (0.1,)}), learn)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Where:
-    return Where(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=2, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,27 @@ def test_the_card_says_what_the_network_is(model: Model, rows: Rows, learn: Lear
     assert (card.size, card.input, card.network, card.rows) == (36, 32, learn.network, rows.digest)
     assert all(0 < value < 1 for value in (*card.mean, *card.std))
     assert card.config["learn"]["dropout"] == 0.1
-    assert card.config["learn"]["epochs"] == 6
+    assert card.config["learn"]["epochs"] == 14
     assert LearnSettings.model_validate(card.config["learn"]).lr == learn.lr
     assert {"agepipe", "torch"} <= card.versions.keys()
     curves = read_curves(model.folder)
     assert curves["epoch"].to_list() == list(range(1, len(curves) + 1))
     assert {"lr", "seconds", "train_loss", "validation_mae", "validation_macro_precision"} <= set(curves.columns)
     assert str(rows.table.parent) not in (model.folder / "manifest.json").read_text()
+
+
+def test_it_is_calibrated_on_the_validation_rows(model: Model, rows: Rows) -> None:
+    card = read_card(model.folder)
+    judged = (
+        pl.read_parquet(rows.table).join(read_lineage(model.folder), on="digest").filter(pl.col("role") == "chosen")
+    )
+    labels = judged["label"].to_numpy()
+    said = Predictor.load(model.folder).predict(np.load(rows.pixels)[judged["index"].to_numpy()]).probabilities
+    assert card.calibrated == "validation rows"
+    assert card.temperature != 1.0
+    assert fit_temperature(said, labels) == pytest.approx(1.0, rel=0.02)  # the export has it inside
+    low, high = sets(said, card.thresholds[80] + 1e-5)  # torch and ONNX differ in the sixth digit
+    assert np.mean((low <= labels) & (labels <= high)) >= 0.8
 
 
 def test_every_row_that_it_saw_is_in_the_lineage_once(model: Model, rows: Rows) -> None:
@@ -85,6 +99,22 @@ def test_the_same_training_elsewhere_has_the_same_digest(
 ) -> None:
     elsewhere = here.model_copy(update={"workspace": tmp_path / "elsewhere"})
     assert train(rows, learn, choice, FINAL, elsewhere).digest == model.digest
+
+
+def test_patience_metric_share_and_seed_are_those_of_the_last_training(
+    rows: Rows, learn: LearnSettings, choice: Choice, here: Where
+) -> None:
+    still = learn.model_copy(update={"lr": 1e-9})
+    final = FinalSettings(epochs=30, patience=2, metric="mae", validation=0.4, seed=41)
+    model = train(rows, still, choice, final, here)
+    curves = read_curves(model.folder)
+    assert len(curves) == model.epochs + 2 < 30
+    assert curves["validation_mae"].arg_min() == model.epochs - 1
+    table = labelled(rows)
+    aside = read_lineage(model.folder).filter(pl.col("role") == "chosen")["digest"].sort()
+    drawn, other = (table.filter(pl.Series(holdout(table, 0.4, seed)))["digest"].sort() for seed in (41, 40))
+    assert aside.equals(drawn)
+    assert not aside.equals(other)
 
 
 def _warm(rows: Rows, learn: LearnSettings, weights: Path) -> tuple[pl.DataFrame, str]:
@@ -121,3 +151,24 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     assert model.epochs == 2
     assert model.metrics == {}
     assert not [name for name in read_curves(model.folder).columns if name.startswith("validation")]
+    card = read_card(model.folder)
+    assert (card.calibrated, card.temperature, card.thresholds) == ("", 1.0, {})
+
+
+def test_a_refit_after_a_search_is_calibrated_on_what_its_trials_said_of_unseen_rows(
+    rows: Rows, learn: LearnSettings, here: Where
+) -> None:
+    learn = learn.model_copy(update={"epochs": 1})
+    search = SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2)
+    choice = choose([trial(rows, learn, *one, here) for one in _planned(learn, search)], search, learn)
+    said = pl.concat(pl.read_parquet(path) for path in choice.outcomes)
+    assert sorted(said["digest"]) == sorted(pl.read_parquet(rows.table)["digest"])
+    card = read_card(train(rows, learn, choice, FinalSettings(epochs=1, refit=True), here).folder)
+    labels, shares = said["label"].to_numpy(), said.select(pl.col("^p[0-9]+$")).to_numpy()
+    assert card.calibrated == "out-of-fold predictions"
+    assert card.temperature == pytest.approx(fit_temperature(shares, labels))
+    assert card.thresholds == thresholds(scores(tempered(shares, card.temperature), labels))
+
+
+def _planned(learn: LearnSettings, search: SearchSettings) -> list[tuple[dict[str, Any], int, Fold]]:
+    return [(settings, setting, fold) for setting, settings, fold in plan(learn, search)]

@@ -31,7 +31,7 @@ def _with(job: Job, folder: str = "training", **changes: object) -> Job:
 def _weights(job: Job, file: str = BEST) -> dict[str, torch.Tensor]:
     found = checkpoint.load(job.folder / file)
     assert found is not None
-    return found if file == BEST else found["network"]
+    return found["network"]
 
 
 def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

@@ -5,12 +5,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.errors import TrainingError
 from agepipe.learn.halving import rank
 from agepipe.learn.job import EpochEvent
 from agepipe.learn.trial import choose, forget, plan, trial
 from agepipe.records import Fold, Rows, Trial
+from agepipe.where import Where
 
 FOLD = Fold(index=1, count=3, seed=30)
 GRID = SearchSettings(strategy="halving", grid={"lr": (0.01, 0.02), "head": ("v1", "linear")}, folds=2, rungs=(1,))
@@ -77,15 +78,15 @@ def _rung(scores: dict[int, float], epochs: int = 1, **changes: object) -> list[
 @pytest.mark.parametrize("metric", ["macro_recall", "mae"])
 def test_the_best_share_by_the_mean_over_folds_goes_on(metric: str) -> None:
     search = GRID.model_copy(update={"metric": metric})
-    on, stopped = rank(_rung({0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}), search)
+    on, stopped = rank(_rung({0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}), search, 2)
     assert [one.setting for one in on] == [1, 1, 3, 3]
     assert [one.setting for one in stopped] == [0, 0, 2, 2]
-    on, _ = rank(_rung({0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}), search.model_copy(update={"keep": 0.75}))
+    on, _ = rank(_rung({0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}), search, 3)
     assert {one.setting for one in on} == {1, 2, 3}
 
 
 def test_of_level_settings_the_earlier_goes_on() -> None:
-    on, _ = rank(_rung(dict.fromkeys(range(4), 0.5)), GRID)
+    on, _ = rank(_rung(dict.fromkeys(range(4), 0.5)), GRID, 2)
     assert {one.setting for one in on} == {0, 1}
 
 

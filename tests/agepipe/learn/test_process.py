@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from agepipe.errors import DataError, WorkerError
-from agepipe.learn.process import isolated
+from agepipe.learn.process import WAITING, isolated, warm
 
 
 def double(value: int) -> int:
@@ -29,6 +29,10 @@ def count(to: int, on_event: Callable[[int], None]) -> str:
 
 def where_am_i() -> tuple[int, bool, str]:
     return os.getpid(), "torch" in sys.modules, repr(sys.modules["__main__"])
+
+
+def late_imports() -> set[str]:
+    return {"sklearn.metrics", "torchvision"} - set(sys.modules)
 
 
 def refuse() -> None:
@@ -69,6 +73,17 @@ def test_the_result_comes_back_from_another_process_that_has_torch_already() -> 
     assert pid != os.getpid()
     assert torch
     assert isolated(double, 21) == 42
+
+
+def test_what_takes_long_to_import_is_there_before_the_work_begins() -> None:
+    warm()
+    assert isolated(late_imports) == set()
+    assert "sklearn.metrics" not in _loaded_by("agepipe.learn.process")
+
+
+def _loaded_by(module: str) -> str:
+    code = f"import sys, {module}; print(sorted(sys.modules))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def test_the_main_module_is_not_run_again() -> None:
@@ -143,6 +158,22 @@ def test_the_work_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 def test_the_parent_does_not_import_torch() -> None:
     code = "import agepipe.learn.process, agepipe.learn.job, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, ("PASSIVE", "5000")), ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", "None"))]
+)
+def test_threads_wait_for_each_other_as_the_user_says_or_awake_but_briefly(
+    own: dict[str, str], expected: tuple[str, str]
+) -> None:
+    code = """
+    import os
+    from agepipe.learn.process import WAITING, isolated
+    print(*(isolated(os.getenv, name) for name in WAITING), *WAITING.keys() & os.environ.keys())
+    """
+    environ = {name: value for name, value in os.environ.items() if name not in WAITING} | own
+    said = subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], env=environ, text=True)
+    assert said.split() == [*expected, *own], "and the caller's own environment is as it was"
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

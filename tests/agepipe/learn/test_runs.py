@@ -5,10 +5,11 @@ import polars as pl
 import pytest
 
 from agepipe.artifact import whole, write_manifest
-from agepipe.config import LearnSettings, Where, cores
+from agepipe.config import LearnSettings
 from agepipe.errors import DataError
-from agepipe.learn.runs import in_progress, labelled, threads, weights_digest
+from agepipe.learn.runs import in_progress, labelled, threads, trial_threads, weights_digest
 from agepipe.records import Rows
+from agepipe.where import Where, cores
 
 
 def test_rows_have_one_order_whatever_that_of_their_table(rows: Rows, tmp_path: Path) -> None:
@@ -67,3 +68,6 @@ def test_small_batches_take_one_thread_unless_told_otherwise() -> None:
     assert threads(small, Where()) == 1
     assert threads(large, Where()) == cores()
     assert threads(small, Where(threads=3)) == 3
+    assert trial_threads(small, Where(workers=1)) == 1
+    assert trial_threads(large, Where(workers=1)) == cores()
+    assert trial_threads(large, Where(workers=512)) == 1

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.learn.check_search import check_search
 from agepipe.records import Fold, Rows, Trial
 from agepipe.spaces import Span
+from agepipe.where import Where
 
 pytest.importorskip("optuna", reason="needs agepipe[optuna]")
 
@@ -26,7 +27,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_study import SEARCH, judged
-from agepipe.config import LearnSettings, Where
+from agepipe.config import LearnSettings
+from agepipe.where import Where
 from agepipe.learn.study import study
 from agepipe.records import Rows
 rows = Rows.model_validate_json(sys.argv[2])

@@ -9,11 +9,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agepipe.config import LearnSettings, SearchSettings, Where
+from agepipe.config import LearnSettings, SearchSettings
 from agepipe.errors import ConfigError, TrainingError, WorkerError
 from agepipe.learn.job import EpochEvent
 from agepipe.learn.trial import choose, plan, trial
 from agepipe.records import Fold, Rows, Trial
+from agepipe.where import Where
 
 FOLD = Fold(index=1, count=3, seed=30)
 GRID = SearchSettings(grid={"lr": (0.01, 0.02), "head": ("v1", "linear")}, folds=2)

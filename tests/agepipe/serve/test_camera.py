@@ -9,24 +9,28 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bundles import make_bundle
+from bundles import RANGES, make_bundle
 from chips import detector_file, real_chips
 from videos import RATE, read, scene, video
 
-from agepipe.config import Where
+from agepipe.decide import Rule, decide
 from agepipe.errors import ConfigError, ModelError, ServiceError, SourceError
 from agepipe.imaging import Image, fit
 from agepipe.serve import camera, session, yunet
 from agepipe.serve.align import align
+from agepipe.serve.bundle import Card
 from agepipe.serve.camera import Camera
 from agepipe.serve.deploy import folder_of, switch
-from agepipe.serve.faces import Detector
+from agepipe.serve.faces import Detector, Face
 from agepipe.serve.frames import opened
 from agepipe.serve.model import Fixed, Following
-from agepipe.serve.predictor import Predictor
+from agepipe.serve.overlay import described
+from agepipe.serve.predictor import Prediction, Predictor
 from agepipe.serve.session import Asked
 from agepipe.serve.sinks import Seen
+from agepipe.serve.track import Track
 from agepipe.serve.window import Keys
+from agepipe.where import Where
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +63,14 @@ def asked(film: Path | str, folder: Path, **changes: object) -> Asked:
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def answered(picture: Image, bundle: Path, shared: Path) -> tuple[Card, Prediction]:
+    """What the predictor says of the faces of a picture, largest first."""
+    predictor = Predictor.load(bundle)
+    faces = Detector(detector_file(shared)).search(picture)
+    cut = np.stack([fit(align(picture, face.landmarks), predictor.card.size) for face in faces])
+    return predictor.card, predictor.predict(cut)
 
 
 def test_a_video_is_annotated_and_every_face_written_down(
@@ -95,16 +107,41 @@ def test_what_it_shows_is_what_the_predictor_says_of_the_same_faces(
     path = tmp_path / "two.png"
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     session.run(asked(path, tmp_path, model=str(bundle), output=tmp_path / "drawn.png"), here)
-    predictor = Predictor.load(bundle)
-    faces = Detector(detector_file(shared)).search(picture)
-    cut = np.stack([fit(align(picture, face.landmarks), predictor.card.size) for face in faces])
-    expected = predictor.predict(cut)
+    card, expected = answered(picture, bundle, shared)
     events = lines(tmp_path / "out.jsonl")
     assert [event["range"] for event in events] == [
-        predictor.card.ranges.words[label] for label in expected.probabilities.argmax(axis=1)
+        card.ranges.words[label] for label in expected.probabilities.argmax(axis=1)
     ]
+    assert {(event["low"], event["high"]) for event in events} == {(None, None)}, "nothing was calibrated"
     assert [event["age"] for event in events] == pytest.approx(expected.years.tolist(), abs=1e-3)
     assert cv2.imread(str(tmp_path / "drawn.png")).shape == (480, 640, 3)
+
+
+def test_range_and_set_in_the_events_follow_the_card(
+    chips: list[Image], shared: Path, here: Where, tmp_path: Path
+) -> None:
+    bundle = make_bundle(tmp_path / "unsure", sharpness=6.0, decoding="median", thresholds={90: 0.85}).folder
+    path, picture = tmp_path / "two.png", scene(chips, 10)
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    session.run(asked(path, tmp_path, model=str(bundle), output=None), here)
+    card, expected = answered(picture, bundle, shared)
+    events = lines(tmp_path / "out.jsonl")
+    assert [event["range"] for event in events] == [
+        card.ranges.words[label] for label in decide(expected.probabilities, "median")
+    ]
+    assert [(event["low"], event["high"]) for event in events] == card.spans(expected.probabilities)
+
+
+def test_an_unsure_model_shows_between_which_ages_the_face_nearly_surely_is() -> None:
+    def said(probabilities: list[float], rule: Rule) -> list[str]:
+        nowhere = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
+        return described(Track(1, nowhere, np.array(probabilities), 30.0, 0.0, rule), RANGES)
+
+    rule = Rule(threshold=0.85)
+    assert said([0.0, 0.5, 0.4, 0.1], rule) == ["11 to 20   50%", "about 30 years", "90% sure: 11 to 40"]
+    assert said([0.0, 0.1, 0.4, 0.5], rule) == ["over 40   50%", "about 30 years", "90% sure: over 20"]
+    assert said([0.0, 0.1, 0.9, 0.0], rule) == ["21 to 40   90%", "about 30 years"]
+    assert said([0.0, 0.5, 0.4, 0.1], Rule()) == ["11 to 20   50%", "about 30 years"]
 
 
 def test_pictures_of_a_folder_are_taken_apart_and_bad_ones_named(

@@ -8,12 +8,13 @@ import pytest
 from bundles import make_bundle
 
 from agepipe import lookup, registry
-from agepipe.config import ReleaseSettings, Where
+from agepipe.config import ReleaseSettings
 from agepipe.errors import ModelError
 from agepipe.records import Evaluation
 from agepipe.serve import bundle
 from agepipe.serve.deploy import Check, current, deploy, difference, folder_of, switch
 from agepipe.serve.predictor import Predictor
+from agepipe.where import Where
 
 
 def put(tmp_path: Path, where: Where, sharpness: float) -> int:

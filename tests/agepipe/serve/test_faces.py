@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from chips import detector_file, real_chips
 
-from agepipe.config import Where
-from agepipe.errors import ModelError
+from agepipe.errors import DetectorError, ModelError
 from agepipe.imaging import Image
 from agepipe.serve import yunet
 from agepipe.serve.align import LANDMARKS
 from agepipe.serve.faces import Detector
+from agepipe.where import Where
 from benchmarks.scenes import background, pasted
+
+
+@pytest.fixture(autouse=True)
+def no_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine's own environment says."""
+    monkeypatch.delenv(yunet.VARIABLE, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +128,9 @@ def test_another_file_is_refused_and_not_kept(server: str, where: Where, tmp_pat
 
 
 def test_without_file_and_network_it_says_what_to_do(where: Where) -> None:
-    with pytest.raises(ModelError, match=r"cannot be fetched .*download https://.*by hand and put it there") as caught:
+    with pytest.raises(
+        DetectorError, match=r"cannot be fetched .*download https://.*by hand and put it there"
+    ) as caught:
         yunet.located(where, "http://127.0.0.1:9/none")
     assert str(where.workspace / "detectors" / yunet.FILE) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,9 +1,13 @@
 """Frames of a live source: the newest wins, what nobody had time for is counted, and an end is noticed."""
 
+import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pages import jpeg, scene
 from videos import video
 
 from agepipe.serve import frames
@@ -41,6 +45,42 @@ def test_a_stream_that_breaks_off_is_opened_again_and_the_break_is_told(stream: 
             break
     assert seen > 0
     assert [note for note in source.notes() if "broke off" in note]
+
+
+@pytest.fixture
+def stalling() -> Iterator[str]:
+    """A stream over HTTP that sends thirty frames to whoever comes, and then nothing more."""
+    listener, kept = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+
+    def serve() -> None:
+        while True:
+            try:
+                kept.append(listener.accept()[0])
+                kept[-1].sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-mjpeg\r\n\r\n" + jpeg(scene()) * 30)
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/film.mjpeg"
+    listener.shutdown(socket.SHUT_RDWR)
+    for one in (listener, *kept):
+        one.close()
+    thread.join(10)
+
+
+def test_a_stream_that_stalls_is_noticed_told_and_opened_again(
+    stalling: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(frames, "STALL", 1.0)
+    monkeypatch.setattr(frames, "PAUSE", 0.02)
+    source, start = opened(stalling), time.monotonic()
+    for _ in source.frames():
+        if source._breaks:  # type: ignore[attr-defined]
+            break  # a frame after the break: it was opened again
+    assert f"The camera or stream {stalling} broke off; it is opened again, 5 times at most." in caplog.text
+    assert time.monotonic() - start < 25, "FFmpeg's own limit is 30 s"
+    assert "The source broke off 1 times." in source.notes()
 
 
 def test_a_stream_that_is_gone_ends(stream: str) -> None:

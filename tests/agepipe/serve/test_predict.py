@@ -13,6 +13,7 @@ from chips import detector_file, real_chips, real_files
 from photographs import jpeg, png_bomb, tar_of, zip_of
 
 from agepipe.ages import AgeRange, AgeRanges
+from agepipe.decide import decide
 from agepipe.errors import ConfigError, SourceError
 from agepipe.imaging import Image, fit
 from agepipe.serve.align import align
@@ -56,7 +57,8 @@ def test_chips_of_folders_archives_and_files_are_answered_as_the_predictor_does(
     assert found.faces["path"].to_list() == [f"{tmp_path}/{name}" for name in inside]
     assert found.faces["range"].to_list() == WORDS
     assert found.faces["face"].to_list() == [1] * 4
-    assert found.faces.columns == ["path", "face", "range", "probability", "age", *WORDS]
+    assert found.faces.columns == ["path", "face", "range", "probability", "age", "low", "high", *WORDS]
+    assert found.faces.select("low", "high").null_count().row(0) == (4, 4), "nothing was calibrated"
     expected = predictor.predict(faces)
     assert found.faces.select(WORDS).to_numpy() == pytest.approx(expected.probabilities, abs=1e-6)
     assert found.faces["age"].to_numpy() == pytest.approx(expected.years, abs=1e-4)
@@ -70,8 +72,26 @@ def test_more_than_a_batch_keeps_its_order(predictor: Predictor, tmp_path: Path)
     faces = pictures(ages, SIZE, seed=2, noise=0.02)
     tar_of(tmp_path / "many.tar", {f"{at}.png": png(face) for at, face in enumerate(faces)})
     found = predict(predictor, [tmp_path / "many.tar"], None).faces
-    assert found.columns == ["path", "face", "range", "probability", "age"]
+    assert found.columns == ["path", "face", "range", "probability", "age", "low", "high"]
     assert found["age"].to_numpy() == pytest.approx(predictor.predict(faces).years, abs=1e-4)
+
+
+def test_the_range_follows_the_card_and_the_set_has_its_ends(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle", sharpness=9.0, decoding="median", thresholds={90: 0.8})
+    predictor = Predictor.load(tmp_path / "bundle")
+    faces = pictures(np.arange(1, 60, 4), SIZE, seed=1, noise=0.01)
+    tar_of(tmp_path / "many.tar", {f"{at:02}.png": png(face) for at, face in enumerate(faces)})
+    found = predict(predictor, [tmp_path / "many.tar"], None, all_ranges=True).faces
+    shares, words = found.select(WORDS).to_numpy(), predictor.card.ranges.words
+    assert found["range"].to_list() == [words[label] for label in decide(shares, "median")]
+    assert found["range"].to_list() != [words[label] for label in decide(shares)], "the two differ on some"
+    assert found.select("low", "high").rows() == predictor.card.spans(shares)
+    assert None in found["high"].to_list()
+    assert None not in found["low"].to_list()
+    for row in found.iter_rows(named=True):
+        answered = predictor.card.ranges.ranges[words.index(row["range"])]
+        assert row["low"] <= answered.low
+        assert row["high"] is None or (answered.high is not None and answered.high <= row["high"])
 
 
 def test_bad_files_are_listed_and_stop_nothing(predictor: Predictor, tmp_path: Path) -> None:
@@ -127,13 +147,21 @@ def test_a_path_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Pat
         predict(predictor, [], None)
 
 
-TABLE = pl.DataFrame({"path": ["Zoë.jpg"], "face": [1], "range": ["11 to 14"], "probability": [0.5], "age": [12.25]})
+TABLE = pl.DataFrame(
+    {
+        "path": ["Zoë.jpg"], "face": [1], "range": ["over 80"], "probability": [0.5], "age": [82.25], "low": [71],
+        "high": pl.Series([None], dtype=pl.Int32),
+    }
+)  # fmt: skip
 
 
 def test_a_table_is_written_as_its_name_says(tmp_path: Path) -> None:
     text = write(TABLE, tmp_path / "a.csv").read_text(encoding="utf-8-sig")
     (row,) = csv.DictReader(text.splitlines())
-    assert row == {"path": "Zoë.jpg", "face": "1", "range": "11 to 14", "probability": "0.500000", "age": "12.250000"}
+    assert row == {
+        "path": "Zoë.jpg", "face": "1", "range": "over 80", "probability": "0.500000", "age": "82.250000", "low": "71",
+        "high": "",
+    }  # fmt: skip
     assert json.loads(write(TABLE, tmp_path / "a.jsonl").read_text(encoding="utf-8")) == TABLE.to_dicts()[0]
     assert pl.read_parquet(write(TABLE, tmp_path / "a.parquet")).equals(TABLE)
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.jsonl", "a.parquet"}

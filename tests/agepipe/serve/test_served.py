@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from bundles import SIZE, make_bundle, pictures
 
-import agepipe
 from agepipe import lookup, registry
-from agepipe.config import ReleaseSettings, Where
+from agepipe.config import ReleaseSettings
 from agepipe.imaging import fit
 from agepipe.records import Evaluation
 from agepipe.serve.predictor import Predictor
+from agepipe.where import Where
 
 ELSEWHERE = """
-import importlib.util, json, sys, warnings
-sys.path = [path for path in sys.path if path != sys.argv[1]]
+import importlib.util, json, os, sys, warnings
+sys.path = [path for path in sys.path if not os.path.exists(os.path.join(path, "agepipe", "__init__.py"))]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 assert importlib.util.find_spec("agepipe") is None, "agepipe must not be there before the model is loaded"
 warnings.simplefilter("error", ImportWarning)
 from pathlib import Path
 import mlflow.pyfunc, pandas
-model = mlflow.pyfunc.load_model(sys.argv[2])
+model = mlflow.pyfunc.load_model(sys.argv[1])
 images = json.loads(sys.stdin.read())
 found = model.predict(pandas.DataFrame({"image": images}))
 import agepipe
@@ -48,7 +48,7 @@ def encoded(picture: np.ndarray, suffix: str = ".png") -> str:
 @pytest.fixture
 def version(tracked: Where, tmp_path: Path) -> Path:
     """The folder of a registered MLflow model."""
-    model = make_bundle(tmp_path / "bundle")
+    model = make_bundle(tmp_path / "bundle", decoding="median", thresholds={90: 0.9})
     evaluation = Evaluation(
         digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
     )
@@ -61,7 +61,7 @@ def test_another_process_without_this_checkout_loads_it(version: Path, tmp_path:
     faces = pictures(np.array([5, 30, 55]), 40, seed=3, noise=0.01)
     text = [encoded(face) for face in faces]
     done = subprocess.run(
-        [sys.executable, "-P", "-c", ELSEWHERE, str(Path(agepipe.__file__).parents[1]), str(version)],
+        [sys.executable, "-P", "-c", ELSEWHERE, str(version)],
         input=json.dumps(text), capture_output=True, text=True, cwd=tmp_path, timeout=120,
         env={"PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(tmp_path)},
     )  # fmt: skip
@@ -76,6 +76,10 @@ def test_another_process_without_this_checkout_loads_it(version: Path, tmp_path:
         assert answer["probabilities"] == pytest.approx(expected.probabilities[row].tolist(), abs=1e-6)
         assert answer["probability"] == max(answer["probabilities"])
         assert answer["age"] == pytest.approx(float(expected.years[row]), abs=1e-4)
+    assert [(answer["low"], answer["high"]) for answer in said["answers"]] == predictor.card.spans(
+        expected.probabilities
+    )
+    assert said["answers"][2]["high"] is None
     assert said["one"] == said["records"] == said["answers"][:1]
 
 
@@ -118,7 +122,7 @@ def test_it_takes_frames_lists_and_mappings(served: object) -> None:
     ]  # fmt: skip
     answers = [served.predict(given) for given in asked]  # type: ignore[attr-defined]
     assert all(answer.equals(answers[0]) for answer in answers)
-    assert list(answers[0].columns) == ["range", "probability", "age", "probabilities"]
+    assert list(answers[0].columns) == ["range", "probability", "age", "low", "high", "probabilities"]
     assert len(served.predict([])) == 0  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,91 @@
+"""What an evaluation leaves in its folder: figures, tables, plots, and the report that shows them all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from agepipe.artifact import write_manifest
+from agepipe.errors import DataError
+from agepipe.judge.mistakes import DOUBTS, surest_mistakes
+from agepipe.judge.model_card import model_card
+from agepipe.judge.outcome import Outcome
+from agepipe.judge.report import render
+from agepipe.records import Evaluation
+
+KNOWN = ("gender", "race", "width", "height", "brightness", "sharpness")
+"""What is known of a row and kept beside what was predicted, where the rows have it."""
+
+
+def write(
+    folder: Path, key: str, version: int, outcome: Outcome, pixels: NDArray[np.uint8], exclude_seen: bool
+) -> None:
+    """Fill an evaluation's folder.
+
+    Args:
+        folder: an empty one.
+        key: the evaluation's digest.
+        version: of what computes it.
+        outcome: what was found.
+        pixels: the store that the rows' `index` points into, for the pictures of the report.
+        exclude_seen: whether rows that the model has seen were to be left out.
+    """
+    from agepipe.judge.plots import draw  # plotting takes a second to import
+
+    (folder / "plots").mkdir()
+    predictions(outcome).write_parquet(folder / "predictions.parquet")
+    outcome.ranges.write_csv(folder / "ranges.csv")
+    outcome.slices.write_csv(folder / "slices.csv")
+    outcome.doubtful.drop("index").write_csv(folder / "label-errors.csv")
+    names = outcome.card.ranges.names
+    counts = pl.DataFrame(outcome.confusion, schema=list(names)).insert_column(0, pl.Series("true", names))
+    counts.write_csv(folder / "confusion.csv")
+    drawings = draw(outcome, folder / "plots")
+    page = render(outcome, drawings, shown(outcome, pixels))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "model-card.md").write_text(model_card(outcome), encoding="utf-8")
+    summary = {"digest": key, "version": version} | outcome.summary()
+    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    inputs = {"model": outcome.model.digest, "rows": outcome.rows.digest}
+    result = {name: summary[name] for name in ("digest", "count", "excluded", "outside", "notes")}
+    write_manifest(folder, "evaluate", outcome.settings, inputs, result | {"exclude_seen": exclude_seen})
+
+
+def predictions(outcome: Outcome) -> pl.DataFrame:
+    """One row a judged row, as `agepipe.records.Evaluation.predictions` says."""
+    judged, table = outcome.judged, outcome.table
+    columns = {f"p{k}": judged.probabilities[:, k].astype("float32") for k in range(judged.probabilities.shape[1])}
+    ends = {} if outcome.sets is None else {"low": outcome.sets.low, "high": outcome.sets.high}
+    return table.select("digest", "group", "age", "label").with_columns(
+        pl.Series("predicted", judged.predicted, dtype=pl.Int16),
+        pl.Series("years", judged.years, dtype=pl.Float32),
+        **{name: pl.Series(values) for name, values in columns.items()},
+        **{name: pl.Series(values, dtype=pl.Int16) for name, values in ends.items()},
+        **{name: table[name] for name in KNOWN if name in table.columns},
+    )
+
+
+def shown(outcome: Outcome, pixels: NDArray[np.uint8]) -> dict[int, NDArray[np.uint8]]:
+    """The pictures that the report shows, by their place in the pixel store."""
+    wrong = outcome.table["index"].to_numpy()[surest_mistakes(outcome.judged)]
+    return {int(at): pixels[at] for at in (*wrong, *outcome.doubtful["index"].head(DOUBTS))}
+
+
+def read(folder: Path) -> Evaluation:
+    """The record of an evaluation's folder.
+
+    Raises:
+        DataError: its figures cannot be read.
+    """
+    path = folder / "metrics.json"
+    fields = ("digest", "model", "rows", "count", "metrics", "intervals", "confidence", "excluded", "decoding")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        kept = {name: found[name] for name in fields}
+        return Evaluation(folder=folder, lineage=found["lineage"]["status"], **kept)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not the figures of an evaluation ({error}); remove {folder} to judge anew."
+        ) from error

@@ -1,0 +1,36 @@
+"""Models side by side, on test rows that none of them has seen."""
+
+from prefect import flow
+
+from agepipe.config import EvaluateSettings
+from agepipe.records import Compared
+from agepipe.where import Where
+from flows.evaluate import photographs
+from tasks.compare import compare as judge
+from tasks.parent import compared
+from tasks.resolve import largest, resolve, shared_rows, title
+
+
+@flow(name="compare", flow_run_name="compare {models}")
+def compare(
+    models: tuple[str, ...] = ("champion", "challenger"),
+    data: tuple[str, ...] = (),
+    anew: bool = False,
+    name: str = "",
+    settings: EvaluateSettings = EvaluateSettings(),
+    where: Where = Where(),
+) -> Compared:
+    """Compare each model with the first; repeated with nothing changed, the stored result comes back.
+
+    Args:
+        models: Two or more aliases, versions, `models:/NAME/VERSION`, run ids, or bundle folders.
+        data: Folders or archives of labelled photographs; none takes the locked test rows that all have in common.
+        anew: Where they have other test rows, take the first one's, less all that any has seen.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        settings: Bootstrap draws and confidence.
+        where: Workspace, tracking store and device.
+    """
+    found = tuple(resolve(model, name, where) for model in models)
+    titles = tuple(title(text, model, name, where) for text, model in zip(models, found, strict=True))
+    rows = photographs(largest(found), data, where) if data else shared_rows(found, titles, name, anew, where)
+    return compared(judge(found, titles, rows, settings, where), where)

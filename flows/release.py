@@ -1,0 +1,30 @@
+"""Decide anew whether a version takes over from the champion, and say why."""
+
+from prefect import flow
+
+from agepipe.config import EvaluateSettings, ReleaseSettings
+from agepipe.records import Registered
+from agepipe.where import Where
+from tasks.register import release as decide
+from tasks.resolve import resolve, test_rows
+
+
+@flow(name="release", flow_run_name="release {model}")
+def release(
+    model: str = "challenger",
+    name: str = "",
+    settings: ReleaseSettings = ReleaseSettings(),
+    evaluate: EvaluateSettings = EvaluateSettings(),
+    where: Where = Where(),
+) -> Registered:
+    """Judge a version and the champion on the same locked rows, and promote it if it is surely better.
+
+    Args:
+        model: The candidate: an alias, a version, or a run.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        settings: Figure, confidence, fewest rows, and what the watched slices may lose; `model` is not looked at.
+        evaluate: Bootstrap draws.
+        where: Workspace, tracking store and device.
+    """
+    found = resolve(model, name, where)
+    return decide(found, test_rows(found, name, where), name, settings, evaluate, where)

@@ -1,0 +1,32 @@
+"""The stage that puts models side by side on rows that none of them has seen."""
+
+from agepipe.config import EvaluateSettings
+from agepipe.judge import contrast as work
+from agepipe.judge.contrast_page import verdicts
+from agepipe.records import Compared, Model, Rows, digest_of
+from agepipe.where import Where
+from tasks.stage import stage
+from tasks.track import tracked
+from tasks.watch import watch
+
+
+@stage("compare", version=1)
+def compare(
+    models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings, where: Where
+) -> Compared:
+    """Compare each model with the first, and write the page."""
+    key = digest_of(models, titles, rows, settings)
+    with tracked("compare", f"compare {' and '.join(titles)}", key, where, {"evaluate": settings}) as run:
+        run.dataset(rows, "test")
+        done = work.contrast(models, titles, rows, settings, where, watch("compare"))
+        found = work.read(done)
+        run.metrics(
+            {
+                f"{title.partition(' (')[0]}.{name}.difference".replace(" ", "-"): change.difference
+                for title, one in zip(titles[1:], found.against, strict=True)
+                for name, change in one.figures.items()
+            }
+        )
+        run.description(" ".join(verdicts(found)))
+        run.artifacts(done.folder, "comparison")
+    return done.model_copy(update={"run": run.run_id})

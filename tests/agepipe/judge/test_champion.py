@@ -1,0 +1,72 @@
+"""The champion beside a model."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from bundles import make_bundle, make_rows
+
+from agepipe.ages import AgeRanges
+from agepipe.config import EvaluateSettings
+from agepipe.errors import DataError
+from agepipe.judge.evaluate import evaluate, examine, finished, judge
+from agepipe.judge.sentences import against
+from agepipe.where import Where
+
+QUICK = EvaluateSettings(draws=200)
+
+
+def test_the_report_shows_the_champion_s_figures_and_the_paired_difference(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 150, noise=0.02)
+    first = evaluate(make_bundle(tmp_path / "champion", sharpness=300, decoding="median"), rows, QUICK, where)
+    model = make_bundle(tmp_path / "model", sharpness=0)
+    outcome = judge(examine(model, rows), QUICK, where, against=first)
+    assert outcome.champion is not None
+    for name, found in outcome.champion.differences.items():
+        assert found.second == pytest.approx(first.metrics[name], abs=1e-6)
+        assert found.first == pytest.approx(outcome.figures[name])
+    assert "worse in right ranges" in against(outcome)
+    done = evaluate(model, rows, QUICK, where, against=first)
+    assert done.digest != evaluate(model, rows, QUICK, where).digest
+    assert f"The champion is model <code>{first.model[:10]}</code>" in done.report.read_text()
+
+
+def test_a_model_is_not_compared_with_itself(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
+    first = evaluate(model, rows, QUICK, where)
+    assert evaluate(model, rows, QUICK, where, against=first) == first
+
+
+@pytest.mark.parametrize("other", ["rows", "ranges"])
+def test_other_rows_or_ranges_are_not_compared_and_it_says_so(tmp_path: Path, where: Where, other: str) -> None:
+    rows = make_rows(tmp_path / "rows", 60)
+    champion = make_bundle(
+        tmp_path / "champion", AgeRanges.of(("1-30", "over30")) if other == "ranges" else rows.ranges
+    )
+    seen = make_rows(tmp_path / "others", 60, seed=5) if other == "rows" else rows
+    first = evaluate(champion, seen, QUICK, where)
+    outcome = judge(examine(make_bundle(tmp_path / "model", sharpness=9), rows), QUICK, where, against=first)
+    assert outcome.champion is None
+    assert "on other rows or by other ranges" in outcome.notes[0]
+    assert against(outcome) == ""
+
+
+def test_a_finished_evaluation_of_these_very_rows_is_found(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
+    assert finished(model.digest, rows, where) is None
+    done = evaluate(model, rows, QUICK, where)
+    assert finished(model.digest, rows, where) == done
+    assert finished(model.digest, make_rows(tmp_path / "others", 60, seed=5), where) is None
+    (done.folder / "metrics.json").write_text("{")
+    assert finished(model.digest, rows, where) is None
+    with pytest.raises(DataError, match=r"metrics\.json: not the figures of an evaluation"):
+        evaluate(model, rows, QUICK, where)
+
+
+def test_predictions_that_cannot_be_read_are_named(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 60)
+    first = evaluate(make_bundle(tmp_path / "champion"), rows, QUICK, where)
+    first.predictions.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"predictions\.parquet: not a readable table; evaluate the champion again"):
+        evaluate(make_bundle(tmp_path / "model", sharpness=9), rows, QUICK, where, against=first)
+    assert pl.read_parquet(rows.table).height == 60

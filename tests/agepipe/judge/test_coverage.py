@@ -1,0 +1,29 @@
+"""Prediction sets of judged rows."""
+
+import numpy as np
+import pytest
+from test_numbers import card, drawn
+
+from agepipe.decide import scores, thresholds
+from agepipe.judge.coverage import no_sets, sets_of
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+def test_sets_reach_their_level_on_exchangeable_rows(decoding: str) -> None:
+    covered = []
+    for seed in range(40):
+        judged, _ = drawn(800, seed)
+        judged = judged._replace(decoding=decoding)
+        first, second = (judged.subset(np.arange(800) % 2 == part) for part in (0, 1))
+        found = thresholds(scores(first.probabilities, first.labels, decoding))
+        sets = sets_of(card(thresholds=found, decoding=decoding), second, 90)
+        assert sets is not None
+        covered.append(sets.measures(second.labels)["coverage"].mean())
+    assert 0.89 <= np.mean(covered) <= 0.915
+
+
+def test_why_there_are_none() -> None:
+    assert "carries no thresholds" in no_sets(card(), 90)
+    assert "from 80 to 95 %" in no_sets(card(thresholds={80: 0.5, 95: 0.9}), 90)
+    judged, _ = drawn(5)
+    assert sets_of(card(thresholds={80: 0.5}), judged, 90) is None

@@ -1,0 +1,43 @@
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from agepipe.gpus import place, placed
+from agepipe.where import Where
+
+
+def test_trials_at_once_are_gpus_times_the_limit_and_spread_evenly(tmp_path: Path) -> None:
+    now: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+    together, lock = [0], threading.Lock()
+
+    def trial(_: int) -> None:
+        with place(2, 2, tmp_path) as gpu:
+            with lock:
+                now[gpu] += 1
+                most[gpu] = max(most[gpu], now[gpu])
+                together[0] = max(together[0], now.total())
+            time.sleep(0.3)
+            with lock:
+                now[gpu] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(trial, range(8)))
+    assert most == {0: 2, 1: 2}
+    assert together == [4]
+
+
+def test_a_place_is_free_again_after_an_error(tmp_path: Path) -> None:
+    for _ in range(3):
+        try:
+            with place(1, 1, tmp_path) as gpu:
+                raise ValueError(gpu)
+        except ValueError as error:
+            assert error.args == (0,)
+
+
+def test_without_a_gpu_a_trial_waits_for_nothing() -> None:
+    with placed(Where(device="cpu")) as first, placed(Where(device="cpu")) as second:
+        assert first is second is None

@@ -1,0 +1,100 @@
+"""The comparison of recipes as its user runs it: a real process that trains, however little."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from labelled import labelled_rows
+from photographs import chips
+
+from agepipe import presets
+from agepipe.config import AugmentSettings, LearnSettings
+from agepipe.errors import ConfigError
+from agepipe.learn.check import check_learn
+from agepipe.where import Where
+from benchmarks.recipes import ALL, FIRST, LARGER, RECIPES
+from benchmarks.trying import Bench, Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.recipes", str(folder), "--rows", "150", "--seeds", "1"]
+    return subprocess.run(
+        [*command, "--threads", "1", *words], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    chips(folder, 150)
+    return folder
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_recipe_can_be_trained(name: str) -> None:
+    laptop = presets.load("laptop")
+    learn = ALL[name].learn(laptop.learn, 6)
+    check_learn(learn, laptop.ingest.size)
+    ALL[name].check(name, laptop.learn, 6)
+    assert (learn != laptop.learn.model_copy(update={"epochs": 6})) == (name != FIRST)
+
+
+def test_the_first_is_the_preset_and_the_larger_ones_are_on_demand() -> None:
+    assert next(iter(RECIPES)) == FIRST
+    assert RECIPES[FIRST] == Recipe()
+    assert not LARGER.keys() & RECIPES.keys()
+
+
+def test_several_networks_share_out_the_epochs() -> None:
+    laptop = presets.load("laptop").learn
+    assert Recipe(networks=3).learn(laptop, 42).epochs == 14
+    with pytest.raises(ConfigError, match="--epochs: 2, but 'three' has 3 networks"):
+        Recipe(networks=3).check("three", laptop, 2)
+    with pytest.raises(ConfigError, match=r"are 3 sizes, but --epochs of 'growing' is 2"):
+        Recipe({"sizes": (64, 80, 96)}).check("growing", laptop, 2)
+
+
+@pytest.mark.slow
+def test_the_table_has_a_row_for_each_recipe_with_its_epochs(photographs: Path) -> None:
+    names = ("two networks, half as long", "growing sizes")
+    done = _run(photographs, "--epochs", "3", "--only", *names)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("│")[1].strip(): line.split("│") for line in done.stdout.splitlines() if line.startswith("│")}
+    assert set(rows) == {FIRST, *names}
+    assert [rows[name][9].strip() for name in (FIRST, *names)] == ["3", "2 × 1", "3"]
+    assert rows[FIRST][7].strip() == ""
+    assert " to " in rows[names[0]][7]
+
+
+def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    done = _run(tmp_path / "nothing", "--epochs", "1", "--only", "two networks, half as long")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "--epochs: 1, but 'two networks, half as long' has 2 networks to train; give more."
+
+
+def test_with_equal_time_a_cheaper_recipe_gets_more_epochs(tmp_path: Path) -> None:
+    learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, augment=AugmentSettings(flip=0.0))
+    bench = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), Where(workspace=tmp_path, threads=1))
+    costly, cheap = Recipe({"batch": 8, "augment.jpeg": 0.5}), Recipe({"batch": 64, "augment.shift": False})
+    seconds = bench.seconds(costly, 20)
+    assert bench.epochs(cheap, seconds) > 20
+    assert bench.epochs(Recipe({"sizes": (32, 36)}, networks=2), 0.0) == 4, "each network needs an epoch of each size"
+
+
+def test_the_answers_of_several_networks_are_averaged(tmp_path: Path) -> None:
+    """Two of them are no third training: their distributions, not their figures, are averaged."""
+    learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, lr=0.02, target="years")
+    bench = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), Where(workspace=tmp_path, threads=1))
+    both = bench.told(Recipe(networks=2), 2)
+    singles = [replace(bench, seeds=(seed,)).told(Recipe(), 1).judged["likeliest"] for seed in (1, 1001)]
+    assert both.epochs == "2 × 1"
+    mean = np.mean([one.probabilities for one in singles], axis=0)
+    assert np.allclose(both.judged["likeliest"].probabilities, mean, atol=1e-5)
+    assert not np.allclose(singles[0].probabilities, singles[1].probabilities, atol=1e-3)

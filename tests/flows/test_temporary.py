@@ -1,0 +1,53 @@
+"""The temporary Prefect server ends with its command, whatever ends that, also while the server still starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.timeout(300)
+
+COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
+START_LIMIT, END_LIMIT = 200.0, 40.0
+"""Seconds."""
+
+
+def children(process: psutil.Process, word: str) -> list[psutil.Process]:
+    """Those whose command line has the word."""
+    return [child for child in process.children(recursive=True) if any(word in part for part in child.cmdline())]
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize(
+    "ending", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGKILL))]
+)
+def test_the_server_ends_with_the_command(ending: signal.Signals, tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = ["evaluate", "no-such-model", "--workspace", str(tmp_path / "workspace")]
+    words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
+    with (tmp_path / "output").open("wb") as output:
+        command = subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
+    limit = time.monotonic() + START_LIMIT
+    while len(guarded := children(psutil.Process(command.pid), "read -r _")) < 1:
+        assert command.poll() is None, (tmp_path / "output").read_text()
+        assert time.monotonic() < limit, "no temporary server was started"
+        time.sleep(0.05)
+    server = children(psutil.Process(command.pid), "create_app")
+    assert server
+    command.send_signal(ending)
+    assert command.wait(timeout=END_LIMIT) != 0
+    limit = time.monotonic() + END_LIMIT
+    while left := [process for process in (*server, *guarded) if not gone(process)]:
+        assert time.monotonic() < limit, f"{ending.name}: {left} live on"
+        time.sleep(0.1)

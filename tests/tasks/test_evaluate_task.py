@@ -1,0 +1,24 @@
+"""Which evaluation a model is shown beside."""
+
+from pathlib import Path
+
+from bundles import make_bundle, make_rows
+
+from agepipe import registry
+from agepipe.config import EvaluateSettings, ReleaseSettings
+from agepipe.judge.evaluate import evaluate
+from agepipe.where import Where
+from tasks.evaluate import champions_evaluation
+
+
+def test_the_champion_s_finished_evaluation_of_the_same_rows_is_found(tmp_path: Path, tracked: Where) -> None:
+    rows, other = make_rows(tmp_path / "rows", 60), make_rows(tmp_path / "others", 60, seed=4)
+    champion, model = make_bundle(tmp_path / "champion"), make_bundle(tmp_path / "model", sharpness=9)
+    find = champions_evaluation.fn
+    assert find(model, rows, "", tracked) is None  # nobody is champion
+    registry.register(champion, None, ReleaseSettings(), tracked)
+    assert find(model, rows, "", tracked) is None  # it was not judged yet
+    done = evaluate(champion, rows, EvaluateSettings(draws=100), tracked)
+    assert find(model, rows, "", tracked) == done
+    assert find(model, other, "", tracked) is None
+    assert find(champion, rows, "", tracked) is None

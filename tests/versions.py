@@ -1,0 +1,54 @@
+"""Small models in a real registry, for the tests of what becomes of their versions."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from bundles import make_bundle
+
+from agepipe import registry
+from agepipe.config import ReleaseSettings
+from agepipe.records import Evaluation, Model, Registered
+from agepipe.where import Where
+
+RELEASE = ReleaseSettings()
+
+
+class Verdict(NamedTuple):
+    promote: bool
+    reason: str
+
+
+def better(_: Model) -> Verdict:
+    return Verdict(True, "Promoted: better.")
+
+
+def worse(_: Model) -> Verdict:
+    return Verdict(False, "Not promoted: worse.")
+
+
+def judged(model: Model) -> Evaluation:
+    return Evaluation(
+        digest="e" * 64, model=model.digest, rows="r" * 64, count=100, folder=model.folder,
+        metrics={"macro_recall": 0.4321, "mae": 5.0}, intervals={"macro_recall": (0.4, 0.46)},
+    )  # fmt: skip
+
+
+def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
+    made = make_bundle(tmp_path / f"bundle-{sharpness}-{known}", sharpness=sharpness, known=known)
+    return made.model_copy(update={"metrics": {"accuracy": 0.5}, "epochs": 7})
+
+
+def put(tmp_path: Path, where: Where, sharpness: float, decide: object = better) -> Registered:
+    new = model(tmp_path, sharpness)
+    return registry.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
+
+
+def histories(where: Where) -> dict[int, list[str]]:
+    found = registry.versions("agepipe", where)
+    return {v.number: [line.split(" UTC ")[1] for line in v.tags["agepipe.history"].splitlines()] for v in found}
+
+
+def standing(where: Where) -> list[tuple[int, tuple[str, ...], dict[str, str]]]:
+    """All that the registry says of each version, but for the note of what was about to happen."""
+    found = registry.versions("agepipe", where)
+    return [(v.number, v.aliases, {k: t for k, t in v.tags.items() if k != "agepipe.pending"}) for v in found]
