@@ -49,8 +49,20 @@ def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Grey thumbnails, uint8 `(n, 24, 24)`, of RGB or grey pictures, uint8 `(n, size, size[, 3])`."""
     found = np.empty((len(pixels), SIDE, SIDE), dtype=np.uint8)
     for start in range(0, len(pixels), TALL):
-        found[start : start + TALL] = _shrunk(luma(pixels[start : start + TALL]), SIDE)
+        found[start : start + TALL] = _shrunk(halved(luma(pixels[start : start + TALL])), SIDE)
     return found
+
+
+def halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey pictures, uint8 `(n, size, size)`, shrunk by halves as far as `thumbnails` and `looks` allow.
+
+    Both do it by themselves, which is far quicker than shrinking at once; for both, it needs to be done only once.
+    """
+    while grey.shape[1] < LOOK_SIDE:
+        grey = grey.repeat(2, axis=1).repeat(2, axis=2)  # enlarging a tall picture would mix its parts
+    while grey.shape[1] % 2 == 0 and grey.shape[1] >= 2 * LOOK_SIDE:
+        grey = _shrunk(grey, grey.shape[1] // 2)
+    return grey
 
 
 def _shrunk(grey: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -103,18 +115,9 @@ def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
     waves, rows, columns = _lowest()
     small = np.empty((len(pixels), LOOK_SIDE, LOOK_SIDE), dtype=np.float32)
     for start in range(0, len(pixels), TALL):
-        small[start : start + TALL] = _shrunk(_halved(luma(pixels[start : start + TALL])), LOOK_SIDE)
+        small[start : start + TALL] = _shrunk(halved(luma(pixels[start : start + TALL])), LOOK_SIDE)
     frequencies = waves @ small @ waves.T
     return [bits.tobytes() for bits in np.packbits(frequencies[:, rows, columns] > 0, axis=1)]
-
-
-def _halved(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey pictures, uint8 `(n, size, size)`, shrunk by halves as far as a look allows: far quicker than other ways."""
-    while grey.shape[1] < LOOK_SIDE:
-        grey = grey.repeat(2, axis=1).repeat(2, axis=2)  # enlarging a tall picture would mix its parts
-    while grey.shape[1] % 2 == 0 and grey.shape[1] >= 2 * LOOK_SIDE:
-        grey = _shrunk(grey, grey.shape[1] // 2)
-    return grey
 
 
 @cache

@@ -77,7 +77,8 @@ def _measure(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> None:
     for start in range(0, len(usable), _TOGETHER):
         luma = duplicates.luma(pixels[start : start + _TOGETHER])
         light = zip(*_light(luma, scratch), strict=True)
-        measured = zip(light, duplicates.looks(luma), duplicates.thumbnails(luma), strict=True)
+        small = duplicates.halved(luma)
+        measured = zip(light, duplicates.looks(small), duplicates.thumbnails(small), strict=True)
         for row, ((brightness, sharpness), look, thumbnail) in zip(usable[start:], measured, strict=False):
             row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
 

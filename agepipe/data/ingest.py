@@ -48,7 +48,7 @@ SCHEMA: dict[str, Any] = {
 """Columns of the catalogue: `index` is the position in the pixel store, the others are told in `examine`."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
-VERSION = 3
+VERSION = 4
 """Raised when the same files would give another catalogue."""
 
 _CHUNK_PIXELS = 8 << 20
@@ -200,7 +200,7 @@ def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
 
 
 def _digest(usable: pl.DataFrame, settings: IngestSettings) -> str:
-    rows = usable.select("digest", "age", "gender", "race").sort(pl.all()).rows()
+    rows = usable.select("digest", "age", "gender", "race").sort(pl.all()).write_csv()
     return digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
 
 

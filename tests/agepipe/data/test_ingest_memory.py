@@ -59,5 +59,5 @@ def test_the_audit_agrees_with_what_is_known_of_the_photographs(measured: tuple[
     assert found.ages[-1][0] == 116
     exact = found.exact
     assert (exact.groups, exact.surplus, exact.ages, exact.ranges) == (335, 350, 181, 117)
-    assert found.near.groups == pytest.approx(804, abs=8)
-    assert found.near.surplus == pytest.approx(878, abs=8)
+    assert found.near.groups == pytest.approx(813, abs=5)
+    assert found.near.surplus == pytest.approx(887, abs=5)
