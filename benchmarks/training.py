@@ -4,8 +4,9 @@
 
 The bare loop has nothing but forward, cross-entropy, backward and AdamW, as anyone would write it, on batches that were
 normalised before the clock starts. The pipeline's epochs read the memory-mapped store, crop and mirror, keep the
-training figures and write a checkpoint. Both run in turns, an epoch each, since a machine has good and bad minutes; the
-medians and the median of the rounds' ratios are printed. `--augment` adds what the laptop preset changes in a picture.
+training figures and write a checkpoint. Both run in a process like that of a training, and in turns, an epoch each,
+since a machine has good and bad minutes; the medians and the median of the rounds' ratios are printed. `--augment` adds
+what the laptop preset changes in a picture.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from agepipe.config import AugmentSettings, LearnSettings
 from agepipe.learn.backbone import backbone
 from agepipe.learn.fit import Training
 from agepipe.learn.job import Examples, Job
+from agepipe.learn.process import isolated
 from agepipe.presets import load
 from agepipe.where import cores
 
@@ -35,7 +37,17 @@ MARGIN = 12
 
 def main() -> int:
     """Run the rounds and print the table; the exit status is 1 when the ratio is below the aim."""
+    from benchmarks.training import measured  # the process that trains finds it by this name
+
     arguments = _arguments()
+    rounds = isolated(measured, arguments)
+    ratio = statistics.median(plain / own for plain, own in rounds)
+    _print(arguments, rounds, ratio)
+    return int(ratio < AIM)
+
+
+def measured(arguments: argparse.Namespace) -> list[tuple[float, float]]:
+    """Seconds of each round's epochs, the bare loop's and ours."""
     learn = LearnSettings(
         network=arguments.network, size=arguments.size, batch=arguments.batch, epochs=2000, schedule="constant",
         augment=augmentation(arguments), average=arguments.average,
@@ -43,10 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
         job = drawn(Path(folder), learn, arguments.rows, arguments.threads)
         ours, bare = Training(job), Bare(job)
-        rounds = [(bare.epoch(), ours.epoch().seconds) for _ in range(arguments.rounds + 1)][1:]
-    ratio = statistics.median(plain / own for plain, own in rounds)
-    _print(arguments, rounds, ratio)
-    return int(ratio < AIM)
+        return [(bare.epoch(), ours.epoch().seconds) for _ in range(arguments.rounds + 1)][1:]
 
 
 def _arguments() -> argparse.Namespace:

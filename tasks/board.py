@@ -22,6 +22,9 @@ from agepipe.where import Where
 
 logger = logging.getLogger("agepipe.progress")
 
+SEND_EVERY = 1.0
+"""Seconds between two updates of Prefect's artifact: a request to its server may take as long as a small trial."""
+
 
 def reach(where: Where, place: Place, epoch: int) -> None:
     """Say how far a trial is: the file's name is its place, its content the epoch."""
@@ -65,7 +68,7 @@ class Board:
         self._where = where
         self._start = time.monotonic()
         self._progress = _created()
-        self._shown = 0.0
+        self._shown, self._sent = 0.0, time.monotonic()
 
     def begin(self, planned: Sequence[Planned], until: int | None) -> None:
         """Expect these trials; in a new round those that go on have not yet begun to."""
@@ -78,14 +81,19 @@ class Board:
         self._score.reached(reached(self._where))
         standing = self.standing
         standings.debug("%d of %d trials", standing.done, standing.trials, extra={"standing": standing})
+        if time.monotonic() - self._sent > SEND_EVERY:
+            self._send()
+
+    def _send(self) -> None:
         share = round(100 * self._score.share(), 1)
         if share > self._shown:
-            self._shown = share
+            self._shown, self._sent = share, time.monotonic()
             update_progress_artifact(self._progress, share)
 
     def end(self) -> None:
         """Leave the settings of this round as a table on the Prefect run, once all are judged."""
         self._score.end()
+        self._send()
         standing = self.standing
         if standing.lines and standing.over:
             standings.debug("the end of a round", extra={"standing": standing})

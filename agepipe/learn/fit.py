@@ -94,7 +94,7 @@ class Training:
         self.answer = self.peers.joined(self.network)
         self.curves: list[dict[str, float]] = []
         self.best, self.best_score = 0, -math.inf
-        self._probabilities = torch.empty((0, len(job.ranges)))
+        self._said = self._kept = torch.empty((0, len(job.ranges)))  # of the last epoch, of the best
         if saved is not None:
             self._restore(saved)
 
@@ -115,9 +115,8 @@ class Training:
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
         if (score := self._score(metrics)) > self.best_score:
-            self.best, self.best_score = len(self.curves), score
-            best = {"network": self.judged.state_dict(), "probabilities": self._probabilities}
-            self._save(best, BEST)
+            self.best, self.best_score, self._kept = len(self.curves), score, self._said
+            self._save({"network": self.judged.state_dict(), "probabilities": self._kept}, BEST)
         self.curves[-1]["seconds"] = time.perf_counter() - start
         self._save(self._state(), CHECKPOINT)
         self.peers.wait()  # what is written is there for all
@@ -143,10 +142,9 @@ class Training:
         """What came out."""
         kept = self.curves[self.best - 1]
         metrics = {name.removeprefix("validation_"): kept[name] for name in kept if name.startswith("validation_")}
-        best = checkpoint.load(self.job.folder / BEST) or {}
         return Fitted(
             curves=self.curves, best=self.best, metrics=metrics, mean=self.mean, std=self.std,
-            probabilities=best["probabilities"].numpy(),
+            probabilities=self._kept.numpy(),
             parameters=sum(one.numel() for one in self.network.parameters()),
             seconds=sum(row["seconds"] for row in self.curves),
         )  # fmt: skip
@@ -204,7 +202,7 @@ class Training:
                 answers.add_read(batch, *network(batch.images))
         answers.gather(self.peers)
         self._check(answers.total())  # weights may have burst in the last step, after its loss
-        self._probabilities = answers.probabilities
+        self._said = answers.probabilities
         return answers.figures("validation_")
 
     def _check(self, loss: Tensor) -> None:
@@ -232,6 +230,8 @@ class Training:
             self.average.network.load_state_dict(saved["average"])
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
+        if (best := checkpoint.load(self.job.folder / BEST)) is not None:
+            self._kept = best["probabilities"]
         checkpoint.restore_random_state(saved["random"], self.device)
         log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
 

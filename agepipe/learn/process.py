@@ -113,8 +113,8 @@ def _without_main() -> Iterator[None]:
 def _patient_threads() -> Iterator[None]:
     """Have the fork server's threads wait for each other awake for some microseconds, then asleep.
 
-    Awake without end, as is libgomp's way, they ruin a busy machine; asleep at once, two threads are no faster than one.
-    docs/measured.md has the figures. What the user has set of the two variables stands.
+    Awake for long, as is libgomp's way, they ruin a busy machine; asleep at once, two threads are no faster than one
+    (docs/measured.md). What the user has set of the two variables stands.
     """
     meant = {} if WAITING.keys() & os.environ.keys() else WAITING
     os.environ.update(meant)

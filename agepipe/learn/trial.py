@@ -91,12 +91,19 @@ def trial(
     result = folder if pause is None else folder.with_name(f"{folder.name}-until-{pause}")
     with in_progress(folder) as work:
         if read_manifest(result) is None:
-            fitted = _finished(folder)
+            fitted, (train, validation) = _finished(folder), parts(rows, fold)
             if fitted is None:
+                check_fold(learn, validation)
                 with placed(where) as gpu:
-                    job = _job(rows, learn, fold, metric, work, where, pause, gpu)
+                    job = Job(
+                        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
+                        train=Examples.of(train), validation=Examples.of(validation),
+                        device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=pause,
+                    )  # fmt: skip
                     fitted = isolated(fitting, job, on_event=on_epoch)
-            _finish(result, fitted if pause is None else first_epochs(fitted, pause, metric), learn, rows, fold)
+            if pause is not None:
+                fitted = first_epochs(fitted, pause, metric)
+            _finish(result, fitted, learn, rows, fold, validation)
     found = read_manifest(result)
     if found is None:
         raise TrainingError(f"{result}: the finished trial cannot be found again; was it removed? Run it again.")
@@ -135,19 +142,6 @@ def forget(trials: Iterable[Trial]) -> None:
         discard(one.folder.with_name(whole))
 
 
-def _job(
-    rows: Rows, learn: LearnSettings, fold: Fold, metric: Metric, work: Path, where: Where, until: int | None,
-    gpu: int | None,
-) -> Job:  # fmt: skip
-    train, validation = parts(rows, fold)
-    check_fold(learn, validation)
-    return Job(
-        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
-        train=Examples.of(train), validation=Examples.of(validation),
-        device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=until,
-    )  # fmt: skip
-
-
 def parts(rows: Rows, fold: Fold) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The rows that a trial learns from, and those that it is judged on."""
     table = labelled(rows)
@@ -155,12 +149,14 @@ def parts(rows: Rows, fold: Fold) -> tuple[pl.DataFrame, pl.DataFrame]:
     return table.filter(assigned != fold.index), table.filter(assigned == fold.index)
 
 
-def _finish(folder: Path, fitted: Fitted, learn: LearnSettings, rows: Rows, fold: Fold) -> None:
+def _finish(
+    folder: Path, fitted: Fitted, learn: LearnSettings, rows: Rows, fold: Fold, validation: pl.DataFrame
+) -> None:  # fmt: skip
     with whole(folder) as draft:
         pl.DataFrame(fitted.curves).write_parquet(draft / "curves.parquet")
         if fitted.probabilities is not None:
             said = pl.DataFrame(fitted.probabilities, schema=[f"p{k}" for k in range(len(rows.ranges))])
-            parts(rows, fold)[1].select("digest", "label").hstack(said).write_parquet(draft / OUTCOMES)
+            validation.select("digest", "label").hstack(said).write_parquet(draft / OUTCOMES)
         write_manifest(
             draft, "trial", learn, {"rows": rows.digest},
             {
