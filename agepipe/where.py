@@ -1,6 +1,7 @@
 """How and where the work is done: device, workers, folders. It never enters the digest of a result; `Config` does."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -34,7 +35,12 @@ class Where(Settings):
     threads: Annotated[int, Field(ge=0, le=512)] = 0
     """Threads of the final training, in all its processes; 0 takes one a core. A trial takes cores // workers."""
     processes: Annotated[int | None, Field(ge=1, le=512)] = None
-    """Processes that share the final training, each with its part of every batch; None takes one a GPU, or one."""
+    """Processes on each machine that share the final training, each with its part of every batch; None takes one a
+    GPU, or one."""
+    machines: Annotated[int, Field(ge=1, le=512)] = 1
+    """Machines that share the final training and see the workspace; the others run `agepipe join`."""
+    meet: str = ""
+    """Where they find this one, as HOST:PORT."""
     gpu_trials: Annotated[int, Field(ge=1, le=64)] = 1
     """Trials at a time on each GPU, where there is one; small networks leave most of it idle alone."""
     runner: Literal["threads", "processes", "dask"] = "threads"
@@ -63,16 +69,22 @@ class Where(Settings):
 
     @model_validator(mode="after")
     def _check_processes(self) -> Self:
-        if (self.processes or 1) > 1 and not _can_share():
-            raise ConfigError(
-                f"processes: {self.processes} need a package that is not installed; install agepipe[distributed] (uv "
-                "run --extra distributed), or take 1."
-            )
+        for name, count in (("processes", self.processes or 1), ("machines", self.machines)):
+            if count > 1 and not _can_share():
+                raise ConfigError(
+                    f"{name}: {count} need a package that is not installed; install agepipe[distributed] (uv run "
+                    "--extra distributed), or take 1."
+                )
+        if self.machines > 1:
+            meeting(self.meet)
+        elif self.meet:
+            raise ConfigError(f"meet: '{self.meet}' does nothing with one machine; give machines as well.")
         return self
 
     def processes_for(self, batch: int) -> int:
-        """Processes of the final training with batches of so many rows."""
-        return self.processes or (min(max(1, self.gpu_count), batch) if _can_share() else 1)
+        """Processes of the final training on each machine, with batches of so many rows."""
+        most = batch // self.machines
+        return self.processes or (min(max(1, self.gpu_count), most) if _can_share() else 1)
 
     @property
     def gpu_count(self) -> int:
@@ -99,6 +111,21 @@ class Where(Settings):
     def thread_count(self) -> int:
         """Threads of the final training."""
         return self.threads or cores()
+
+
+def meeting(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+", host) or not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ConfigError(
+            f"meet: '{text}' is no address; write HOST:PORT of the machine that runs the pipeline, as the others know "
+            "it, such as 10.0.0.5:29500."
+        )
+    return host, int(port)
 
 
 def _can_share() -> bool:

@@ -13,7 +13,26 @@ import typer
 
 from agepipe.errors import AgepipeError
 from flows import serving
-from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace
+from flows.options import (
+    TRACKING,
+    WORKSPACE,
+    Data,
+    Deploy,
+    Device,
+    GpuTrials,
+    Machines,
+    Meet,
+    ModelName,
+    Processes,
+    Refresh,
+    Runner,
+    Scheduler,
+    Threads,
+    Tracking,
+    VariantNames,
+    Workers,
+    Workspace,
+)  # fmt: skip
 from flows.options import where as _where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
@@ -26,27 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
-GpuTrials = Annotated[int, typer.Option(help="Trials at a time on each GPU.")]
-Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
-Scheduler = Annotated[str, typer.Option(help="Address of a running Dask scheduler; empty starts workers here.")]
-Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
-Processes = Annotated[
-    int | None,
-    typer.Option(
-        help="Processes that share the final training (extra distributed); one, or one a GPU.", show_default=False
-    ),
-]
-Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
-Data = Annotated[
-    list[str], typer.Option(help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable.")
-]
-Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether cameras change over to it.")]
-VariantNames = Annotated[
-    list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
-]
 
 
 def _enter(where: "Where") -> None:
@@ -71,6 +69,8 @@ def run(
     workers: Workers = 0,
     threads: Threads = 0,
     processes: Processes = None,
+    machines: Machines = 1,
+    meet: Meet = "",
     gpu_trials: GpuTrials = 1,
     runner: Runner = "threads",
     scheduler: Scheduler = "",
@@ -87,7 +87,7 @@ def run(
     configs = [presets.load(preset, changes, name) for name in presets.chosen(preset, variant)]
     where = _where(
         workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
-        gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
+        machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
     )  # fmt: skip
     for config in configs:
         check(config, where=where)
@@ -95,6 +95,20 @@ def run(
     from flows import replay
 
     replay.run(configs, where)
+
+
+@app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
+def join(
+    meet: Annotated[str, typer.Argument(help="HOST:PORT, as `agepipe run --machines` was given it.")],
+    workspace: Workspace = WORKSPACE,
+) -> None:
+    """Take part in the final training of a run on another machine that sees the same workspace, and end with it."""
+    from agepipe.learn.machines import join as joined
+
+    where = _where(workspace=workspace)
+    typer.echo(f"Waiting for a training at {meet} in {where.workspace}.")
+    done = joined(meet, where, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"))
+    typer.echo(f"The training is over after {len(done.curves)} epochs.")
 
 
 @app.command(epilog="Example: agepipe evaluate champion --data holiday-photos/ --exclude-seen")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a `Where`."""
+"""Options of the commands, and how they become a `Where`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,28 @@ Tracking = Annotated[
     typer.Option(envvar="AGEPIPE_TRACKING", help="MLflow tracking URI: a local SQLite file or a server's address."),
 ]
 ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
+GpuTrials = Annotated[int, typer.Option(help="Trials at a time on each GPU.")]
+Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
+Scheduler = Annotated[str, typer.Option(help="Address of a running Dask scheduler; empty starts workers here.")]
+Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that share the final training (extra distributed); one, or one a GPU.", show_default=False
+    ),
+]
+Machines = Annotated[int, typer.Option(help="Machines that share the final training; the others run agepipe join.")]
+Meet = Annotated[str, typer.Option(help="Where they find this machine, as HOST:PORT.")]
+Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
+Data = Annotated[
+    list[str], typer.Option(help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable.")
+]
+Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether cameras change over to it.")]
+VariantNames = Annotated[
+    list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
+]
 
 WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
 

@@ -53,16 +53,17 @@ def check_learn(learn: LearnSettings, stored: int) -> None:
 
 
 def check_processes(learn: LearnSettings, where: Where) -> None:
-    """Refuse more processes than can share a training here.
+    """Refuse more processes than can share a training.
 
     Raises:
         ConfigError: names the option or the field, its value and what is allowed.
     """
     count, gpus = where.processes or 1, where.gpu_count
+    if count * where.machines > learn.batch:
+        many = f"processes: {count}" + (f" on machines: {where.machines}" if where.machines > 1 else "")
+        raise ConfigError(f"{many}, but learn.batch has {learn.batch} rows; take at most one a row.")
     if count == 1:
         return
-    if count > learn.batch:
-        raise ConfigError(f"processes: {count}, but learn.batch has {learn.batch} rows; take at most one a row.")
     if gpus and count > gpus:
         raise ConfigError(f"processes: {count}, but this machine has GPUs for {gpus}; take at most that.")
     if count > (most := gpus or min(cores(), where.thread_count)):

@@ -16,8 +16,9 @@ from agepipe.data.split import holdout
 from agepipe.errors import TrainingError
 from agepipe.learn.calibrate import Calibration, calibrated
 from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
+from agepipe.learn.machines import across
 from agepipe.learn.process import isolated
-from agepipe.learn.runs import in_progress, labelled, made_with, shared, threads, weights_digest
+from agepipe.learn.runs import in_progress, labelled, made_with, threads, weights_digest
 from agepipe.learn.warm import check_validation, seen_before
 from agepipe.records import Choice, Model, Rows, digest_of
 from agepipe.serve.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_card, write_lineage
@@ -41,7 +42,7 @@ def train(
         learn: the base setting.
         choice: what the search changes in it.
         final: epochs, validation part, patience and metric.
-        where: workspace, device, threads and processes.
+        where: workspace, device, threads, processes and machines.
         on_epoch: called after each epoch.
 
     Raises:
@@ -59,7 +60,7 @@ def train(
     with in_progress(folder) as work:
         if read_manifest(folder) is None:
             job, table = _job(rows, learn, final, work, where)
-            fitted = shared(job, where.processes_for(learn.batch), on_epoch)
+            fitted = across(job, where, on_epoch)
             _bundle(folder, job, fitted, calibrated(job, fitted, choice), rows, final, table)
     return _record(folder)
 

@@ -44,13 +44,22 @@ class Examples:
 
 @dataclass(frozen=True)
 class Seat:
-    """One of the processes that share a training, on one machine."""
+    """One of the processes that share a training; each machine has as many of them."""
 
     rank: int = 0
-    """From 0; the first one writes checkpoints and tells how it goes."""
+    """From 0; the first one writes checkpoints and tells how it goes. Those of a machine follow one another."""
     processes: int = 1
+    """On all machines."""
     port: int = 0
     """Where the first one waits for the others."""
+    host: str = "127.0.0.1"
+    """By which the others find its machine."""
+    machines: int = 1
+
+    @property
+    def here(self) -> int:
+        """Processes on each machine."""
+        return self.processes // self.machines
 
 
 @dataclass(frozen=True)

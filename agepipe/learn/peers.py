@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from agepipe.errors import TrainingError
 from agepipe.learn.job import Seat
 from agepipe.learn.network import AgeNetwork
 
@@ -90,7 +91,14 @@ class Together(Alone):
         """Connect to the others and wait until all are there."""
         self.rank, self.count, self.device = seat.rank, seat.processes, device
         self.first = seat.rank == 0
-        self.fabric = _fabric(seat, device)
+        try:
+            self.fabric = _fabric(seat, device)
+        except torch.distributed.DistStoreError as error:
+            raise TrainingError(
+                f"machines: not all {seat.processes} processes on {seat.machines} machines met at {seat.host}:"
+                f"{seat.port} within {TIMEOUT.total_seconds():.0f} s; run the same command again, and `agepipe join "
+                f"{seat.host}:{seat.port}` on the others."
+            ) from error
 
     def share(self, count: int) -> slice:
         """As even as possible, in the order of ranks."""
@@ -165,7 +173,11 @@ def gather(seat: Seat, device: torch.device) -> Alone:
 
 def _fabric(seat: Seat, device: torch.device) -> Any:
     """A fabric whose processes were started already, so that it only connects them."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(seat.port), LOCAL_RANK=str(seat.rank), NODE_RANK="0")
+    machine, place = divmod(seat.rank, seat.here)
+    os.environ.update(
+        MASTER_ADDR=seat.host, MASTER_PORT=str(seat.port), LOCAL_RANK=str(place), NODE_RANK=str(machine),
+        OMP_NUM_THREADS=str(torch.get_num_threads()),  # Fabric would set a number of its own
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what its import says concerns its authors
         from lightning_fabric import Fabric
@@ -176,7 +188,8 @@ def _fabric(seat: Seat, device: torch.device) -> Any:
     # statistics are averaged by `settle`; sending the first one's before each step would waste those of the others
     strategy = DDPStrategy(timeout=TIMEOUT, forward_sync_buffers=False, gradient_as_bucket_view=True)
     fabric = Fabric(
-        accelerator=device.type, devices=seat.processes, strategy=strategy, plugins=[LightningEnvironment()]
+        accelerator=device.type, devices=seat.here, num_nodes=seat.machines, strategy=strategy,
+        plugins=[LightningEnvironment()],
     )  # fmt: skip
     fabric.launch()
     return fabric

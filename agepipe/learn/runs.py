@@ -45,12 +45,17 @@ def shared(job: Job, processes: int, on_event: Callable[[EpochEvent], None] | No
 
 
 def seated(job: Job, processes: int) -> list[Job]:
-    """The job as each of its processes sees it."""
+    """The job as each of its processes sees it, all of them on this machine."""
     if processes == 1:
         return [job]
     with bound("--processes", "127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    return [replace(job, seat=Seat(rank, processes, port), gpu=rank) for rank in range(processes)]
+    return beside(job, Seat(0, processes, port))
+
+
+def beside(job: Job, first: Seat) -> list[Job]:
+    """The job as each process of a machine sees it, by the seat of the first of them."""
+    return [replace(job, seat=replace(first, rank=first.rank + place), gpu=place) for place in range(first.here)]
 
 
 @contextmanager

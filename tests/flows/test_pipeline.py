@@ -135,6 +135,7 @@ def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_setting_that_trials_share_recomputes_the_search_too(
     first: PipelineResult, tiny: Config, home: Where
 ) -> None:
