@@ -1,9 +1,5 @@
-"""The small frozen records that pass between stages: paths, digests and counts, never pixels or weights.
+"""The small frozen records that pass between stages: paths, digests and counts, never pixels or weights."""
 
-A record's `digest` says what it is; its paths say where it lies. Two records with one digest are the same thing.
-"""
-
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,49 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.ages import AgeRanges
 from agepipe.config import SplitSettings
 from agepipe.decide import Decoding
-
-
-def digest_of(*parts: object) -> str:
-    """SHA-256 over the parts, hex: records by their digest, pydantic models as JSON, all else by `repr`."""
-    whole = hashlib.sha256()
-    for part in parts:
-        text = _plain(part).encode()
-        whole.update(len(text).to_bytes(8, "little") + text)
-    return whole.hexdigest()
-
-
-def _plain(part: object) -> str:
-    if isinstance(part, Record):
-        return part.digest
-    if isinstance(part, BaseModel):
-        return part.model_dump_json()
-    if isinstance(part, (tuple, list)):
-        return "[" + ",".join(_plain(item) for item in part) + "]"
-    return repr(part)
-
-
-class Record(BaseModel):
-    """What every record has: a digest, and the files that must exist for it to be of use."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
-    """SHA-256, hex, of what the record stands for; never of paths, times or order."""
-    run: str | None = None
-    """The MLflow run that made it, if one did."""
-
-    def files(self) -> tuple[Path, ...]:
-        """The files and folders without which the record is worthless."""
-        return tuple(value for _, value in self if isinstance(value, Path))
-
-    def home(self) -> Path | None:
-        """The folder that was made for this record alone; None when it owns none."""
-        return None
-
-    def intact(self) -> bool:
-        """Whether all that the record points to is still there."""
-        nested = [value for _, value in self if isinstance(value, Record)]
-        return all(path.exists() for path in self.files()) and all(record.intact() for record in nested)
+from agepipe.record import Made, Record
 
 
 class Source(Record):
@@ -70,14 +24,13 @@ class Source(Record):
         return self.locations
 
 
-class Catalogue(Record):
+class Catalogue(Made):
     """What ingest made of a source: one table row and one stored picture for each usable photograph.
 
     The digest is over the content digests and labels of all rows, whatever their order or paths.
     """
 
     name: str
-    folder: Path
     size: int
     """Side of a stored picture, px."""
     count: int
@@ -98,15 +51,9 @@ class Catalogue(Record):
         """Parquet: `path`, `reason`, `detail` of every file that could not be used."""
         return self.folder / "rejects.parquet"
 
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
-
-class DataReport(Record):
+class DataReport(Made):
     """What the photographs are; the digest is over the catalogue and the labels' settings."""
-
-    folder: Path
 
     @property
     def page(self) -> Path:
@@ -117,10 +64,6 @@ class DataReport(Record):
     def summary(self) -> Path:
         """The counts, as JSON."""
         return self.folder / "audit.json"
-
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
 
 class Rows(Record):
@@ -177,7 +120,7 @@ class Fold(BaseModel):
     seed: int
 
 
-class Trial(Record):
+class Trial(Made):
     """One setting trained from a fresh network on all folds but one, and judged on that one."""
 
     settings: dict[str, Any]
@@ -189,7 +132,6 @@ class Trial(Record):
     """Validation figures of the best epoch."""
     seconds: float
     epochs: int
-    folder: Path
     parameters: int = 0
     """Trainable numbers in the network; a tie in the search goes to the smaller."""
     planned: int = 0
@@ -199,10 +141,6 @@ class Trial(Record):
     def whole(self) -> bool:
         """Whether it ran to the end; otherwise its figures are those of its first `epochs`."""
         return self.epochs >= self.planned
-
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
 
 class Stopped(BaseModel):
@@ -239,7 +177,7 @@ class Choice(Record):
         return self.outcomes
 
 
-class Model(Record):
+class Model(Made):
     """A trained network, exported; the digest is over the network file and the card."""
 
     folder: Path
@@ -250,12 +188,8 @@ class Model(Record):
     epochs: int = 0
     seconds: float = 0.0
 
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
-
-class Evaluation(Record):
+class Evaluation(Made):
     """What a model does on rows that it has not seen; the digest is over model, rows and settings."""
 
     model: str
@@ -307,15 +241,9 @@ class Evaluation(Record):
         """
         return self.folder / "predictions.parquet"
 
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
-
-class Compared(Record):
+class Compared(Made):
     """Several models on the same rows, each against the first; the digest is over models, rows and settings."""
-
-    folder: Path
 
     @property
     def page(self) -> Path:
@@ -326,10 +254,6 @@ class Compared(Record):
     def facts(self) -> Path:
         """All that was found, as JSON; `agepipe.judge.contrast.read` reads it."""
         return self.folder / "comparison.json"
-
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder
 
 
 class Registered(Record):

@@ -20,7 +20,8 @@ from agepipe import store
 from agepipe.environment import environment as environment
 from agepipe.environment import gone, process
 from agepipe.loggable import described, flat, short
-from agepipe.records import Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Rows
 from agepipe.store import quiet as quiet
 from agepipe.store import relocate as relocate
 from agepipe.where import Where

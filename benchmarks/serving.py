@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +35,8 @@ from agepipe.serve.endpoint import Endpoint
 from agepipe.serve.predictor import Predictor
 from agepipe.where import Where
 from benchmarks import untrained
+from benchmarks.answering import wait_for
 from flows.services import end_family
-
-START = 180.0
-"""How long a server may take to start on a busy machine, s."""
 
 
 @contextmanager
@@ -60,24 +57,12 @@ def serving(uri: str, where: Where, folder: Path, port: int = 0) -> Iterator[str
             [str(tools / "mlflow"), *words, "--workers", "1"], env=environ, stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
     try:
-        _wait(f"http://127.0.0.1:{port}/ping", process, folder / "serve.log")
+        wait_for(f"http://127.0.0.1:{port}/ping", process, folder / "serve.log")
         yield f"http://127.0.0.1:{port}"
     finally:
         if process.poll() is None:
             end_family(psutil.Process(process.pid))  # its child answers, and would do so for a moment longer
         process.wait(30)
-
-
-def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    limit = time.monotonic() + START
-    while process.poll() is None and time.monotonic() < limit:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise RuntimeError(log.read_text(encoding="utf-8"))
 
 
 def main() -> None:

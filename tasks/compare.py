@@ -3,7 +3,8 @@
 from agepipe.config import EvaluateSettings
 from agepipe.judge import contrast as work
 from agepipe.judge.contrast_page import verdicts
-from agepipe.records import Compared, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Compared, Model, Rows
 from agepipe.where import Where
 from tasks.stage import stage
 from tasks.track import tracked

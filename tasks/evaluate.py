@@ -5,7 +5,8 @@ from prefect import task
 from agepipe import registry
 from agepipe.config import EvaluateSettings
 from agepipe.judge import evaluate as work
-from agepipe.records import Evaluation, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import read_card
 from agepipe.where import Where
 from tasks.stage import stage

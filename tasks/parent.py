@@ -16,17 +16,8 @@ from agepipe.data import audit_text, audited
 from agepipe.judge import contrast, contrast_page, report
 from agepipe.learn import check as work
 from agepipe.learn import warm
-from agepipe.records import (
-    Choice,
-    Compared,
-    DataReport,
-    Evaluation,
-    Model,
-    Partition,
-    Record,
-    Registered,
-    digest_of,
-)  # fmt: skip
+from agepipe.record import Record, digest_of
+from agepipe.records import Choice, Compared, DataReport, Evaluation, Model, Partition, Registered  # fmt: skip
 from agepipe.where import Where
 from tasks.track import name_in_prefect, prefect_tags
 

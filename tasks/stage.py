@@ -22,7 +22,7 @@ from prefect.results import ResultStore
 
 from agepipe.artifact import MANIFEST
 from agepipe.errors import AgepipeError
-from agepipe.records import Record, digest_of
+from agepipe.record import Record, digest_of
 from agepipe.where import StageName, Where
 
 P = ParamSpec("P")

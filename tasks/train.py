@@ -3,7 +3,8 @@
 from agepipe.config import FinalSettings, LearnSettings
 from agepipe.learn import final as work
 from agepipe.learn.runs import weights_digest
-from agepipe.records import Choice, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Choice, Model, Rows
 from agepipe.settings import changed
 from agepipe.where import Where
 from tasks.stage import stage

@@ -9,7 +9,8 @@ from agepipe import tracking
 from agepipe.config import LearnSettings, Metric
 from agepipe.learn import trial as work
 from agepipe.learn.standing import in_words
-from agepipe.records import Fold, Rows, Trial, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Fold, Rows, Trial
 from agepipe.settings import changed
 from agepipe.where import Where
 from tasks.board import watch_trial

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from agepipe.ages import AgeRanges
 from agepipe.data.duplicates import looks
 from agepipe.decide import Decoding
-from agepipe.records import Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Model, Rows
 from agepipe.serve.bundle import CURVES, LINEAGE_SCHEMA, NETWORK, Card, digest, write_card, write_lineage
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from agepipe.ages import AgeRanges
-from agepipe.records import Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Rows
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))
 STORED = 36

@@ -5,10 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Self
+
+from benchmarks.answering import wait_for
 
 SWITCHES = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -53,16 +53,3 @@ class MlflowServer:
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, how)
             self._process.wait(30)
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait until something answers at the address."""
-    for _ in range(360):
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-        except OSError:
-            time.sleep(0.5)
-        else:
-            return
-    raise AssertionError(log.read_text(encoding="utf-8"))

@@ -3,7 +3,8 @@
 from agepipe.artifact import read_manifest, whole, write_manifest
 from agepipe.config import LabelSettings
 from agepipe.data.audit import Audit, audit
-from agepipe.records import Catalogue, DataReport, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Catalogue, DataReport
 from agepipe.where import Where
 
 VERSION = 1

@@ -27,7 +27,8 @@ from agepipe.data.journal import RESULT, Journal
 from agepipe.data.utkface import Reject
 from agepipe.errors import DataError, SourceError, TooManyRejectsError
 from agepipe.progress import Progress, silent
-from agepipe.records import Catalogue, Source, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Catalogue, Source
 from agepipe.where import Where
 
 SCHEMA: dict[str, Any] = {

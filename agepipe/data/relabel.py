@@ -13,7 +13,8 @@ from agepipe.ages import AgeRanges
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
 from agepipe.config import LabelSettings
 from agepipe.errors import ConfigError, DataError
-from agepipe.records import Catalogue, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Catalogue, Rows
 from agepipe.where import Where
 
 VERSION = 1

@@ -14,7 +14,8 @@ from agepipe.config import SourceSettings
 from agepipe.data import archives
 from agepipe.errors import SourceError
 from agepipe.progress import Progress, silent
-from agepipe.records import Source, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Source
 from agepipe.where import Where
 
 SAMPLE = "sample"

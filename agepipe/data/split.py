@@ -16,7 +16,8 @@ from agepipe.data.draw import check_sides, drawn, folds, holdout, units
 from agepipe.data.relabel import read_table, rows_digest
 from agepipe.data.ties import MEMBERS, bound
 from agepipe.errors import DataError, LeakageError
-from agepipe.records import Partition, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Partition, Rows
 from agepipe.where import Where
 
 VERSION = 1

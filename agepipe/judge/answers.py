@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from agepipe.errors import DataError, ModelError
 from agepipe.imaging import fit
 from agepipe.progress import Progress, silent
-from agepipe.records import Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Model, Rows
 from agepipe.serve.bundle import Card
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
 from agepipe.where import Where

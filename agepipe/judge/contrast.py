@@ -14,7 +14,8 @@ from agepipe.judge.compare import judged_on, unseen
 from agepipe.judge.evaluate import check_model, labelled
 from agepipe.judge.versus import Versus, versus
 from agepipe.progress import Progress, silent
-from agepipe.records import Compared, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Compared, Model, Rows
 from agepipe.serve.bundle import Card
 from agepipe.where import Where
 

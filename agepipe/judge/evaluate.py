@@ -21,7 +21,8 @@ from agepipe.judge.numbers import numbers
 from agepipe.judge.outcome import Outcome, Subject
 from agepipe.judge.preprocessing import check_normalisation, doubt
 from agepipe.progress import Progress, silent
-from agepipe.records import Evaluation, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
 from agepipe.where import Where
 

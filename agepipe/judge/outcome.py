@@ -14,7 +14,8 @@ from agepipe.judge.champion import Champion
 from agepipe.judge.coverage import Sets
 from agepipe.judge.lineage import Overlap
 from agepipe.judge.metrics import Judged
-from agepipe.records import Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Model, Rows
 from agepipe.serve.bundle import Card, Role
 
 

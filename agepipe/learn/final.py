@@ -20,7 +20,8 @@ from agepipe.learn.machines import across
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import in_progress, labelled, made_with, threads, weights_digest
 from agepipe.learn.warm import check_validation, seen_before
-from agepipe.records import Choice, Model, Rows, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Choice, Model, Rows
 from agepipe.serve.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_card, write_lineage
 from agepipe.settings import changed
 from agepipe.where import Where

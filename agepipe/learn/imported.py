@@ -15,7 +15,8 @@ from agepipe.learn.check import check_learn
 from agepipe.learn.job import Channels, Order
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import made_with
-from agepipe.records import Model, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Model
 from agepipe.serve.bundle import NETWORK, WEIGHTS, Card, digest, write_card
 from agepipe.where import Where
 

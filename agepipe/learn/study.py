@@ -17,7 +17,8 @@ from agepipe.artifact import turn
 from agepipe.config import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.learn.runs import weights_digest
 from agepipe.learn.trial import VERSION, Planned, by_setting, on_all_folds
-from agepipe.records import Rows, Trial, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Rows, Trial
 from agepipe.spaces import Span, kind
 from agepipe.where import Where
 

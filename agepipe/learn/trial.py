@@ -20,7 +20,8 @@ from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import discard, fitting, in_progress, labelled, trial_threads, weights_digest
 from agepipe.learn.warm import check_fold
-from agepipe.records import Choice, Fold, Rows, Stopped, Trial, digest_of
+from agepipe.record import digest_of
+from agepipe.records import Choice, Fold, Rows, Stopped, Trial
 from agepipe.settings import changed, combinations
 from agepipe.where import Where
 

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from agepipe import records
 from agepipe.ages import AgeRanges
 from agepipe.config import LabelSettings, SplitSettings
-from agepipe.records import Catalogue, Partition, Record, Rows, Source, digest_of
+from agepipe.record import Record, digest_of
+from agepipe.records import Catalogue, Partition, Rows, Source
 
 PARTS = st.recursive(st.one_of(st.text(), st.integers(), st.none(), st.booleans()), st.lists, max_leaves=6)
 

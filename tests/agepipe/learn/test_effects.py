@@ -15,7 +15,7 @@ from torch import Tensor
 from agepipe.config import LearnSettings
 from agepipe.learn.fit import Training
 from agepipe.learn.job import Examples, Job
-from agepipe.records import digest_of
+from agepipe.record import digest_of
 from agepipe.settings import changed, field_names
 
 BASE: dict[str, Any] = {

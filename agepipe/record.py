@@ -1,0 +1,62 @@
+"""What every record is: a digest that says what it stands for, and paths that say where it lies.
+
+The records themselves are in `agepipe.records`; two with one digest are the same thing.
+"""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+def digest_of(*parts: object) -> str:
+    """SHA-256 over the parts, hex: records by their digest, pydantic models as JSON, all else by `repr`."""
+    whole = hashlib.sha256()
+    for part in parts:
+        text = _plain(part).encode()
+        whole.update(len(text).to_bytes(8, "little") + text)
+    return whole.hexdigest()
+
+
+def _plain(part: object) -> str:
+    if isinstance(part, Record):
+        return part.digest
+    if isinstance(part, BaseModel):
+        return part.model_dump_json()
+    if isinstance(part, (tuple, list)):
+        return "[" + ",".join(_plain(item) for item in part) + "]"
+    return repr(part)
+
+
+class Record(BaseModel):
+    """What every record has: a digest, and the files that must exist for it to be of use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    """SHA-256, hex, of what the record stands for; never of paths, times or order."""
+    run: str | None = None
+    """The MLflow run that made it, if one did."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The files and folders without which the record is worthless."""
+        return tuple(value for _, value in self if isinstance(value, Path))
+
+    def home(self) -> Path | None:
+        """The folder that was made for this record alone; None when it owns none."""
+        return None
+
+    def intact(self) -> bool:
+        """Whether all that the record points to is still there."""
+        nested = [value for _, value in self if isinstance(value, Record)]
+        return all(path.exists() for path in self.files()) and all(record.intact() for record in nested)
+
+
+class Made(Record):
+    """A record of what lies in a folder that was made for it alone."""
+
+    folder: Path
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.folder
