@@ -4,8 +4,9 @@
         [--threads 1] [--equal-time]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
-of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is; in the table its figures are those of the mean over seeds, and `error, years` has the interval of the paired difference
-to the first recipe over the same rows (cluster bootstrap over groups; both seeds of a photograph count as one group).
+of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is; in the table its
+figures are those of the mean over seeds, and `error, years` has the interval of the paired difference to the first
+recipe over the same rows (cluster bootstrap over groups; both seeds of a photograph count as one group).
 Small rows and few epochs rank changes that pay early; they say little about what pays after forty epochs.
 
 All recipes get the same epochs, and those of several networks share them out. With `--equal-time` all get the time that

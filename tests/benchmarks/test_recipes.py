@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from labelled import labelled_rows
 from photographs import chips
@@ -15,8 +16,9 @@ from agepipe import presets
 from agepipe.config import AugmentSettings, LearnSettings
 from agepipe.errors import ConfigError
 from agepipe.learn.check import check_learn
+from agepipe.learn.runs import labelled
 from agepipe.where import Where
-from benchmarks.recipes import ALL, FIRST, LARGER, RECIPES
+from benchmarks.recipes import ALL, FIRST, LARGER, RECIPES, development
 from benchmarks.trying import Bench, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,16 @@ def test_the_table_has_a_row_for_each_recipe_with_its_epochs(photographs: Path) 
     assert [rows[name][9].strip() for name in (FIRST, *names)] == ["3", "2 × 1", "3"]
     assert rows[FIRST][7].strip() == ""
     assert " to " in rows[names[0]][7]
+
+
+def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photographs: Path, tmp_path: Path) -> None:
+    config, where = presets.load("laptop", {"source.data": (str(photographs),)}), Where(workspace=tmp_path)
+    compared = labelled(development(config, where))
+    (folder,) = (tmp_path / "splits").iterdir()
+    locked = pl.read_parquet(folder / "test.parquet")
+    assert len(locked) > 0
+    assert len(compared) + len(locked) == len(list(photographs.iterdir()))
+    assert not set(locked["digest"]) & set(compared["digest"])
 
 
 def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> None:
