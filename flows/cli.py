@@ -4,6 +4,7 @@ It lies among the flows because it starts them. Everything heavy is imported ins
 `agepipe --help` answers at once.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -100,6 +101,9 @@ def run(
 @app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
 def join(
     meet: Annotated[str, typer.Argument(help="HOST:PORT, as `agepipe run --machines` was given it.")],
+    wait: Annotated[
+        float, typer.Option(min=0.0, help="Seconds to wait for the training to begin; without it, for ever.")
+    ] = math.inf,
     workspace: Workspace = WORKSPACE,
 ) -> None:
     """Take part in the final training of a run on another machine that sees the same workspace, and end with it."""
@@ -107,7 +111,7 @@ def join(
 
     where = _where(workspace=workspace)
     typer.echo(f"Waiting for a training at {meet} in {where.workspace}.")
-    done = joined(meet, where, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"))
+    done = joined(meet, where, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
     typer.echo(f"The training is over after {len(done.curves)} epochs.")
 
 

@@ -6,6 +6,7 @@ whose maker was killed is told from one that stands, and nobody has to number ma
 
 import fcntl
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -73,21 +74,28 @@ def across(job: Job, where: Where, on_epoch: OnEpoch | None = None) -> Fitted:
         return _together(invitation.jobs(0, where.workspace), where.meet, on_epoch)
 
 
-def join(meet: str, where: Where, on_epoch: OnEpoch | None = None) -> Fitted:
+def join(meet: str, where: Where, on_epoch: OnEpoch | None = None, wait: float = math.inf) -> Fitted:
     """Wait for the training that meets there, take part in it, and end with it.
 
     Args:
         meet: HOST:PORT of the machine that invites.
         where: the workspace, which all machines see, though perhaps each in a place of its own.
         on_epoch: called after each epoch.
+        wait: seconds after which it gives up waiting for a training to begin.
 
     Raises:
         ConfigError: `meet` is no address.
-        TrainingError: all places are taken, or the training broke off.
+        TrainingError: no training has begun in time, all places are taken, or the training broke off.
         AgepipeError: as `agepipe.learn.fit.fit`.
     """
     meeting(meet)
+    end = time.monotonic() + wait
     while (invitation := invited(meet, where)) is None:
+        if time.monotonic() >= end:
+            raise TrainingError(
+                f"meet: no training has begun at {meet} within {wait:g} s; its result may be there already, or it sees "
+                f"another workspace than {where.workspace}. Look at the machine that runs it, then join again."
+            )
         time.sleep(PAUSE)
     with _place(invitation, meet, where) as machine:
         return _together(invitation.jobs(machine, where.workspace), meet, on_epoch)

@@ -191,6 +191,11 @@ def test_who_waits_is_served_by_an_invitation_that_comes_later(
     assert place.seat.rank == 1
 
 
+def test_who_waits_in_vain_is_told_when_the_time_is_over(first: Where, meet: str) -> None:
+    with pytest.raises(TrainingError, match=f"no training has begun at {meet} within 0.2 s; .*{first.workspace}"):
+        join(meet, first, wait=0.2)
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
