@@ -1,4 +1,4 @@
-"""Peak memory of a training against the number of rows in the memory-mapped store: it must not grow.
+"""Peak memory of a training against the number of rows in the memory-mapped store: how little it grows.
 
     python -m benchmarks.memory [--rows 2000] [--times 1 4 16] [--stored 108]
 
@@ -48,7 +48,7 @@ class Peaks(NamedTuple):
 
 
 def main() -> int:
-    """Train at each number of rows and print the table; the exit status is 1 when memory grows with the rows."""
+    """Train at each number of rows and print the table; the exit status is 1 when memory grows by more than `AIM`."""
     from benchmarks.memory import training  # another process must find it by its module's name
 
     arguments = _arguments()

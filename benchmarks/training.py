@@ -1,6 +1,6 @@
 """How fast the training loop is, beside a bare loop of the same network on tensors that lie in memory.
 
-    python -m benchmarks.training [--network shufflenet_v2_x0_5 --size 96] [--rounds 5]
+    python -m benchmarks.training [--network shufflenet_v2_x0_5 --size 96] [--rounds 7]
 
 The bare loop has nothing but forward, cross-entropy, backward and AdamW, as anyone would write it, on batches that were
 normalised before the clock starts. The pipeline's epochs read the memory-mapped store, crop and mirror, keep the

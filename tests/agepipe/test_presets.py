@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from agepipe import presets
 from agepipe.config import Config
@@ -8,6 +9,7 @@ from agepipe.errors import ConfigError
 from agepipe.learn.check import check
 from agepipe.settings import changed
 
+ROOT = Path(__file__).resolve().parents[2]
 HISTORY = {
     "first": {"learn.head": "v1", "learn.dropout": 0.2, "final.epochs": 50, "final.patience": 7},
     "years": {"labels.ranges": "years", "learn.target": "ranges", "learn.network": "resnet50"},
@@ -35,6 +37,13 @@ def test_there_are_four_from_small_to_large() -> None:
 @pytest.mark.parametrize("preset", presets.names())
 def test_every_preset_loads_and_keeps_its_name(preset: str) -> None:
     assert presets.load(preset).preset == preset
+
+
+def test_the_deployment_that_bears_the_name_of_a_preset_is_that_preset() -> None:
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    (weekly,) = (one for one in described["deployments"] if one["name"] == "weekly")
+    given = Config.model_validate(weekly["parameters"]["config"])
+    assert given == presets.load(given.preset)
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
