@@ -1,13 +1,17 @@
 """What each part of a recipe is worth: one change at a time to the laptop preset, same rows, same seeds, from scratch.
 
     python -m benchmarks.recipes PATH [PATH ...] [--rows 6000] [--epochs 6] [--seeds 1 2] [--only NAME ...]
-        [--threads 1] [--equal-time]
+        [--threads 1] [--equal-time] [--kept FOLDER]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
-of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is; in the table its
-figures are those of the mean over seeds, and `error, years` has the interval of the paired difference to the first
-recipe over the same rows (cluster bootstrap over groups; both seeds of a photograph count as one group).
-Small rows and few epochs rank changes that pay early; they say little about what pays after forty epochs.
+of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is. Figures are the
+mean over seeds; every one has its interval, and so has the paired difference to the first recipe over the same rows, by
+cluster bootstrap over groups, where both seeds of a photograph count as one. Those intervals have the doubt of the rows
+in them, not that of the seeds, whose differences stand beside them. Small rows and few epochs rank changes that pay
+early; they say little about what pays after forty epochs.
+
+With `--kept` what the networks said is kept, and never trained again: a killed comparison goes on, several side by side
+make one table.
 
 All recipes get the same epochs, and those of several networks share them out. With `--equal-time` all get the time that
 the first one's epochs take, which is how backbones and sizes should be compared: the pace of each is measured by an
@@ -17,18 +21,19 @@ epoch before it is trained. Larger backbones are only tried where `--only` names
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from agepipe import presets
 from agepipe.config import Config
 from agepipe.data import ingest, relabel, sources, split
+from agepipe.decide import Decoding
 from agepipe.errors import AgepipeError
-from agepipe.judge.intervals import Difference, paired
+from agepipe.judge.intervals import bootstrap, paired
 from agepipe.judge.metrics import figures
 from agepipe.records import Rows
 from agepipe.where import Where
@@ -54,6 +59,7 @@ RECIPES: dict[str, Recipe] = {
     "twice the rate": Recipe({"lr": 0.01}),
     "batches of 128, twice the rate": Recipe({"batch": 128, "lr": 0.01}),
     "growing sizes": Recipe({"sizes": (64, 80, 96)}),
+    "two processes, half a batch each": Recipe(processes=2),
     "two networks, half as long": Recipe(networks=2),
     "three networks, a third as long": Recipe(networks=3),
     "shufflenet_v2_x0_5": Recipe({"network": "shufflenet_v2_x0_5"}),
@@ -84,6 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="of each training; 0 takes one a core")
     parser.add_argument("--only", nargs="+", choices=ALL, help="recipes to try beside the first")
     parser.add_argument("--equal-time", action="store_true", help="the time of the first's epochs for each recipe")
+    parser.add_argument("--kept", type=Path, help="folder of what the networks said, to go on from")
     return parser.parse_args()
 
 
@@ -96,7 +103,8 @@ def _tried(given: argparse.Namespace) -> dict[str, Told]:
             recipe.check(name, config.learn, given.epochs)
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
         where = Where(workspace=Path(folder), threads=given.threads)
-        bench = Bench.of(config.learn, development(config, where), given.rows, tuple(given.seeds), where)
+        kept = given.kept or where.workspace / "kept"
+        bench = Bench.of(config.learn, development(config, where), given.rows, tuple(given.seeds), where, kept)
         seconds = bench.seconds(recipes[FIRST], given.epochs) if given.equal_time else 0.0
         told = {}
         for name, recipe in recipes.items():
@@ -113,44 +121,52 @@ def development(config: Config, where: Where) -> Rows:
 
 
 def _say(name: str, told: Told) -> None:
-    found = dict(figures(*told.judged["likeliest"]))
+    found = dict(figures(*told.judged()))
     said = f"{name}: accuracy {found['accuracy']:.3f}, error {found['mae']:.2f} years"
     print(f"{said}, {told.seconds:.0f} s a seed", file=sys.stderr, flush=True)
 
 
 def _print(told: dict[str, Told], given: argparse.Namespace) -> None:
     first = next(iter(told.values()))
-    count = len(first.groups) // len(given.seeds)
     same = "the time of the first's epochs each" if given.equal_time else f"{given.epochs} epochs each"
-    what = f"{given.rows} photographs, {count} of them held out, {same}"
-    table = Table(title=f"{what}, {len(given.seeds)} seeds, {torch.get_num_threads()} threads")
-    for title in ("recipe", "accuracy", "within one", "by the median range", "macro recall", "error, years",
-                  "against the first", "by the mean", "epochs", "seconds"):  # fmt: skip
-        table.add_column(title, justify="left" if title == "recipe" else "right", no_wrap=title == "recipe")
+    what = f"{len(first.held)} photographs held out, {same}, {len(given.seeds)} seeds"
+    _table(f"{what}: figures with their 95 % intervals", told, {
+        "accuracy": lambda one: _figure(one, "accuracy"), "within one": lambda one: _figure(one, "within_one"),
+        "macro recall": lambda one: _figure(one, "macro_recall"), "error, years": lambda one: _figure(one, "mae", 2),
+        "epochs": lambda one: one.epochs, "seconds": lambda one: f"{one.seconds:.0f}",
+    })  # fmt: skip
+    _table(f"{what}: error in years against the first, and other ways to answer", told, {
+        "against the first": lambda one: "" if one is first else _difference(one, first),
+        "seed by seed": lambda one: "" if one is first else _by_seed(one, first),
+        "error by the mean": lambda one: _figure(one, "mae", 2, mean=True),
+        "accuracy by the median": lambda one: _figure(one, "accuracy", decoding="median"),
+        "within one by the median": lambda one: _figure(one, "within_one", decoding="median"),
+    })  # fmt: skip
+
+
+def _table(title: str, told: dict[str, Told], columns: dict[str, Callable[[Told], str]]) -> None:
+    table = Table("recipe", title=title)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
     for name, one in told.items():
-        table.add_row(name, *_columns(one, first))
-    Console(width=180).print(table)
+        table.add_row(name, *(said(one) for said in columns.values()))
+    Console(width=200).print(table)
 
 
-def _columns(one: Told, first: Told) -> Iterator[str]:
-    likeliest, median = (dict(figures(*one.judged[name])) for name in ("likeliest", "median"))
-    yield f"{likeliest['accuracy']:.3f}"
-    yield f"{likeliest['within_one']:.3f}"
-    yield f"{median['accuracy']:.3f}, {median['within_one']:.3f}"
-    yield f"{likeliest['macro_recall']:.3f}"
-    yield f"{likeliest['mae']:.2f}"
-    yield (
-        ""
-        if one is first
-        else _difference(paired(one.groups, one.judged["likeliest"], first.judged["likeliest"], "mae"))
-    )
-    yield f"{dict(figures(*one.mean_years))['mae']:.2f}"
-    yield one.epochs
-    yield f"{one.seconds:.0f}"
+def _figure(one: Told, name: str, digits: int = 3, decoding: Decoding = "likeliest", *, mean: bool = False) -> str:
+    judged = one.judged(decoding, mean=mean)
+    low, high = bootstrap(one.groups, judged, wanted=(name,))[name]
+    return f"{dict(figures(*judged))[name]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _difference(found: Difference) -> str:
+def _difference(one: Told, first: Told) -> str:
+    found = paired(one.groups, one.judged(), first.judged(), "mae")
     return f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+
+
+def _by_seed(one: Told, first: Told) -> str:
+    ours, theirs = ([float(np.mean(seed.judged().errors)) for seed in told.seeds] for told in (one, first))
+    return ", ".join(f"{mine - other:+.2f}" for mine, other in zip(ours, theirs, strict=True))
 
 
 if __name__ == "__main__":

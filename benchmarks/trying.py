@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from agepipe.artifact import replacing
 from agepipe.config import LearnSettings
 from agepipe.data.split import holdout
 from agepipe.decide import Decoding
@@ -17,10 +18,12 @@ from agepipe.errors import ConfigError
 from agepipe.judge.metrics import Judged, checked
 from agepipe.learn.batches import Batches, open_store
 from agepipe.learn.check_size import check_epochs
-from agepipe.learn.fit import BEST, JUDGE_BATCH, fit, network_of
+from agepipe.learn.fit import BEST, JUDGE_BATCH, network_of
 from agepipe.learn.job import Examples, Job
 from agepipe.learn.network import AgeNetwork
-from agepipe.learn.runs import labelled, threads
+from agepipe.learn.runs import labelled, shared, threads
+from agepipe.learn.trial import VERSION
+from agepipe.record import digest_of
 from agepipe.records import Rows
 from agepipe.settings import changed
 from agepipe.where import Where
@@ -38,6 +41,8 @@ class Recipe(NamedTuple):
     """Fields of `learn` that it changes in the preset, by dotted name."""
     networks: int = 1
     """Networks whose distributions are averaged; the epochs are shared out among them."""
+    processes: int = 1
+    """Processes that share every batch of a training."""
 
     def learn(self, base: LearnSettings, epochs: int) -> LearnSettings:
         """The setting of each of its networks, for so many epochs in all."""
@@ -55,17 +60,52 @@ class Recipe(NamedTuple):
         check_epochs(learn, learn.epochs, f"--epochs of '{name}'")
 
 
-class Told(NamedTuple):
+class Said(NamedTuple):
+    """What the networks of one seed say of the held-out rows."""
+
+    probabilities: np.ndarray
+    """Of the ranges, float32 `(rows, ranges)`."""
+    years: np.ndarray
+    """By the readout that the target has, float32 `(rows,)`."""
+    mean_years: np.ndarray
+    """By the mean of the distribution."""
+    seconds: float
+    """That the trainings took."""
+
+
+@dataclass(frozen=True)
+class Told:
     """What one recipe came to, the rows of all seeds one after another."""
 
-    judged: dict[Decoding, Judged]
-    mean_years: Judged
-    """The same with the mean of the distribution as the age."""
-    groups: np.ndarray
+    said: tuple[Said, ...]
+    """Seed by seed."""
+    held: pl.DataFrame
     epochs: str
     """Of each network, after the number of networks where there are several."""
-    seconds: float
-    """Of all its networks, a seed."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all its networks, a seed."""
+        return float(np.mean([one.seconds for one in self.said]))
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of copies of each row: the same for all seeds, so that they count as one photograph."""
+        return self._known("group")
+
+    @property
+    def seeds(self) -> "tuple[Told, ...]":
+        """Each seed by itself."""
+        return tuple(replace(self, said=(one,)) for one in self.said)
+
+    def judged(self, decoding: Decoding = "likeliest", *, mean: bool = False) -> Judged:
+        """The rows and what was said of them; `mean` takes the mean of the distribution as the age."""
+        years = np.concatenate([one.mean_years if mean else one.years for one in self.said])
+        probabilities = np.concatenate([one.probabilities for one in self.said])
+        return checked(self._known("label"), probabilities, self._known("age"), years, decoding)
+
+    def _known(self, column: str) -> np.ndarray:
+        return np.tile(self.held[column].to_numpy(), len(self.said))
 
 
 @dataclass(frozen=True)
@@ -78,69 +118,78 @@ class Bench:
     held: pl.DataFrame
     seeds: tuple[int, ...]
     where: Where
+    kept: Path
+    """Folder of what was said; what lies there is not trained again."""
 
     @classmethod
-    def of(cls, base: LearnSettings, rows: Rows, count: int, seeds: tuple[int, ...], where: Where) -> "Bench":
+    def of(
+        cls, base: LearnSettings, rows: Rows, count: int, seeds: tuple[int, ...], where: Where, kept: Path
+    ) -> "Bench":  # fmt: skip
         """Hold out whole groups of copies among the first `count` rows."""
         table = labelled(rows).head(count)
         aside = pl.Series(holdout(table, HELD, 40))
-        return cls(base, rows, table.filter(~aside), table.filter(aside), seeds, where)
+        kept.mkdir(parents=True, exist_ok=True)
+        return cls(base, rows, table.filter(~aside), table.filter(aside), seeds, where, kept)
 
     def seconds(self, recipe: Recipe, epochs: int) -> float:
         """How long so many epochs of this recipe take here and now."""
-        return epochs * self._pace(recipe.learn(self.base, epochs))
+        return epochs * self._pace(recipe)
 
     def epochs(self, recipe: Recipe, seconds: float) -> int:
         """How many epochs of this recipe, all its networks together, fit into so long; at least one a size."""
         learn = recipe.learn(self.base, 1)
         least = recipe.networks * max(1, len(learn.sizes))
-        return max(least, round(seconds / self._pace(learn)))
+        return max(least, round(seconds / self._pace(recipe)))
 
     def told(self, recipe: Recipe, epochs: int) -> Told:
-        """Train it once a seed and judge it on the rows that were held out."""
-        start = time.perf_counter()
+        """Train it once a seed, where that was not done before, and judge it on the rows that were held out."""
         learn = recipe.learn(self.base, epochs)
-        answers = [self._answers(learn, recipe.networks, seed) for seed in self.seeds]
-        seconds = (time.perf_counter() - start) / len(self.seeds)
-        labels, ages, groups = (
-            np.tile(self.held[name].to_numpy(), len(self.seeds)) for name in ("label", "age", "group")
-        )
-        shares, median, mean = (np.concatenate(column) for column in zip(*answers, strict=True))
-        decodings: tuple[Decoding, ...] = ("likeliest", "median")
-        return Told(
-            {one: checked(labels, shares, ages, median, one) for one in decodings},
-            checked(labels, shares, ages, mean), groups,
-            f"{recipe.networks} × {learn.epochs}" if recipe.networks > 1 else str(learn.epochs), seconds,
-        )  # fmt: skip
+        said = tuple(self._said(recipe, changed(learn, {"seed": seed})) for seed in self.seeds)
+        count = f"{recipe.networks} × {learn.epochs}" if recipe.networks > 1 else str(learn.epochs)
+        return Told(said, self.held, count)
 
-    def _pace(self, learn: LearnSettings) -> float:
+    def _pace(self, recipe: Recipe) -> float:
         """Seconds of an epoch, as the mean over the sizes that it grows through: measured, and thrown away."""
+        learn = recipe.learn(self.base, 1)
         learn = changed(learn, {"epochs": max(1, len(learn.sizes))})
         with tempfile.TemporaryDirectory() as folder:
-            return fit(self._job(learn, Path(folder))).seconds / learn.epochs
+            return shared(self._job(learn, recipe, Path(folder)), recipe.processes).seconds / learn.epochs
 
-    def _answers(self, learn: LearnSettings, networks: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities of the ranges, and years by the readout and by the mean, of the held-out rows."""
-        members = [self._network(changed(learn, {"seed": seed + APART * place})) for place in range(networks)]
+    def _said(self, recipe: Recipe, learn: LearnSettings) -> Said:
+        what = (self.rows, self.train["digest"].to_list(), recipe.networks, recipe.processes, self.where.threads)
+        place = self.kept / f"{digest_of('recipe', VERSION, learn, *what)[:16]}.npz"
+        if not place.is_file():
+            said = self._answers(recipe, learn)
+            with replacing(place) as draft, draft.open("wb") as file:
+                np.savez(file, **said._asdict())
+        with np.load(place) as found:
+            return Said(**{**found, "seconds": float(found["seconds"])})
+
+    def _answers(self, recipe: Recipe, learn: LearnSettings) -> Said:
+        start = time.perf_counter()
+        seeds = [learn.seed + APART * place for place in range(recipe.networks)]
+        members = [self._network(changed(learn, {"seed": seed}), recipe) for seed in seeds]
+        seconds = time.perf_counter() - start
         readout = members[0].readout
         with torch.inference_mode():
-            said = torch.stack([self._said(network) for network in members]).mean(0)
-            probabilities, years = readout(said)
-            return probabilities.numpy(), years.numpy(), readout.expected(said).numpy()
+            distribution = torch.stack([self._distribution(network) for network in members]).mean(0)
+            probabilities, years = readout(distribution)
+            return Said(probabilities.numpy(), years.numpy(), readout.expected(distribution).numpy(), seconds)
 
-    def _network(self, learn: LearnSettings) -> AgeNetwork:
+    def _network(self, learn: LearnSettings, recipe: Recipe) -> AgeNetwork:
         with tempfile.TemporaryDirectory() as folder:
-            job = self._job(learn, Path(folder))
-            return network_of(job, fit(job), job.folder / BEST)
+            job = self._job(learn, recipe, Path(folder))
+            return network_of(job, shared(job, recipe.processes), job.folder / BEST)
 
-    def _said(self, network: AgeNetwork) -> torch.Tensor:
+    def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)
         batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, torch.device("cpu"))
         return torch.cat([network.distribution(batch.images) for batch in batches.in_order()])
 
-    def _job(self, learn: LearnSettings, folder: Path) -> Job:
+    def _job(self, learn: LearnSettings, recipe: Recipe, folder: Path) -> Job:
+        where = self.where.model_copy(update={"processes": recipe.processes})
         return Job(
             folder=folder, pixels=self.rows.pixels, train=Examples.of(self.train),
             validation=Examples.of(self.held[:0]), ranges=self.rows.ranges, learn=learn, metric="mae", device="cpu",
-            threads=threads(learn, self.where),
+            threads=threads(learn, where),
         )  # fmt: skip
