@@ -8,7 +8,8 @@ AgepipeError                 catch this to catch them all
 ├── DataError                a table or pixel store that contradicts what its record says
 ├── TrainingError            a training that cannot go on (no memory, a full disk)
 │   ├── DivergedError        the loss is not finite: another setting may do
-│   └── WorkerError          the process of a trial ended without a result
+│   └── WorkerError          the process of a training failed
+│       └── DiedError        it was killed or crashed: its checkpoint is there to go on from
 ├── LeakageError             a model would be judged on rows that it has seen
 ├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
@@ -62,7 +63,11 @@ class DivergedError(TrainingError):
 
 
 class WorkerError(TrainingError):
-    """The process of a trial ended without a result."""
+    """The process of a training failed."""
+
+
+class DiedError(WorkerError):
+    """The process of a training was killed or crashed, and may go on from its checkpoint."""
 
 
 class LeakageError(AgepipeError):

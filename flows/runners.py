@@ -5,7 +5,9 @@ out. Threads cost least. Processes keep the work of one trial (the store, the tr
 other machines, which must see the workspace, the tracking store and Prefect's server under the same names.
 """
 
+import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,6 +31,12 @@ def runner(where: Where) -> Iterator[TaskRunner[Any]]:
         else:
             ready.enter_context(_free_workers())
             yield _dask(where)
+
+
+def deaths() -> tuple[type[Exception], ...]:
+    """What a runner raises when workers of its own have died: Dask only after it has replaced one several times."""
+    dask = sys.modules.get("distributed")
+    return (BrokenProcessPool, *([dask.KilledWorker] if dask else []))
 
 
 @contextmanager

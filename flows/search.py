@@ -1,14 +1,22 @@
 """The flow that tries settings: a flow of its own, so that its trials fan out over the runner it is given."""
 
+import logging
+
 from prefect import flow
 
 from agepipe.config import LearnSettings, SearchSettings
+from agepipe.errors import WorkerError
 from agepipe.learn.check_search import check_search
 from agepipe.records import Choice, Rows
 from agepipe.where import Where
-from flows.runners import runner
+from flows.runners import deaths, runner
 from flows.strategies import STRATEGIES, Search
 from tasks.board import board
+
+logger = logging.getLogger("agepipe.progress")
+
+LIVES = 3
+"""How often a search is begun with new workers before it gives up; what is finished is not done again."""
 
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds")
@@ -22,7 +30,19 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Wh
 
     Raises:
         ConfigError: the strategy lacks a setting, or would ignore one.
+        WorkerError: the workers of the runner die again and again.
     """
     check_search(settings, learn)
-    with runner(where) as ready:
-        return _search.with_options(task_runner=ready)(rows, learn, settings, where)
+    lives = LIVES
+    while True:
+        try:
+            with runner(where) as ready:
+                return _search.with_options(task_runner=ready)(rows, learn, settings, where)
+        except deaths() as error:
+            lives -= 1
+            if lives == 0:
+                raise WorkerError(
+                    f"runner: workers of '{where.runner}' died in {LIVES} tries; if memory has run out, take fewer "
+                    "--workers or a smaller learn.batch, then give the same command again."
+                ) from error
+            logger.warning("a worker of the search has died; it goes on with new ones")

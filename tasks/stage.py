@@ -6,6 +6,7 @@ touches and what follows from it. Records lie in `workspace/records`, whatever s
 """
 
 import inspect
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,18 +17,21 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, task
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.filesystems import LocalFileSystem
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
 from agepipe.artifact import MANIFEST
-from agepipe.errors import AgepipeError
+from agepipe.errors import AgepipeError, DiedError
 from agepipe.record import Record, digest_of
 from agepipe.where import StageName, Where
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)
 Watch = Callable[[Sequence[R | None]], None]
+
+logger = logging.getLogger("agepipe.progress")
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at calls that go on."""
@@ -42,7 +46,7 @@ def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
 class Stage(Generic[P, R]):
     """A cached Prefect task that trusts a stored record only while the files that it points to are there."""
 
-    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str) -> None:
+    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str, revivals: int) -> None:
         self.name, self.version = name, version
         self.signature = inspect.signature(body)
         self.task: Task[P, R] = task(
@@ -51,6 +55,8 @@ class Stage(Generic[P, R]):
             cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
             persist_result=True,
             result_serializer="json",
+            retries=revivals,
+            retry_condition_fn=_died,
         )(_anew(body, name))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -118,9 +124,26 @@ def _watch(futures: Sequence[PrefectFuture[R]], watch: Watch[R]) -> None:
         watch(records)
 
 
-def stage(name: StageName, *, version: int, run_name: str | None = None) -> Callable[[Callable[P, R]], Stage[P, R]]:
-    """Make a function of records and settings a stage; raise `version` when what it computes changes."""
-    return lambda body: Stage(body, name, version, run_name or name)
+def stage(
+    name: StageName, *, version: int, run_name: str | None = None, revivals: int = 0
+) -> Callable[[Callable[P, R]], Stage[P, R]]:
+    """Make a function of records and settings a stage.
+
+    Args:
+        name: what the user calls it.
+        version: raised when what it computes changes.
+        run_name: of its Prefect runs.
+        revivals: how often a call whose process has died is made again, to go on from its checkpoint.
+    """
+    return lambda body: Stage(body, name, version, run_name or name, revivals)
+
+
+def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:
+    """Whether a call failed because its process has died; asked only where it may be made again."""
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, DiedError):
+        logger.warning("%s It goes on from its last checkpoint.", error)
+    return isinstance(error, DiedError)
 
 
 def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:

@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from agepipe.errors import AgepipeError, WorkerError
+from agepipe.errors import AgepipeError, DiedError, WorkerError
 
 T = TypeVar("T")
 
@@ -46,7 +46,8 @@ def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], N
 
     Raises:
         AgepipeError: of the function, as its own class with its message.
-        WorkerError: any other exception of the function, or the process ended without a result.
+        WorkerError: any other exception of the function.
+        DiedError: the process ended without a result.
     """
     return together(function, [args], on_event)
 
@@ -151,7 +152,7 @@ def _received(reader: Connection, works: dict[Connection, ForkServerProcess]) ->
         works[reader].join()
         one = "the process" if len(works) == 1 else f"one of the {len(works)} processes"
         message = f"{one} of this work ended without a result ({_how(works[reader])})."
-        return "died", (WorkerError, message, "")
+        return "died", (DiedError, message, "")
 
 
 class _Failure(NamedTuple):
@@ -186,7 +187,8 @@ def _how(process: ForkServerProcess) -> str:
     if code >= 0:
         return f"exit status {code}"
     name = signal.Signals(-code).name
-    return f"killed by {name}" + ("; memory may have run out" if name == "SIGKILL" else "")
+    short = "; if memory has run out, take fewer --workers or a smaller learn.batch"
+    return f"killed by {name}" + (short if name == "SIGKILL" else "")
 
 
 def _raised(kind: type[AgepipeError], message: str, trace: str) -> AgepipeError:

@@ -65,15 +65,23 @@ def test_several_networks_share_out_the_epochs() -> None:
 
 
 @pytest.mark.slow
-def test_the_table_has_a_row_for_each_recipe_with_its_epochs(photographs: Path) -> None:
+def test_the_tables_have_a_row_for_each_recipe_and_what_is_kept_is_not_trained_again(
+    photographs: Path, tmp_path: Path
+) -> None:
     names = ("two networks, half as long", "growing sizes")
-    done = _run(photographs, "--epochs", "3", "--only", *names)
+    done = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", *names)
     assert done.returncode == 0, done.stderr
-    rows = {line.split("│")[1].strip(): line.split("│") for line in done.stdout.splitlines() if line.startswith("│")}
-    assert set(rows) == {FIRST, *names}
-    assert [rows[name][9].strip() for name in (FIRST, *names)] == ["3", "2 × 1", "3"]
-    assert rows[FIRST][7].strip() == ""
-    assert " to " in rows[names[0]][7]
+    lines = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert [line[1] for line in lines] == [FIRST, *names] * 2
+    assert [line[6] for line in lines[:3]] == ["3", "2 × 1", "3"]
+    assert [" to " in line[5] for line in lines[:3]] == [True] * 3
+    assert [" to " in line[2] for line in lines[3:]] == [False, True, True]
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", names[1])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
+    assert [line for line in again.stdout.splitlines() if names[1] in line] == [
+        line for line in done.stdout.splitlines() if names[1] in line
+    ]
 
 
 def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photographs: Path, tmp_path: Path) -> None:

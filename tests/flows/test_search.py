@@ -1,9 +1,13 @@
 """The search as a flow, with real trials: what each strategy trains, keeps, marks and finds again."""
 
 import json
+import os
 import shutil
+import signal
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from labelled import labelled_rows
 
@@ -130,6 +134,56 @@ def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
         there = tracked.model_copy(update={"runner": "dask", "scheduler": cluster.scheduler_address})
         assert same(search(rows, QUICK, PAIR, there), on_threads)
     assert len(workers(tracked) - {process()}) == 2
+
+
+LONGER = LEARN.model_copy(update={"epochs": 5})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    """What a longer search chooses when nothing dies."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(empty_store, folder / "mlruns")
+    where = Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
+    return search(rows, LONGER, PAIR, where)
+
+
+def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
+    """Once a trial has a checkpoint, kill the process that its runner has it in; for threads, the one that trains."""
+    while not over.wait(0.01):
+        if not list(where.workspace.glob("trials/.*-progress/checkpoint.pt")):
+            continue
+        owners = {int(run.data.tags["agepipe.process"].split(":")[1]) for run in runs(where)}
+        if owners == {os.getpid()}:
+            servers = psutil.Process().children()
+            owners = {training.pid for one in servers for training in one.children() if "fork" in str(one.cmdline())}
+        if owners:
+            os.kill(min(owners), signal.SIGKILL)
+            killed.append(min(owners))
+            return
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+def test_a_search_outlives_a_worker_and_chooses_the_same(
+    rows: Rows, tracked: Where, undisturbed: Choice, runner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if runner == "dask":
+        pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
+    over, killed = threading.Event(), []
+    killer = threading.Thread(target=kill_one, args=(tracked, over, killed))
+    killer.start()
+    try:
+        choice = search(rows, LONGER, PAIR, tracked.model_copy(update={"runner": runner}))
+    finally:
+        over.set()
+        killer.join()
+    assert killed
+    assert same(choice, undisturbed)
+    assert len(choice.runs) == 4
+    said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
+    wanted = {"threads": "goes on from its last checkpoint", "processes": "goes on with new ones", "dask": ""}[runner]
+    assert any(wanted in line for line in said) or not wanted
 
 
 def same(one: Choice, other: Choice) -> bool:
