@@ -1,4 +1,4 @@
-"""One trial a GPU: each takes a place on one of them, and waits while all are taken.
+"""One trial a GPU, or as many as a machine has workers: each takes a place, and waits while all are taken.
 
 A place is a lock on a file, so it binds threads, processes, Dask's workers on this machine and other pipelines alike,
 and is free again when its process dies, however that died.
@@ -20,12 +20,19 @@ WAIT = 0.2
 
 @contextmanager
 def placed(where: Where) -> Iterator[int | None]:
-    """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU."""
-    if where.gpu_count == 0:
+    """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU.
+
+    On a CPU the runner itself has no more trials at a time than cores allow, but for Dask's workers that somebody else
+    has started: those of one machine share its places.
+    """
+    if where.gpu_count:
+        with place(where.gpu_count, where.gpu_trials, _folder("gpus")) as gpu:
+            yield gpu
+    elif where.scheduler:
+        with place(1, where.trial_count, _folder("cores")):
+            yield None
+    else:
         yield None
-        return
-    with place(where.gpu_count, where.gpu_trials, _folder()) as gpu:
-        yield gpu
 
 
 @contextmanager
@@ -51,7 +58,7 @@ def _taken(file: int) -> bool:
     return False
 
 
-def _folder() -> Path:
+def _folder(kind: str) -> Path:
     """On this machine, not in the workspace, which several machines may share; a place for each set of GPUs shown."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-    return Path(tempfile.gettempdir()) / f"agepipe-gpus-{os.getuid()}-{shown}"
+    return Path(tempfile.gettempdir()) / f"agepipe-{kind}-{os.getuid()}-{shown}"

@@ -16,6 +16,12 @@ STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search"
 """The stages whose results are kept, in the order in which they follow from one another."""
 
 
+def _absolute(tracking: str) -> str:
+    """A local store means the same file in every process, whatever folder that works in."""
+    scheme, path = "sqlite:///", Path(tracking.removeprefix("sqlite:///"))
+    return f"{scheme}{path.expanduser().absolute()}" if tracking.startswith(scheme) else tracking
+
+
 class Where(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
@@ -24,7 +30,9 @@ class Where(Settings):
     )
     """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
     started finds in AGEPIPE_WORKSPACE which."""
-    tracking: str = Field(default_factory=lambda: os.environ.get("AGEPIPE_TRACKING", "sqlite:///mlruns/mlflow.db"))
+    tracking: Annotated[str, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: os.environ.get("AGEPIPE_TRACKING", "sqlite:///mlruns/mlflow.db"), validate_default=True
+    )
     """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
     experiment: str = "agepipe"
     """MLflow experiment."""

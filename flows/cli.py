@@ -59,7 +59,7 @@ def _enter(where: "Where") -> None:
         TemporaryServer()
 
 
-@app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz search.folds=5")
+@app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz final.epochs=20")
 def run(
     preset: Annotated[str, typer.Argument(help="sample, laptop, gpu or notebook.")] = "sample",
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as field=value.")] = None,

@@ -76,9 +76,10 @@ def halving(search: Search) -> Choice:
     early: list[Trial] = []
     for until in search.settings.rungs:
         count = kept(len({setting for setting, _, _ in going}), search.settings.keep)  # also where some have burst
-        trials, _ = complete(going, search.train(going, until, paused))
+        trained = search.train(going, until, paused)
+        trials, _ = complete(going, trained)
         paused, stopped = rank(trials, search.settings, count)
-        stop(stopped, search.where)
+        stop([*stopped, *(one for one in trained if one not in trials)], search.where)  # and what has burst elsewhere
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
     trials, going = complete(going, search.train(going, None, paused))

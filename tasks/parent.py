@@ -31,6 +31,7 @@ def check(config: Config, where: Where, partition: Partition | None = None) -> N
     """Refuse settings that cannot work before any work is done, and again once the rows are there."""
     work.check(config, partition.development.count if partition else None, where)
     if partition is not None:
+        work.check_rows(config, partition.development)
         warm.check_test(config, partition.test)
 
 

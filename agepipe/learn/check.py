@@ -1,12 +1,20 @@
 """Refuse settings that cannot work, by field name, before any work is done and without importing torch."""
 
+from pathlib import Path
+
 from agepipe.config import Config, FinalSettings, LearnSettings
+from agepipe.data.split import folds, holdout
 from agepipe.errors import ConfigError
 from agepipe.learn.check_search import check_search, extremes, searched
 from agepipe.learn.check_size import check_epochs, check_size
 from agepipe.learn.names import check_network, check_weights
+from agepipe.learn.runs import labelled
+from agepipe.records import Rows
 from agepipe.settings import changed
 from agepipe.where import Where, cores
+
+WSL_GPU = Path("/dev/dxg")
+"""A GPU that Windows lends to its Linux; CUDA uses it, though there is no NVIDIA device to be counted."""
 
 
 def check(config: Config, rows_count: int | None = None, where: Where | None = None) -> None:
@@ -21,6 +29,8 @@ def check(config: Config, rows_count: int | None = None, where: Where | None = N
         ConfigError: names the field, its value and what is allowed.
     """
     _check_refit(config.final)
+    if where is not None and where.device == "cuda" and not (where.gpu_count or WSL_GPU.exists()):
+        raise ConfigError("device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'.")
     check_search(config.search, config.learn)
     field = "search.space" if config.search.strategy == "optuna" else "search.grid"
     for settings in extremes(config.search):
@@ -36,6 +46,20 @@ def check(config: Config, rows_count: int | None = None, where: Where | None = N
                 _check_batch(learn, _smallest_training(config, rows_count))
         except ConfigError as error:
             raise ConfigError((f"{field} {settings}: " if settings else "") + str(error)) from error
+
+
+def check_rows(config: Config, rows: Rows) -> None:
+    """Refuse folds, or a validation part, that the development rows do not give.
+
+    Raises:
+        ConfigError: names the field, its value and what is allowed.
+        DataError: the rows cannot be read.
+    """
+    table = labelled(rows)
+    if searched(config.search):
+        folds(table, config.search.folds, config.search.seed, rows.ranges)
+    if not config.final.refit:
+        holdout(table, config.final.validation, config.final.seed)
 
 
 def check_learn(learn: LearnSettings, stored: int) -> None:

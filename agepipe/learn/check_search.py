@@ -33,6 +33,8 @@ def check_search(search: SearchSettings, learn: LearnSettings) -> None:
                 f"search.{field}: {value} does nothing with search.strategy = '{search.strategy}'; leave it out, or "
                 f"take search.strategy = '{strategies[0]}'."
             )
+    if "epochs" in search.grid or "epochs" in search.space:
+        raise ConfigError("search: 'epochs' cannot be searched, for final.epochs decides in the end; leave it out.")
     if search.strategy == "halving":
         _check_halving(search, learn)
     if search.strategy == "optuna":
@@ -40,10 +42,6 @@ def check_search(search: SearchSettings, learn: LearnSettings) -> None:
 
 
 def _check_halving(search: SearchSettings, learn: LearnSettings) -> None:
-    if "epochs" in search.grid:
-        raise ConfigError(
-            "search.grid: 'epochs' cannot be searched by halving, which compares equal epochs; leave out."
-        )
     if not search.rungs:
         raise ConfigError("search.rungs: there are none, but search.strategy = 'halving' needs one at least: [2, 4].")
     steps = (*search.rungs, learn.epochs)

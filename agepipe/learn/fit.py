@@ -62,10 +62,12 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
         fitted = training.fitted()
         training.peers.leave()
         return fitted
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if short or any(words in str(error) for words in NO_MEMORY):
             raise TrainingError(
-                f"learn.batch: no memory for {job.learn.batch} pictures of {job.learn.size} px at a time; take less."
+                f"learn.batch: no memory for {job.learn.batch} pictures of {job.learn.size} px at a time; take less, "
+                "or fewer trials at a time (--workers, --gpu-trials)."
             ) from error
         raise
 
@@ -87,7 +89,8 @@ class Training:
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
         self.train = Batches(store, job.train, self.learn.batch, self.device)
         judged = len(job.validation) > 0
-        self.validation = Batches.whole(store, job.validation, JUDGE_BATCH, self.device) if judged else None
+        size = min(JUDGE_BATCH, 8 * self.learn.batch)  # less memory than a step, so that a smaller batch always helps
+        self.validation = Batches.whole(store, job.validation, size, self.device) if judged else None
         labels = torch.from_numpy(job.train.labels)
         self.objective = Objective(self.learn, job.ranges, self.network.readout, labels).to(self.device)
         self.optimizer = optimizer(self.learn, self.network)
@@ -115,14 +118,20 @@ class Training:
         metrics = self.peers.agreed({**self._train(), **self._validate()})
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
-        if (score := self._score(metrics)) > self.best_score:
+        if better := (score := self._score(metrics)) > self.best_score:
             self.best, self.best_score, self._kept = len(self.curves), score, self._said
-            self._save({"network": self.judged.state_dict(), "probabilities": self._kept}, BEST)
         self.curves[-1]["seconds"] = time.perf_counter() - start
         self._save(self._state(), CHECKPOINT)
+        if better:
+            self._keep()
         self.peers.wait()  # what is written is there for all
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._impatient and done < epochs)
+
+    def _keep(self) -> None:
+        """Write the network of the best epoch, which is the last one."""
+        kept = {"epoch": self.best, "network": self.judged.state_dict(), "probabilities": self._kept}
+        self._save(kept, BEST)
 
     def _save(self, state: dict[str, Any], name: str) -> None:
         if self.peers.first:
@@ -219,7 +228,7 @@ class Training:
             "schedule": self.schedule.state_dict(), "random": checkpoint.random_state(self.device),
             "average": self.average.network.state_dict() if self.average else {},
             "average_steps": self.average.steps if self.average else 0,
-            "curves": self.curves, "best": self.best, "best_score": self.best_score,
+            "curves": self.curves, "best": self.best, "best_score": self.best_score, "said": self._said,
             "mean": self.mean, "std": self.std,
         }  # fmt: skip
 
@@ -231,8 +240,12 @@ class Training:
             self.average.network.load_state_dict(saved["average"])
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
-        if (best := checkpoint.load(self.job.folder / BEST)) is not None:
+        best = checkpoint.load(self.job.folder / BEST)
+        if best is not None and best["epoch"] == self.best:
             self._kept = best["probabilities"]
+        elif self.best:  # cut off between the checkpoint and this, which the checkpoint then holds
+            self._kept = saved["said"]
+            self._keep()
         checkpoint.restore_random_state(saved["random"], self.device)
         log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
 
@@ -284,12 +297,12 @@ def _statistics(saved: dict[str, Any] | None, store: np.ndarray[Any, Any], job: 
 
 
 def _device(job: Job) -> torch.device:
-    """The device; on a CPU also the number of threads, and only algorithms that give the same result twice."""
+    """The device; also the number of threads, and on a CPU only algorithms that give the same result twice."""
     kind = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device: 'cuda', but torch finds no GPU; take 'cpu' or 'auto'.")
+    torch.set_num_threads(job.threads)
     if kind == "cpu":
-        torch.set_num_threads(job.threads)
         torch.use_deterministic_algorithms(True)
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step, for nothing
     return torch.device(kind) if kind == "cpu" or job.gpu is None else torch.device(kind, job.gpu)

@@ -35,8 +35,9 @@ def read(
         path: a state dict of a torchvision classifier with one of the heads of `LearnSettings.head`.
         learn: names the network and the side of its input; its head is found out.
         ranges: what the outputs stand for.
-        order: `age` when they stand youngest first, `text` when they stand as the numbers of the ranges sort as text
-            (0, 1, 10, 11, ... 2): so `torchvision.datasets.ImageFolder` numbers folders named 0 to 13.
+        order: `age` when they stand youngest first, `text` when they stand as the names of folders sort as text
+            (0, 1, 10, 11, ... 2): so `torchvision.datasets.ImageFolder` numbers folders named 0 to 13. Folders of
+            single years have the year as their name, those of ranges the number of the range.
         mean: by which the training normalised, three channels in [0, 1].
         std: the same.
 
@@ -56,7 +57,9 @@ def read(
     last = f"{name}.{max(layers) or '1.'}"
     _check_outputs(path, given.get(last + "bias"), ranges)
     body = backbone(learn.model_copy(update={"head": kind, "weights": "none"}), len(ranges))
-    _load(path, body, {**given, **_ordered({key: given[last + key] for key in ("weight", "bias")}, last, order)})
+    _load(
+        path, body, {**given, **_ordered({key: given[last + key] for key in ("weight", "bias")}, last, order, ranges)}
+    )
     return AgeNetwork(body, Normalise(mean, std), Readout(ranges, by_year=False), learn.size, mirror=False).eval()
 
 
@@ -76,10 +79,11 @@ def _check_outputs(path: Path, bias: Tensor | None, ranges: AgeRanges) -> None:
         )
 
 
-def _ordered(layer: dict[str, Tensor], last: str, order: Order) -> dict[str, Tensor]:
+def _ordered(layer: dict[str, Tensor], last: str, order: Order, ranges: AgeRanges) -> dict[str, Tensor]:
     """The last layer's rows in class order, by the names that they have in the file."""
-    count = len(layer["bias"])
-    stands_for = sorted(range(count), key=str) if order == "text" else range(count)
+    first = 1 if ranges == AgeRanges.of("years") else 0
+    places = range(len(ranges))
+    stands_for = sorted(places, key=lambda at: str(first + at)) if order == "text" else places
     place = torch.tensor(list(stands_for)).argsort()
     return {last + key: value[place] for key, value in layer.items()}
 

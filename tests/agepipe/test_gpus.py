@@ -1,8 +1,11 @@
+import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from agepipe.gpus import place, placed
 from agepipe.where import Where
@@ -36,6 +39,27 @@ def test_a_place_is_free_again_after_an_error(tmp_path: Path) -> None:
                 raise ValueError(gpu)
         except ValueError as error:
             assert error.args == (0,)
+
+
+def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    where = Where(device="cpu", workers=1, runner="dask", scheduler="tcp://here:8786")
+    order: list[str] = []
+
+    def second() -> None:
+        with placed(where):
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with placed(where) as gpu:
+        waiting.start()
+        time.sleep(0.5)
+        order.append("first")
+    waiting.join(10)
+    assert (gpu, order) == (None, ["first", "second"])
 
 
 def test_without_a_gpu_a_trial_waits_for_nothing() -> None:

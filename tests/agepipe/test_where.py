@@ -16,6 +16,13 @@ def test_gpus_are_those_that_cuda_shows(devices: int, named: str | None, count: 
     assert visible(devices, named) == count
 
 
+def test_a_local_store_means_one_file_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGEPIPE_TRACKING", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert Where().tracking == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert Where(tracking="http://host:5000").tracking == "http://host:5000"
+
+
 def test_trials_at_once_follow_the_gpus_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "gpus", lambda: 1)
     monkeypatch.setattr(module, "cores", lambda: 16)

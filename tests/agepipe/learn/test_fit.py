@@ -80,6 +80,23 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(job: Job, opti
     assert _same(_weights(broken, CHECKPOINT), _weights(whole, CHECKPOINT))
 
 
+def test_one_cut_off_between_its_two_files_keeps_the_weights_of_the_epoch_that_it_reports(job: Job) -> None:
+    job = dataclasses.replace(_with(job, epochs=9, average=0.8), metric="loss")
+    training = Training(job)
+    training.epoch()
+    before = (job.folder / BEST).read_bytes()
+    while training.best == 1:
+        training.epoch()
+    wanted = checkpoint.load(job.folder / BEST) or {}
+    (job.folder / BEST).write_bytes(before)  # as if the process had died before it wrote the second
+    again = Training(job)
+    found = checkpoint.load(job.folder / BEST) or {}
+    assert again.best == found["epoch"] == wanted["epoch"] > 1
+    assert _same(found["network"], wanted["network"])
+    assert torch.equal(found["probabilities"], wanted["probabilities"])
+    assert torch.equal(again._kept, wanted["probabilities"])
+
+
 def test_every_training_starts_from_weights_that_depend_on_the_seed_alone(job: Job) -> None:
     """Law 4: whatever the fold, the learning rate and what was trained before, the first weights are the same."""
     first = Training(_with(job, "first"))

@@ -57,6 +57,15 @@ def test_outputs_in_the_order_of_text_are_put_into_class_order(tmp_path: Path) -
         assert torch.allclose(probabilities[:, int(name)], expected[:, output], atol=1e-6)
 
 
+def test_folders_of_single_years_sort_as_their_years(tmp_path: Path) -> None:
+    """'10' and '100' come before '2', and there is no folder '0'."""
+    path, expected = _saved(tmp_path, "v2", 116)
+    with torch.inference_mode():
+        probabilities, _ = read(path, LEARN, AgeRanges.of("years"), "text", MEAN, STD)(PICTURES)
+    for output, age in enumerate(sorted(range(1, 117), key=str)):
+        assert torch.allclose(probabilities[:, age - 1], expected[:, output], atol=1e-6)
+
+
 def test_a_number_of_outputs_that_are_not_the_ranges_is_refused(tmp_path: Path) -> None:
     path, _ = _saved(tmp_path, "v1", 104)
     with pytest.raises(ModelError, match="has 104 outputs, but there are 14 ranges"):
