@@ -19,6 +19,11 @@ AgepipeError                 catch this to catch them all
 A message is one sentence that names the field or file, the value received and what is allowed, and what to do.
 """
 
+import errno
+
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "disk is full")
+"""What libraries say of a full disk in errors of their own; the last is SQLite's."""
+
 
 class AgepipeError(Exception):
     """Base of all errors that a user can act on; the command line prints its message without a traceback."""
@@ -88,3 +93,15 @@ class DetectorError(ModelError):
 
 class ServiceError(AgepipeError):
     """A local server that cannot be started, reached or ended."""
+
+
+def full_disk(error: BaseException) -> str | None:
+    """What to tell the user about an error that a full disk has caused; None for any other."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full and not any(words in str(error) for words in NO_ROOM):
+        return None
+    file = getattr(error, "filename", None)
+    return (
+        f"the disk is full{f', so {file} could not be written' if file else ''}; make room, then give the same command "
+        "again: it goes on from what is finished."
+    )

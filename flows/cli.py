@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agepipe.errors import AgepipeError
+from agepipe.errors import AgepipeError, full_disk
 from flows import serving
 from flows.options import (
     TRACKING,
@@ -314,6 +314,11 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] in ("agepipe", "tasks", "flows"):
             raise
         print(f"error: this needs {error.name}, which is not installed; install agepipe[train].", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if not (said := full_disk(error)):
+            raise
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Interrupted; run the same command again to go on.", file=sys.stderr)

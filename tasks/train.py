@@ -13,7 +13,7 @@ from tasks.watch import watch
 
 
 def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
-    """Train with the chosen setting; a file of first weights counts by its content, not by its name."""
+    """Train with the chosen setting; a file of first weights counts by its content too, so that a new one is seen."""
     return _train(rows, learn, choice, settings, weights_digest(changed(learn, choice.settings)), where)
 
 

@@ -20,7 +20,7 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from agepipe.errors import AgepipeError, DiedError, WorkerError
+from agepipe.errors import AgepipeError, DiedError, TrainingError, WorkerError, full_disk
 
 T = TypeVar("T")
 
@@ -210,7 +210,9 @@ def _work(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...
         writer.send(("error", (type(error), str(error), traceback.format_exc())))
     except BaseException as error:  # noqa: BLE001  whatever it was, the parent must hear of it
         last = traceback.format_exception_only(error)[-1].strip()
-        writer.send(("error", (WorkerError, f"the process of this work failed: {last}", traceback.format_exc())))
+        full = full_disk(error)
+        kind, said = (TrainingError, full) if full else (WorkerError, f"the process of this work failed: {last}")
+        writer.send(("error", (kind, said, traceback.format_exc())))
     writer.close()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agepipe import presets
+from flows import cli
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 COMMANDS = (
@@ -102,6 +103,14 @@ def test_an_error_is_one_sentence(words: tuple[str, ...], parts: tuple[str, ...]
     assert len(done.stderr.splitlines()) == 1
     assert [part for part in parts if part not in done.stderr] == []
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "app", lambda: Path("/dev/full").write_text("more than there is room for"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = "error: the disk is full; make room, then give the same command again: it goes on from what is finished.\n"
+    assert (ended.value.code, capsys.readouterr().err) == (1, said)
 
 
 def test_a_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:

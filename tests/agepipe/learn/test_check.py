@@ -1,8 +1,12 @@
+from pathlib import Path
+
+import polars as pl
 import pytest
+from labelled import labelled_rows
 
 from agepipe.config import Config
 from agepipe.errors import ConfigError
-from agepipe.learn.check import check
+from agepipe.learn.check import check, check_rows
 from agepipe.presets import load, names
 from agepipe.settings import changed
 from agepipe.where import Where
@@ -70,6 +74,27 @@ def test_processes_that_cannot_share_a_training_are_refused(
     with pytest.raises(ConfigError, match=message):
         check(Config(), where=Where(device="cpu", **options))  # type: ignore[arg-type]
     check(Config(), where=Where(device="cpu", processes=2))
+
+
+def test_a_gpu_that_the_machine_does_not_show_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agepipe.where.gpus", lambda: 0)
+    monkeypatch.setattr("agepipe.learn.check.WSL_GPU", Path("/nowhere"))
+    with pytest.raises(ConfigError, match="device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'"):
+        check(Config(), where=Where(device="cuda"))
+    monkeypatch.setattr("agepipe.where.gpus", lambda: 1)
+    check(Config(), where=Where(device="cuda"))
+
+
+def test_folds_that_the_rows_do_not_give_are_refused_before_the_first_trial(tmp_path: Path) -> None:
+    rows = labelled_rows(tmp_path)
+    table = pl.read_parquet(rows.table)
+    pl.concat([table.filter(pl.col("label") == 0).head(3), table.filter(pl.col("label") > 0)]).write_parquet(rows.table)
+    config = changed(Config(), {"search.folds": 4})
+    check_rows(config, rows)
+    with pytest.raises(
+        ConfigError, match="search.folds is 4, but range '1-10' has 3 groups of photographs; use at most 3"
+    ):
+        check_rows(changed(config, {"search.grid": {"lr": [0.1, 0.2]}}), rows)
 
 
 def test_a_batch_is_measured_against_the_smallest_training() -> None:

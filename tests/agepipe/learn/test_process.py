@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agepipe.errors import DataError, WorkerError
+from agepipe.errors import DataError, TrainingError, WorkerError
 from agepipe.learn.process import WAITING, isolated, warm
 
 
@@ -41,6 +41,10 @@ def refuse() -> None:
 
 def fail() -> None:
     raise ZeroDivisionError("nothing to divide by")
+
+
+def fill() -> None:
+    Path("/dev/full").write_text("more than there is room for")
 
 
 def leave(code: int) -> None:
@@ -106,6 +110,11 @@ def test_any_other_error_becomes_a_worker_error_with_its_last_line() -> None:
     with pytest.raises(WorkerError, match="ZeroDivisionError: nothing to divide by") as caught:
         isolated(fail)
     assert "in fail" in "".join(caught.value.__notes__)
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with pytest.raises(TrainingError, match=r"^the disk is full.*; make room, then give the same command again"):
+        isolated(fill)
 
 
 @pytest.mark.parametrize(("ending", "args", "how"), [(leave, (3,), "exit status 3"), (die, (), "SIGKILL")])
