@@ -92,7 +92,7 @@ def test_folds_that_the_rows_do_not_give_are_refused_before_the_first_trial(tmp_
     config = changed(Config(), {"search.folds": 4})
     check_rows(config, rows)
     with pytest.raises(
-        ConfigError, match="search.folds is 4, but range '1-10' has 3 groups of photographs; use at most 3"
+        ConfigError, match=r"search.folds is 4, but range '1-10' has 3 groups of photographs; use at most 3"
     ):
         check_rows(changed(config, {"search.grid": {"lr": [0.1, 0.2]}}), rows)
 
