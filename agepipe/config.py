@@ -193,6 +193,9 @@ class SearchSettings(Settings):
     """Settings proposed at a time; those of one batch do not know each other's results."""
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     """Folds of the cross-validation inside the development rows."""
+    always: bool = False
+    """Judge the folds where there is only one setting too: for its mean over folds, and for the out-of-fold predictions
+    that `final.refit` is calibrated on."""
     seed: Seed = 30
     """The seed from which the folds are drawn."""
     metric: Metric = "macro_recall"
@@ -219,7 +222,8 @@ class FinalSettings(Settings):
     """Share of the development rows that early stopping and the choice of the best epoch look at."""
     refit: bool = False
     """Train on all development rows, those for validation too, and keep the last epoch: for a recipe chosen before.
-    Temperature and prediction sets then come from the search's out-of-fold predictions; without a search from nothing.
+    Temperature and prediction sets then come from the search's out-of-fold predictions (`search.always` has them for a
+    single setting too); without any from nothing.
     """
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
     """Epochs without a better validation figure after which training stops; none counts below `learn.size`."""

@@ -108,7 +108,8 @@ def plan(config: Config, where: Where) -> None:
     """Say what is about to happen, and what it will cost where that is much."""
     learn, search = config.learn, config.search
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
-    trials = f"{count} settings × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
+    settings = "1 setting" if count == 1 else f"{count} settings"
+    trials = f"{settings} × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
         f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"

@@ -86,5 +86,5 @@ def extremes(search: SearchSettings) -> list[dict[str, Any]]:
 
 
 def searched(search: SearchSettings) -> bool:
-    """Whether there is more than one setting, and so anything to search."""
-    return search.strategy == "optuna" or len(combinations(search.grid)) > 1
+    """Whether any trial is trained: there is more than one setting, or the only one is to be judged as well."""
+    return search.always or search.strategy == "optuna" or len(combinations(search.grid)) > 1

@@ -22,7 +22,7 @@ Place = tuple[int, int]
 def in_words(settings: Mapping[str, Any]) -> str:
     """A setting in few words, numbers to four digits."""
     shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in settings.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items())
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "the only setting"
 
 
 @dataclass(frozen=True)

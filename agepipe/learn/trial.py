@@ -40,7 +40,7 @@ Planned = tuple[int, dict[str, Any], Fold]
 
 
 def plan(learn: LearnSettings, search: SearchSettings) -> list[Planned]:
-    """Every setting of the grid on every fold; nothing when there is only one setting, for then nothing is chosen.
+    """Every setting of the grid on every fold; nothing for a single one, unless it is always judged.
 
     Raises:
         ConfigError: a value of the grid is not allowed.
@@ -48,7 +48,7 @@ def plan(learn: LearnSettings, search: SearchSettings) -> list[Planned]:
     settings = combinations(search.grid)
     for one in settings:
         changed(learn, one, "search.grid")
-    if len(settings) == 1:
+    if len(settings) == 1 and not search.always:
         return []
     return [step for position, one in enumerate(settings) for step in on_all_folds(position, one, search)]
 

@@ -155,11 +155,13 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     assert (card.calibrated, card.temperature, card.thresholds) == ("", 1.0, {})
 
 
-def test_a_refit_after_a_search_is_calibrated_on_what_its_trials_said_of_unseen_rows(
-    rows: Rows, learn: LearnSettings, here: Where
+@pytest.mark.parametrize(
+    "search", [SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2), SearchSettings(always=True, folds=2)]
+)
+def test_a_refit_after_trials_is_calibrated_on_what_they_said_of_unseen_rows(
+    rows: Rows, learn: LearnSettings, here: Where, search: SearchSettings
 ) -> None:
     learn = learn.model_copy(update={"epochs": 1})
-    search = SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2)
     choice = choose([trial(rows, learn, *one, here) for one in _planned(learn, search)], search, learn)
     said = pl.concat(pl.read_parquet(path) for path in choice.outcomes)
     assert sorted(said["digest"]) == sorted(pl.read_parquet(rows.table)["digest"])
