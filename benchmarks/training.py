@@ -13,7 +13,9 @@ import argparse
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -97,18 +99,35 @@ def drawn(folder: Path, learn: LearnSettings, rows: int, threads: int) -> Job:
     return Job(folder / "work", pixels, train, empty, ranges, learn, "loss", device="cpu", threads=threads)
 
 
+class Way(NamedTuple):
+    """How a network is laid out and run."""
+
+    channels_last: bool = True
+    bfloat16: bool = False
+    compiled: bool = False
+
+
+USUAL = Way()
+"""What the pipeline takes on a CPU."""
+
+
 class Bare:
     """The loop without anything."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, way: Way = USUAL, device: str = "cpu") -> None:
         learn, size = job.learn, job.learn.size
+        torch.set_num_threads(job.threads)
         pixels = np.load(job.pixels)[:, :size, :size]
         planes = torch.from_numpy(pixels).float().sub_(128).div_(64).permute(0, 3, 1, 2)
         labels = torch.from_numpy(job.train.labels)
         parts = [slice(start, start + learn.batch) for start in range(0, len(planes) - learn.batch + 1, learn.batch)]
-        channels_last = torch.channels_last
-        self.batches = [(planes[part].clone(memory_format=channels_last), labels[part]) for part in parts]
-        self.network = backbone(learn, len(job.ranges)).to(memory_format=torch.channels_last).train()
+        layout = torch.channels_last if way.channels_last else torch.contiguous_format
+        self.batches = [
+            (planes[part].clone(memory_format=layout).to(device), labels[part].to(device)) for part in parts
+        ]
+        self.network = backbone(learn, len(job.ranges)).to(device).to(memory_format=layout).train()
+        self.answer = torch.compile(self.network) if way.compiled else self.network
+        self.precision = partial(torch.autocast, device, torch.bfloat16, enabled=way.bfloat16)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=learn.lr, weight_decay=learn.weight_decay, fused=True
         )  # fmt: skip
@@ -118,10 +137,12 @@ class Bare:
         torch.use_deterministic_algorithms(False)
         start = time.perf_counter()
         for images, labels in self.batches:
-            loss = functional.cross_entropy(self.network(images), labels)
+            with self.precision():
+                loss = functional.cross_entropy(self.answer(images), labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
+        float(loss)  # a GPU runs behind
         seconds = time.perf_counter() - start
         torch.use_deterministic_algorithms(True)  # as the pipeline's epochs have it
         return seconds
