@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agepipe.where import Where
+from agepipe.record import digest_of
+from agepipe.where import Where, own_cores
 
 WAIT = 0.2
 """Seconds between two looks for a free place."""
@@ -23,13 +24,14 @@ def placed(where: Where) -> Iterator[int | None]:
     """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU.
 
     On a CPU the runner itself has no more trials at a time than cores allow, but for Dask's workers that somebody else
-    has started: those of one machine share its places.
+    has started: those that have the same cores share its places.
     """
     if where.gpu_count:
-        with place(where.gpu_count, where.gpu_trials, _folder("gpus")) as gpu:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+        with place(where.gpu_count, where.gpu_trials, _folder(f"gpus-{shown}")) as gpu:
             yield gpu
     elif where.scheduler:
-        with place(1, where.trial_count, _folder("cores")):
+        with place(1, where.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
             yield None
     else:
         yield None
@@ -58,7 +60,6 @@ def _taken(file: int) -> bool:
     return False
 
 
-def _folder(kind: str) -> Path:
-    """On this machine, not in the workspace, which several machines may share; a place for each set of GPUs shown."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-    return Path(tempfile.gettempdir()) / f"agepipe-{kind}-{os.getuid()}-{shown}"
+def _folder(shown: str) -> Path:
+    """On this machine, not in the workspace, which several machines may share; another for each set that is shown."""
+    return Path(tempfile.gettempdir()) / f"agepipe-{os.getuid()}-{shown}"

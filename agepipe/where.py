@@ -57,6 +57,8 @@ class Where(Settings):
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
+    begun: float | None = None
+    """When the search began, s since 1970: what `refresh` wants anew is kept if it was made since; set by the flow."""
     parent: str | None = None
     """MLflow run under which runs are nested; set by the flows."""
 
@@ -161,5 +163,12 @@ def visible(devices: int, named: str | None) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use."""
+    return len(own_cores())
+
+
+def own_cores() -> list[int]:
+    """The cores that this process may use, by their numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -149,21 +149,30 @@ class Bench:
         return Told(said, self.held, count)
 
     def _pace(self, recipe: Recipe) -> float:
-        """Seconds of an epoch, as the mean over the sizes that it grows through: measured, and thrown away."""
+        """Seconds of an epoch, as the mean over the sizes that it grows through; measured once."""
         learn = recipe.learn(self.base, 1)
         learn = changed(learn, {"epochs": max(1, len(learn.sizes))})
-        with tempfile.TemporaryDirectory() as folder:
-            return shared(self._job(learn, recipe, Path(folder)), recipe.processes).seconds / learn.epochs
+        place = self._place("pace", recipe, learn).with_suffix(".txt")
+        if not place.is_file():
+            with tempfile.TemporaryDirectory() as folder:
+                seconds = shared(self._job(learn, recipe, Path(folder)), recipe.processes).seconds
+            with replacing(place) as draft:
+                draft.write_text(str(seconds / learn.epochs))
+        return float(place.read_text())
 
     def _said(self, recipe: Recipe, learn: LearnSettings) -> Said:
-        what = (self.rows, self.train["digest"].to_list(), recipe.networks, recipe.processes, self.where.threads)
-        place = self.kept / f"{digest_of('recipe', VERSION, learn, *what)[:16]}.npz"
+        place = self._place("recipe", recipe, learn).with_suffix(".npz")
         if not place.is_file():
             said = self._answers(recipe, learn)
             with replacing(place) as draft, draft.open("wb") as file:
                 np.savez(file, **said._asdict())
         with np.load(place) as found:
             return Said(**{**found, "seconds": float(found["seconds"])})
+
+    def _place(self, kind: str, recipe: Recipe, learn: LearnSettings) -> Path:
+        """Where an answer lies that depends on these, on the rows and on the threads alone."""
+        what = (self.rows, self.train["digest"].to_list(), recipe.networks, recipe.processes)
+        return self.kept / digest_of(kind, VERSION, learn, self._job(learn, recipe, self.kept).threads, *what)[:16]
 
     def _answers(self, recipe: Recipe, learn: LearnSettings) -> Said:
         start = time.perf_counter()

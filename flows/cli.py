@@ -208,7 +208,7 @@ def import_(
     order: Annotated[
         str,
         typer.Option(
-            help="age: outputs stand youngest first; text: as ImageFolder sorts folders 0 to 13 (0, 1, 10 …)."
+            help="age: outputs stand youngest first; text: as ImageFolder sorts folders: 0, 1, 10 … or single years."
         ),
     ],
     network: Annotated[str, typer.Option(help="Which torchvision classifier it is.")] = "resnet50",

@@ -91,6 +91,8 @@ class Stage(Generic[P, R]):
         storage = where.workspace / "records"
         stored = self._stored(storage, arguments)
         wanted_anew = where.refreshes(self.name)
+        if stored is not None and wanted_anew and where.begun is not None and not _older(stored, where.begun):
+            wanted_anew = False
         if stored is not None and wanted_anew:
             discard(stored)
         stale = wanted_anew or (stored is not None and not stored.intact())
@@ -154,9 +156,9 @@ def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:
 
     @wraps(body)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        begun = time.time()
-        record = body(*args, **kwargs)
         where = next((value for value in (*args, *kwargs.values()) if isinstance(value, Where)), None)
+        begun = where.begun if where is not None and where.begun is not None else time.time()
+        record = body(*args, **kwargs)
         if where is None or not where.refreshes(name) or not _older(record, begun):
             return record
         discard(record)

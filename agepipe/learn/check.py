@@ -13,8 +13,8 @@ from agepipe.records import Rows
 from agepipe.settings import changed
 from agepipe.where import Where, cores
 
-WSL_GPU = Path("/dev/dxg")
-"""A GPU that Windows lends to its Linux; CUDA uses it, though there is no NVIDIA device to be counted."""
+OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"), Path("/dev/nvhost-gpu"))
+"""GPUs that torch calls `cuda` and that are not counted: lent by Windows, AMD's, a Jetson's."""
 
 
 def check(config: Config, rows_count: int | None = None, where: Where | None = None) -> None:
@@ -29,7 +29,7 @@ def check(config: Config, rows_count: int | None = None, where: Where | None = N
         ConfigError: names the field, its value and what is allowed.
     """
     _check_refit(config.final)
-    if where is not None and where.device == "cuda" and not (where.gpu_count or WSL_GPU.exists()):
+    if where is not None and where.device == "cuda" and not (where.gpu_count or any(map(Path.exists, OTHER_GPUS))):
         raise ConfigError("device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'.")
     check_search(config.search, config.learn)
     field = "search.space" if config.search.strategy == "optuna" else "search.grid"

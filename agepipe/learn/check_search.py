@@ -11,7 +11,7 @@ from agepipe.settings import combinations
 from agepipe.spaces import corners
 
 READ_BY = {"grid": ("grid", "halving"), "rungs": ("halving",), "keep": ("halving",), "space": ("optuna",)} | {
-    "trials": ("optuna",), "together": ("optuna",)
+    "trials": ("optuna",), "together": ("optuna",), "always": ("grid",)
 }  # fmt: skip
 """The strategies that read a field; the fields that are not here are read by all."""
 

@@ -56,7 +56,9 @@ def load(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path}: damaged, so training cannot go on from it; delete it to start anew.") from error
+        raise ModelError(
+            f"{path}: damaged, so training cannot go on from it; delete {path.parent} to start anew."
+        ) from error
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

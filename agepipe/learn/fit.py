@@ -19,7 +19,7 @@ from torch.utils import deterministic
 
 from agepipe.config import LOWER_IS_BETTER
 from agepipe.decide import Decoding
-from agepipe.errors import DivergedError, TrainingError
+from agepipe.errors import DivergedError, ModelError, TrainingError
 from agepipe.judge.metrics import Judged, checked, figures
 from agepipe.learn import checkpoint
 from agepipe.learn.augment import augment, mix
@@ -52,6 +52,7 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
         TrainingError: the loss is not finite, memory is short, or the disk is full; the last checkpoint is kept.
         ConfigError: the network is not known, or a batch is larger than the training rows.
         DataError: the pixel store cannot be used.
+        ModelError: what lies in the folder is damaged.
     """
     try:
         training = Training(job)
@@ -241,11 +242,16 @@ class Training:
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
         best = checkpoint.load(self.job.folder / BEST)
-        if best is not None and best["epoch"] == self.best:
+        if best is not None and best.get("epoch", self.best) == self.best:
             self._kept = best["probabilities"]
-        elif self.best:  # cut off between the checkpoint and this, which the checkpoint then holds
+        elif self.best == len(self.curves):  # cut off between the checkpoint and this, which the checkpoint then holds
             self._kept = saved["said"]
             self._keep()
+        else:
+            raise ModelError(
+                f"{self.job.folder / BEST}: it does not hold the weights of epoch {self.best}, the best so far; delete "
+                f"{self.job.folder} to start anew."
+            )
         checkpoint.restore_random_state(saved["random"], self.device)
         log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
 

@@ -81,9 +81,10 @@ def _check_outputs(path: Path, bias: Tensor | None, ranges: AgeRanges) -> None:
 
 def _ordered(layer: dict[str, Tensor], last: str, order: Order, ranges: AgeRanges) -> dict[str, Tensor]:
     """The last layer's rows in class order, by the names that they have in the file."""
-    first = 1 if ranges == AgeRanges.of("years") else 0
+    single = all(one.high in (one.low, None) for one in ranges.ranges)
     places = range(len(ranges))
-    stands_for = sorted(places, key=lambda at: str(first + at)) if order == "text" else places
+    folders = [str(one.low) if single else str(at) for at, one in enumerate(ranges.ranges)]
+    stands_for = sorted(places, key=lambda at: folders[at]) if order == "text" else places
     place = torch.tensor(list(stands_for)).argsort()
     return {last + key: value[place] for key, value in layer.items()}
 

@@ -7,6 +7,7 @@ trials ended: so a killed search goes on as if it had not been, and a study that
 Tree-structured Parzen estimator: Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +94,8 @@ def study(rows: Rows, learn: LearnSettings, search: SearchSettings, where: Where
     key = digest_of("study", VERSION, rows, learn, weights_digest(learn), what)
     path = where.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
     with turn(path):
-        if where.refreshes("search"):
-            path.unlink(missing_ok=True)
+        if where.refreshes("search") and path.exists() and path.stat().st_mtime < (where.begun or math.inf):
+            path.unlink()
         if not path.exists():
             _create(path, search)
         with _opened(path) as kept:

@@ -57,7 +57,7 @@ def check_fold(learn: LearnSettings, fold: pl.DataFrame) -> None:
     """
     _check_fitted(
         learn, fold, "give weights that were fitted on none of them; or search from random weights, or not at all "
-        "(search.grid = {}) with final.refit = true, which judges on none",
+        "(search.grid = {}, search.always = false) with final.refit = true, which judges on none",
     )  # fmt: skip
 
 

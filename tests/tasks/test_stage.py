@@ -1,6 +1,7 @@
 """The stage decorator against a real Prefect server: what is computed again, and what is not."""
 
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +118,17 @@ def test_refresh_makes_a_stage_anew_whose_folder_outlived_its_record(where: Wher
     kept_flow(where.model_copy(update={"refresh": ("split",)}))
     assert calls == {"kept": 1}
     assert (folder / MANIFEST).stat().st_mtime > 0
+
+
+def test_a_refresh_keeps_what_was_made_since_the_search_began(where: Where) -> None:
+    folder = kept_flow(where).folder
+    calls.clear()
+    wanted = where.model_copy(update={"refresh": ("split",), "begun": time.time() - 60})
+    kept_flow(wanted)
+    assert calls == {}
+    os.utime(folder / MANIFEST, (0, 0))
+    kept_flow(wanted)
+    assert calls == {"kept": 1}
 
 
 def test_a_record_whose_files_are_gone_is_not_trusted(where: Where) -> None:

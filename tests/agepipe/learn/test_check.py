@@ -78,7 +78,7 @@ def test_processes_that_cannot_share_a_training_are_refused(
 
 def test_a_gpu_that_the_machine_does_not_show_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agepipe.where.gpus", lambda: 0)
-    monkeypatch.setattr("agepipe.learn.check.WSL_GPU", Path("/nowhere"))
+    monkeypatch.setattr("agepipe.learn.check.OTHER_GPUS", (Path("/nowhere"),))
     with pytest.raises(ConfigError, match="device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'"):
         check(Config(), where=Where(device="cuda"))
     monkeypatch.setattr("agepipe.where.gpus", lambda: 1)

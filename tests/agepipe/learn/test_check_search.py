@@ -33,6 +33,7 @@ def test_the_share_is_rounded_up(count: int, share: float, left: int) -> None:
         ({**FOUR, "search.rungs": [1, 2]}, r"leave \[4, 2, 1\] settings"),
         ({**FOUR, "search.rungs": [2], "search.keep": 0.9}, r"leave \[4, 4\] settings"),
         ({**FOUR, "search.rungs": [2], "search.grid": {}}, r"leave \[1, 1\] settings"),
+        ({**FOUR, "search.rungs": [2], "search.always": True}, "search.always: True does nothing"),
         ({**FOUR, "search.rungs": [2], "search.grid": {"epochs": [4, 8]}}, "search: 'epochs' cannot be searched"),
         ({"search.rungs": [2]}, r"search.rungs: \(2,\) does nothing with search.strategy = 'grid'"),
         ({"search.keep": 0.3}, "search.keep: 0.3 does nothing"),

@@ -38,7 +38,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoint.save({"weights": torch.rand(1000)}, path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ModelError, match="delete it to start anew"):
+    with pytest.raises(ModelError, match=f"delete {tmp_path} to start anew"):
         checkpoint.load(path)
 
 

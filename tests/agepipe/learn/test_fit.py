@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agepipe.config import AugmentSettings
-from agepipe.errors import DivergedError, TrainingError, WorkerError
+from agepipe.errors import DivergedError, ModelError, TrainingError, WorkerError
 from agepipe.learn import checkpoint
 from agepipe.learn.fit import BEST, CHECKPOINT, Training, network_of
 from agepipe.learn.job import EpochEvent, Fitted, Job
@@ -95,6 +95,13 @@ def test_one_cut_off_between_its_two_files_keeps_the_weights_of_the_epoch_that_i
     assert _same(found["network"], wanted["network"])
     assert torch.equal(found["probabilities"], wanted["probabilities"])
     assert torch.equal(again._kept, wanted["probabilities"])
+    again.curves.append(again.curves[-1])
+    again._save(again._state(), CHECKPOINT)
+    (job.folder / BEST).unlink()
+    with pytest.raises(
+        ModelError, match=rf"the weights of epoch {again.best}, the best so far; delete {job.folder} to"
+    ):
+        Training(job)
 
 
 def test_every_training_starts_from_weights_that_depend_on_the_seed_alone(job: Job) -> None:

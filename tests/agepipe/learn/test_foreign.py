@@ -57,13 +57,16 @@ def test_outputs_in_the_order_of_text_are_put_into_class_order(tmp_path: Path) -
         assert torch.allclose(probabilities[:, int(name)], expected[:, output], atol=1e-6)
 
 
-def test_folders_of_single_years_sort_as_their_years(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ranges", "first"), [(AgeRanges.of("years"), 1), (AgeRanges.of([str(age) for age in range(95, 106)]), 95)]
+)
+def test_folders_of_single_years_sort_as_their_years(ranges: AgeRanges, first: int, tmp_path: Path) -> None:
     """'10' and '100' come before '2', and there is no folder '0'."""
-    path, expected = _saved(tmp_path, "v2", 116)
+    path, expected = _saved(tmp_path, "v2", len(ranges))
     with torch.inference_mode():
-        probabilities, _ = read(path, LEARN, AgeRanges.of("years"), "text", MEAN, STD)(PICTURES)
-    for output, age in enumerate(sorted(range(1, 117), key=str)):
-        assert torch.allclose(probabilities[:, age - 1], expected[:, output], atol=1e-6)
+        probabilities, _ = read(path, LEARN, ranges, "text", MEAN, STD)(PICTURES)
+    for output, age in enumerate(sorted(range(first, first + len(ranges)), key=str)):
+        assert torch.allclose(probabilities[:, age - first], expected[:, output], atol=1e-6)
 
 
 def test_a_number_of_outputs_that_are_not_the_ranges_is_refused(tmp_path: Path) -> None:
