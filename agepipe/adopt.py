@@ -30,7 +30,8 @@ class Answers(Settings):
     size: Annotated[int, Field(ge=32, le=512)] = 200
     """Side of its input, px."""
     order: Order
-    """`age` when the outputs stand youngest first, `text` when as folders named 0, 1, ... or by single years sort as text."""
+    """`age` when the outputs stand youngest first, `text` when as the folders of an `ImageFolder` sort, which are named
+    0, 1, ... or by single years."""
     ranges: Annotated[RangeSpec, BeforeValidator(_parted)] = "utkface"
     """What the outputs stand for."""
     mean: Annotated[tuple[Channel, Channel, Channel], BeforeValidator(_parted)] = MEAN
