@@ -43,7 +43,7 @@ class Normalise(nn.Module):
 
     def forward(self, levels: Tensor) -> Tensor:
         """Levels uint8 or float32 `(n, h, w, 3)` in [0, 255] to float32 `(n, 3, h, w)`."""
-        return (levels.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+        return (levels.float() * self.scale).add_(self.shift).permute(0, 3, 1, 2)  # without a third copy
 
 
 class Readout(nn.Module):
