@@ -13,6 +13,10 @@ from agepipe.config import LearnSettings
 from agepipe.errors import ConfigError, ModelError
 from agepipe.learn.names import check_network, check_weights, is_file
 
+FOLLOWING = 0.1
+"""Least share that a batch has in batch norm's running statistics; torch's own. Torchvision's mobilenet_v3 has 0.01 and
+its mnasnet 0.0003, meant for hundreds of epochs: in shorter trainings what judges then lags so far behind what was
+trained that all pictures get one answer."""
 IMAGENET_CLASSES = 1000
 """Outputs of every torchvision classifier."""
 
@@ -28,10 +32,17 @@ def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
     check_weights(learn.network, learn.weights)
     body = _torchvision(learn)
     _drop_auxiliary(body)
+    _follow(body)
     name = replace_classifier(body, learn.head, learn.dropout, outputs)
     if is_file(learn.weights):
         load_weights(body, Path(learn.weights), name)
     return body
+
+
+def _follow(body: nn.Module) -> None:
+    for part in body.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.momentum is not None:
+            part.momentum = max(part.momentum, FOLLOWING)
 
 
 def head(kind: str, features: int, dropout: float, outputs: int) -> nn.Sequential:

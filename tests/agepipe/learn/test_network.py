@@ -5,11 +5,12 @@ import pytest
 import torch
 import torchvision
 from numpy.typing import NDArray
+from torch import nn
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
 from agepipe.errors import ConfigError, ModelError, TrainingError
-from agepipe.learn.backbone import head, replace_classifier
+from agepipe.learn.backbone import backbone, head, replace_classifier
 from agepipe.learn.names import NETWORKS, check_network, check_weights
 from agepipe.learn.network import AgeNetwork, Normalise, Readout, build, centre, single_years
 
@@ -156,6 +157,20 @@ def test_ranges_that_leave_years_out_have_only_their_own_years() -> None:
 def test_years_of_ranges_are_the_mean_of_the_mid_ages() -> None:
     readout = Readout(UTKFACE, by_year=False)
     assert readout(torch.eye(14))[1].tolist() == pytest.approx(UTKFACE.mid_ages.tolist())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mnasnet0_5", "resnet18"])
+def test_what_judges_follows_what_was_trained_within_a_few_batches(name: str) -> None:
+    """With mobilenet_v3's own momentum of batch norm an epoch of a laptop's training left it near its start."""
+    body = backbone(LearnSettings(network=name, size=64), 14).train()
+    norm = next(part for part in body.modules() if isinstance(part, nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].mean((0, 2, 3))))
+    pictures = 3 + torch.rand(8, 3, 64, 64)
+    for _ in range(30):
+        body(pictures)
+    assert norm.running_mean is not None
+    assert (norm.running_mean - seen[-1]).abs().max() < 0.1 * seen[-1].abs().max()
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
