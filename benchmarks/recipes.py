@@ -129,7 +129,7 @@ def _say(name: str, told: Told) -> None:
 def _print(told: dict[str, Told], given: argparse.Namespace) -> None:
     first = next(iter(told.values()))
     same = "the time of the first's epochs each" if given.equal_time else f"{given.epochs} epochs each"
-    what = f"{len(first.held)} photographs held out, {same}, {len(given.seeds)} seeds"
+    what = f"{len(first.held)} photographs held out, {same}, seeds {', '.join(map(str, given.seeds))}"
     _table(f"{what}: figures with their 95 % intervals", told, {
         "accuracy": lambda one: _figure(one, "accuracy"), "within one": lambda one: _figure(one, "within_one"),
         "macro recall": lambda one: _figure(one, "macro_recall"), "error, years": lambda one: _figure(one, "mae", 2),
