@@ -32,6 +32,10 @@ def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def _cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+
+
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
@@ -71,7 +75,7 @@ def test_the_tables_have_a_row_for_each_recipe_and_what_is_kept_is_not_trained_a
     names = ("two networks, half as long", "growing sizes")
     done = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", *names)
     assert done.returncode == 0, done.stderr
-    lines = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line.startswith("│")]
+    lines = _cells(done)
     assert [line[1] for line in lines] == [FIRST, *names] * 2
     assert [line[6] for line in lines[:3]] == ["3", "2 × 1", "3"]
     assert [" to " in line[5] for line in lines[:3]] == [True] * 3
@@ -79,9 +83,7 @@ def test_the_tables_have_a_row_for_each_recipe_and_what_is_kept_is_not_trained_a
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", names[1])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
-    assert [line for line in again.stdout.splitlines() if names[1] in line] == [
-        line for line in done.stdout.splitlines() if names[1] in line
-    ]
+    assert [line for line in _cells(again) if line[1] == names[1]] == [line for line in lines if line[1] == names[1]]
 
 
 def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photographs: Path, tmp_path: Path) -> None:
