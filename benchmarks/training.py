@@ -142,7 +142,7 @@ class Bare:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-        float(loss)  # a GPU runs behind
+        loss.item()  # a GPU runs behind
         seconds = time.perf_counter() - start
         torch.use_deterministic_algorithms(True)  # as the pipeline's epochs have it
         return seconds
