@@ -90,9 +90,8 @@ class Stage(Generic[P, R]):
         where = next(value for value in arguments.values() if isinstance(value, Where))
         storage = where.workspace / "records"
         stored = self._stored(storage, arguments)
-        wanted_anew = where.refreshes(self.name)
-        if stored is not None and wanted_anew and where.begun is not None and not _older(stored, where.begun):
-            wanted_anew = False
+        since_begun = stored is not None and where.begun is not None and not _older(stored, where.begun)
+        wanted_anew = where.refreshes(self.name) and not since_begun
         if stored is not None and wanted_anew:
             discard(stored)
         stale = wanted_anew or (stored is not None and not stored.intact())

@@ -242,7 +242,7 @@ class Training:
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
         best = checkpoint.load(self.job.folder / BEST)
-        if best is not None and best.get("epoch", self.best) == self.best:
+        if best is not None and best["epoch"] == self.best:
             self._kept = best["probabilities"]
         elif self.best == len(self.curves):  # cut off between the checkpoint and this, which the checkpoint then holds
             self._kept = saved["said"]
