@@ -16,7 +16,7 @@ SIDE = 200
 """Side of UTKFace's chips, px."""
 LANDMARKS = np.array([[58.4, 57.7], [136.5, 58.9], [94.7, 100.2], [62.9, 136.0], [128.8, 137.1]])
 """Eyes, nose and corners of the mouth on such a chip, px, image left first: medians over 4,308 of UTKFace's chips, by
-YuNet (`python -m benchmarks.landmarks`)."""
+YuNet (`python -m studies.landmarks`)."""
 COARSE = 0.5
 """A face that must shrink below this share is shrunk by averaging first; sampling alone would skip pixels."""
 

@@ -88,7 +88,7 @@ def test_chips_that_are_found_and_aligned_are_answered_as_the_chips_themselves(
 ) -> None:
     """Measured: all 140 found; the answers move by 2.7 years at the median, cut by the box by 14.
 
-    A linear model minds geometry more than a network does: benchmarks/alignment.py measures a real one.
+    A linear model minds geometry more than a network does: studies/alignment.py measures a real one.
     """
     model, chips = seen
     detector = Detector(detector_file(shared))

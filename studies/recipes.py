@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: one change at a time to the laptop preset, same rows, same seeds, from scratch.
 
-    python -m benchmarks.recipes PATH [PATH ...] [--rows 6000] [--epochs 6] [--seeds 1 2] [--only NAME ...]
+    python -m studies.recipes PATH [PATH ...] [--rows 6000] [--epochs 6] [--seeds 1 2] [--only NAME ...]
         [--threads 1] [--equal-time] [--kept FOLDER]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
@@ -37,7 +37,7 @@ from agepipe.judge.intervals import bootstrap, paired
 from agepipe.judge.metrics import figures
 from agepipe.records import Rows
 from agepipe.where import Where
-from benchmarks.trying import Bench, Recipe, Told
+from studies.trying import Bench, Recipe, Told
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip

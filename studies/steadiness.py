@@ -1,6 +1,6 @@
 """How often the range of a still face changes: as a trained network says it of each frame, and as the camera shows it.
 
-    python -m benchmarks.steadiness UTKFACE.tar --model BUNDLE --detector face_detection_yunet_2026may.onnx
+    python -m studies.steadiness UTKFACE.tar --model BUNDLE --detector face_detection_yunet_2026may.onnx
 
 Chips that the model has not seen sit still in scenes of 640×480 px, four at a time, before a camera with noise, first
 on a stand and then in a hand. The frames go through the camera itself, at 25 a second by their own clock.
@@ -24,8 +24,8 @@ from agepipe.serve.frames import RATE, Frame
 from agepipe.serve.model import Fixed
 from agepipe.serve.predictor import Prediction
 from agepipe.serve.yunet import checked
-from benchmarks.alignment import unseen
 from benchmarks.scenes import PLACES, SIDE, background, pasted
+from studies.alignment import unseen
 
 NOISE, FLICKER = 6.0, 0.01
 """Standard deviations: of a pixel, of 255, and of the brightness of a frame, as a share. (A webcam indoors.)"""

@@ -1,4 +1,4 @@
-"""Trains a recipe and says what it is worth on rows that were held out; `benchmarks.recipes` compares them."""
+"""Trains a recipe and says what it is worth on rows that were held out; `studies.recipes` compares them."""
 
 import tempfile
 import time

@@ -20,7 +20,7 @@ ROW = re.compile(
 @pytest.fixture(scope="module")
 def told() -> dict[tuple[str, str], tuple[float, ...]]:
     """Reported, really, gap and share seen, by procedure and figure."""
-    words = [sys.executable, "-m", "benchmarks.leak_study", *TINY]
+    words = [sys.executable, "-m", "studies.leak_study", *TINY]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=280, check=True)
     given, kept = map(int, re.findall(r"(\d+) given to both procedures, (\d+) kept from both", done.stdout)[0])
     assert given + kept == 140

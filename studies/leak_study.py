@@ -1,7 +1,7 @@
 """By how much a network flatters itself that is carried through folds and grid, and then tested on a fresh re-split.
 
-    python -m benchmarks.leak_study utkface-sample.tar      # 700 photographs: minutes on two cores
-    python -m benchmarks.leak_study sample --seeds 1        # drawn faces
+    python -m studies.leak_study utkface-sample.tar      # 700 photographs: minutes on two cores
+    python -m studies.leak_study sample --seeds 1        # drawn faces
 
 Two procedures are given the same photographs, network, grid and epochs:
 

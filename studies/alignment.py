@@ -1,6 +1,6 @@
 """What alignment is worth: the error in years on chips as they are, and found again in scenes, by YuNet and by Haar.
 
-    python -m benchmarks.alignment UTKFACE.tar --model BUNDLE --detector face_detection_yunet_2026may.onnx
+    python -m studies.alignment UTKFACE.tar --model BUNDLE --detector face_detection_yunet_2026may.onnx
 
 Only chips that the model has not seen are taken. `moved` is by how many years the answer differs from the answer on
 the chip itself, as the mean and the median of the absolute difference; `error` is the mean absolute error.

@@ -18,14 +18,14 @@ from agepipe.errors import ConfigError
 from agepipe.learn.check import check_learn
 from agepipe.learn.runs import labelled
 from agepipe.where import Where
-from benchmarks.recipes import ALL, FIRST, LARGER, RECIPES, development
-from benchmarks.trying import Bench, Recipe
+from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
+from studies.trying import Bench, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.recipes", str(folder), "--rows", "150", "--seeds", "1"]
+    command = [sys.executable, "-m", "studies.recipes", str(folder), "--rows", "150", "--seeds", "1"]
     return subprocess.run(
         [*command, "--threads", "1", *words], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

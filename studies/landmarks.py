@@ -1,6 +1,6 @@
 """Where the landmarks lie on UTKFace's chips: the numbers of `agepipe.serve.align.LANDMARKS`.
 
-    python -m benchmarks.landmarks UTKFACE.tar --detector face_detection_yunet_2026may.onnx
+    python -m studies.landmarks UTKFACE.tar --detector face_detection_yunet_2026may.onnx
 
 YuNet looks at a random part of the chips as they are. Printed are the median place of each landmark on the chip of
 200×200 px, and its spread (half the distance between the 16th and the 84th percentile, px).
