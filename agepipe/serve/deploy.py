@@ -6,7 +6,6 @@ written by a rename, so whoever reads it meets the old one or the new one; a cam
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from agepipe.errors import ModelError
 from agepipe.imaging import decode, fit
 from agepipe.serve import bundle
 from agepipe.serve.predictor import Predictor
-from agepipe.versions import Version, parse, unknown
+from agepipe.versions import Version, parse
 from agepipe.where import Where
 
 POINTER = "current.json"
@@ -113,7 +112,7 @@ def _version(reference: str, where: Where, name: str) -> Version:
     there = lookup.versions(wanted.name, where)
     found = next((version for version in there if wanted.names(version)), None)
     if found is None:
-        raise unknown(reference, lookup.named(wanted.name, where), there)
+        raise lookup.unknown(reference, wanted.name, there, where)
     return found
 
 
@@ -147,7 +146,7 @@ def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) 
     """
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": store.address(where), "OMP_NUM_THREADS": "1"}
+    environ = {**store.environ(where), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", ASK, uri],
