@@ -250,6 +250,6 @@ def _names(where: Where) -> dict[str, bool]:
 
 
 def unknown(reference: str, name: str, there: Sequence[Version], where: Where) -> ModelError:
-    """The error for a reference that leads nowhere; it lists what there is, and names the store that was looked into."""
+    """The error for a reference that leads nowhere; it lists what there is, and names the store."""
     name = named(name, where)
     return tags.unknown(reference, name, there, where.tracking, [one for one in candidates(where) if one != name])

@@ -86,17 +86,22 @@ def address(where: Where) -> str:
     path = database(where)
     if path is None:
         return where.tracking.rstrip("/")
-    return _quoted(path) if any(letter in str(path) for letter in ODD) else f"{SCHEME}{path}"
+    # The driver is named because MLflow would take `sqlite:///` off and make folders of a quoted path.
+    return sqlite(path, "+pysqlite" if odd(path) else "")
 
 
-def _quoted(path: Path) -> str:
-    """The address of a database whose path holds letters with a meaning; SQLAlchemy knows how it reads them itself.
+def odd(path: Path) -> bool:
+    """Whether the path has letters that mean something else in the address of a database."""
+    return any(letter in str(path) for letter in ODD)
 
-    The driver is named because MLflow would take `sqlite:///` off and make folders of the quoted path.
-    """
+
+def sqlite(path: Path, driver: str = "") -> str:
+    """SQLAlchemy's address of an SQLite file; it knows itself how it reads letters that have a meaning."""
+    if not odd(path):
+        return f"sqlite{driver}:///{path}"
     from sqlalchemy import URL
 
-    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+    return URL.create(f"sqlite{driver}", database=str(path)).render_as_string()
 
 
 def artifacts(path: Path) -> Path:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agepipe.errors import AgepipeError, full_disk
 from flows import serving
 from flows.options import (
     TRACKING,
@@ -49,13 +48,24 @@ app = typer.Typer(
 
 
 def _enter(where: "Where") -> None:
-    """Prepare the environment for Prefect; must come before the first import of a flow."""
-    from flows import environment, services
+    """Prepare the environment for Prefect; must come before the first import of a flow.
 
-    environment.prepare(where, services.running(where).api_url)
-    if not os.environ.get("PREFECT_API_URL"):
+    Raises:
+        AgepipeError: the workspace or the store cannot be written, or Prefect's server does not answer.
+    """
+    from agepipe import store
+    from flows import environment, reach, services
+
+    api_url = os.environ.get("PREFECT_API_URL") or services.running(where).api_url
+    if api_url:
+        reach.check_alive(api_url)
+    environment.prepare(where, api_url)
+    if api_url:
+        reach.check()
+    else:
         from flows.temporary import TemporaryServer
 
+        store.check_writable(environment.prefect_home(where) / "prefect.db")
         TemporaryServer()
 
 
@@ -277,6 +287,7 @@ def up(
     with show.waiting("Starting the servers"):
         kept = services.up(where, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
+    os.environ["PREFECT_API_URL"] = api_url  # what follows is for this server, whichever one the user has elsewhere
     environment.prepare(where, api_url)
     from agepipe import tracking as tracked
     from flows import deployments
@@ -305,20 +316,16 @@ serving.add(app)
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence, without a traceback."""
+    from flows import environment, failures
+
+    environment.readable()
+    environment.bypass_proxies()
     try:
         app()
-    except AgepipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("agepipe", "tasks", "flows"):
-            raise
-        print(f"error: this needs {error.name}, which is not installed; install agepipe[train].", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
-        if not (said := full_disk(error)):
+        if (told := failures.understood(error)) is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Interrupted; run the same command again to go on.", file=sys.stderr)
