@@ -201,6 +201,12 @@ def _folder(uri: str, target: Path) -> Path:
     return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else target / Path(parts.path).name
 
 
+def files(found: Version) -> Path | None:
+    """The folder of a version's MLflow model; None where a server has it."""
+    local = urlsplit(found.source).scheme in ("", "file")
+    return _folder(found.source, Path()) if local and found.source else None
+
+
 def of_digest(digest: str, name: str, where: Where) -> Version | None:
     """The version of a model's digest, of whatever name where none is given; None when it is not registered."""
     for one in (name,) if name else candidates(where):

@@ -204,12 +204,13 @@ def known(path: Path) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a database that cannot be changed now; MLflow would go on trying for minutes.
+    """Refuse a database that is there and cannot be changed now; MLflow would go on trying for minutes.
 
     Raises:
         TrackingError: it is locked by another process, may not be written, or is no database.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        return
     try:
         with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")

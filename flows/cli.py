@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -35,9 +35,6 @@ from flows.options import (
 )  # fmt: skip
 from flows.options import where as _where
 
-if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.where import Where
-
 app = typer.Typer(
     help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
     epilog="Start here: agepipe run sample",
@@ -45,28 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _enter(where: "Where") -> None:
-    """Prepare the environment for Prefect; must come before the first import of a flow.
-
-    Raises:
-        AgepipeError: the workspace or the store cannot be written, or Prefect's server does not answer.
-    """
-    from agepipe import store
-    from flows import environment, reach, services
-
-    api_url = os.environ.get("PREFECT_API_URL") or services.running(where).api_url
-    if api_url:
-        reach.check_alive(api_url)
-    environment.prepare(where, api_url)
-    if api_url:
-        reach.check()
-    else:
-        from flows.temporary import TemporaryServer
-
-        store.check_writable(environment.prefect_home(where) / "prefect.db")
-        TemporaryServer()
 
 
 @app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz final.epochs=20")
@@ -91,6 +66,8 @@ def run(
     """Run the full pipeline: photographs in, an evaluated and registered model out."""
     from agepipe import presets
     from agepipe.learn.check import check
+    from flows import refuse
+    from flows.entry import enter
 
     changes = presets.parse_overrides(overrides or [])
     if data:
@@ -102,7 +79,8 @@ def run(
     )  # fmt: skip
     for config in configs:
         check(config, where=where)
-    _enter(where)
+        refuse.run(config, where)
+    enter(where)
     from flows import replay
 
     replay.run(configs, where)
@@ -136,8 +114,12 @@ def evaluate(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Evaluate a model on its own locked test rows, or on other labelled photographs."""
+    from flows import refuse
+    from flows.entry import enter
+
     where = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
-    _enter(where)
+    refuse.evaluate(model, data, name, where)
+    enter(where)
     from flows import show
     from flows.evaluate import evaluate as flow
 
@@ -159,8 +141,12 @@ def compare(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Compare models with the first of them, on the same test rows."""
+    from flows import refuse
+    from flows.entry import enter
+
     where = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
-    _enter(where)
+    refuse.compare(models, data, name, anew, where)
+    enter(where)
     from flows import show
     from flows.compare import compare as flow
 
@@ -183,10 +169,13 @@ def release(
     from agepipe import presets
     from agepipe.config import ReleaseSettings
     from agepipe.settings import changed
+    from flows import refuse
+    from flows.entry import enter
 
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
     where = _where(workspace=workspace, tracking=tracking)
-    _enter(where)
+    refuse.release(candidate, name, where)
+    enter(where)
     from flows import show
     from flows.release import release as flow
 
@@ -205,8 +194,10 @@ def audit(
 ) -> None:
     """Say what is in a folder or archive of photographs, without training anything."""
     where = _where(workspace=workspace)
+    from agepipe.serve.outputs import check_folder
     from flows import show
 
+    check_folder("--workspace", where.workspace)
     show.audit(data, ranges, where)
 
 
@@ -232,10 +223,13 @@ def import_(
 ) -> None:
     """Make a version of a network that was trained elsewhere; it never becomes the champion by itself."""
     from agepipe import adopt
+    from flows.entry import check_writable
 
     where = _where(workspace=workspace, tracking=tracking)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
-    done = adopt.adopt(file, adopt.answers(given), where)
+    said = adopt.answers(given)
+    check_writable(where)
+    done = adopt.adopt(file, said, where)
     typer.echo(f"{done.name} version {done.version} as @{done.alias}: {done.reason}")
 
 

@@ -92,7 +92,7 @@ def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -
     Raises:
         ModelError: there is no such version, its bundle is damaged, or it answers otherwise than the registered model.
     """
-    found = _version(reference, where, name)
+    found = find(reference, where, name)
     model = lookup.model_of(found, where)
     target = folder_of(where) / f"{found.name}-{found.number}-{model.digest[:10]}"
     if read_manifest(target) is None or bundle.digest(target) != model.digest:
@@ -102,7 +102,12 @@ def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -
     return switch(target, found.name, found.number, where)
 
 
-def _version(reference: str, where: Where, name: str) -> Version:
+def find(reference: str, where: Where, name: str) -> Version:
+    """The version that is to be deployed.
+
+    Raises:
+        ModelError: there is no such version, or the reference is the folder of a bundle.
+    """
     if (Path(reference) / bundle.CARD).is_file():
         raise ModelError(
             f"model: {reference!r} is the folder of a bundle, which needs no deploying; use it with --model, or name "
@@ -146,10 +151,11 @@ def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) 
     """
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
+    files = lookup.files(found)  # of a local store; its database may lie where it can only be read
     environ = {**store.environ(where), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", ASK, uri],
+            [sys.executable, "-P", "-W", "ignore", "-c", ASK, str(files or uri)],
             input=json.dumps([base64.b64encode(data).decode() for data in pictures]),
             env=environ, capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
