@@ -20,6 +20,8 @@ import agepipe
 from agepipe.errors import DataError
 
 MANIFEST = "manifest.json"
+SHORT = 40
+"""Letters of a file's name in that of its draft."""
 
 
 @contextmanager
@@ -54,7 +56,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     When the block fails it is removed, and what was there before stays.
     """
-    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    # shortened, so that any name that the file system takes leaves room for the ending
+    draft = path.with_name(f".{path.stem[:SHORT]}-{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield draft
         draft.replace(path)

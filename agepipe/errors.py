@@ -14,7 +14,8 @@ AgepipeError                 catch this to catch them all
 ├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
 │   └── DetectorError        the face detector's file is not there and cannot be fetched
-└── ServiceError             a local server that cannot be started, reached or ended
+├── OutputError              a file or folder that cannot be written or read by this user
+└── ServiceError             a server that cannot be started, reached or ended
 
 A message is one sentence that names the field or file, the value received and what is allowed, and what to do.
 """
@@ -91,8 +92,38 @@ class DetectorError(ModelError):
     """The face detector's file is not there and cannot be fetched."""
 
 
+class OutputError(AgepipeError):
+    """A file or folder that cannot be written or read by this user."""
+
+
 class ServiceError(AgepipeError):
-    """A local server that cannot be started, reached or ended."""
+    """A server that cannot be started, reached or ended."""
+
+
+REMEDIES = {
+    errno.EACCES: "this user may not; change its permissions, or name another place",
+    errno.EPERM: "this user may not; change its permissions, or name another place",
+    errno.EROFS: "it lies on a disk that is mounted read-only; name another place",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; name another place",
+    errno.EISDIR: "it is a folder, not a file; name another file",
+    errno.ENAMETOOLONG: "the name is too long for the file system; name a shorter one",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EEXIST: "there is a file of that name already; name another place",
+    errno.ELOOP: "its links lead in a circle; name the file itself",
+    errno.EMFILE: "this process has too many open files; raise `ulimit -n`",
+    errno.EIO: "the disk or network file system failed; check it",
+    errno.ESTALE: "the network file system has lost it; mount it again",
+}
+"""What to do about an error of the operating system, by its number."""
+
+
+def of_system(error: OSError) -> OutputError:
+    """An error of the operating system as a sentence that names the file."""
+    if full := full_disk(error):
+        return OutputError(full)
+    said = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "check the file and its disk, then give the same command again")
+    return OutputError(f"{error.filename or 'The operating system refused'}: {said} ({remedy}).")
 
 
 def full_disk(error: BaseException) -> str | None:

@@ -1,11 +1,13 @@
 """Finding registered models: by alias, version, run or folder, and on what rows they were trained and judged."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from agepipe import store, tracking
+from agepipe import store, tables, tracking
 from agepipe import versions as tags
 from agepipe.artifact import whole
 from agepipe.errors import ModelError
@@ -14,11 +16,20 @@ from agepipe.serve import bundle
 from agepipe.versions import CHAMPION, Version
 from agepipe.where import Where
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 
 def versions(name: str, where: Where) -> list[Version]:
-    """All versions of a model as they stand, newest first."""
-    tracking.prepare(where)
-    client, name = tracking.client(where), named(name, where)
+    """All versions of a model as they stand, newest first; a local store is only read, and never made.
+
+    Raises:
+        TrackingError: the store cannot be read, or the server does not answer.
+    """
+    name, path = named(name, where), store.database(where)
+    if path is not None:
+        return tables.versions(path, name)
+    client = _server(where)
     registered = client.search_registered_models(f"name = '{name}'")
     if not registered:
         return []
@@ -31,6 +42,12 @@ def versions(name: str, where: Where) -> list[Version]:
         for item in client.search_model_versions(f"name = '{name}'", max_results=10_000)
     ]  # fmt: skip
     return sorted(known, key=lambda version: -version.number)
+
+
+def _server(where: Where) -> "MlflowClient":
+    """The client of a server that answers."""
+    tracking.check_server(where)
+    return tracking.client(where)
 
 
 def champion(name: str, where: Where) -> Version | None:
@@ -53,8 +70,12 @@ def partition_of(model: Model, name: str, where: Where) -> Partition | None:
 def _partition(found: Version, where: Where) -> Partition | None:
     if tags.PARTITION not in found.tags or found.run is None:
         return None
-    uri = f"{tracking.client(where).get_run(found.run).info.artifact_uri}/partition"
-    folder = _local(uri, where.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", where)
+    path = store.database(where)
+    run = tables.run(path, found.run) if path is not None else None
+    address = run.artifacts if run is not None else tracking.client(where).get_run(found.run).info.artifact_uri
+    folder = _local(
+        f"{address}/partition", where.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", where
+    )
     kept = Partition.model_validate_json((folder / "partition.json").read_bytes())
     copy = kept.model_copy(update={"members": folder / kept.members.name})
     return kept if kept.members.exists() else copy
@@ -71,6 +92,8 @@ def resolve(reference: str, where: Where, name: str = "") -> Model:
     Raises:
         ModelError: there is no such model; the message says what there is.
     """
+    if not reference:
+        raise ModelError("model: it is empty; name an alias, a version, a run, or the folder of a bundle.")
     folder = Path(reference).expanduser().absolute()
     if (folder / bundle.CARD).is_file():
         return _in_folder(folder)
@@ -81,7 +104,7 @@ def resolve(reference: str, where: Where, name: str = "") -> Model:
         return model_of(found, where)
     if wanted.kind == "run" and (model := _of_run(wanted.value, where)) is not None:
         return model
-    raise tags.unknown(reference, named(wanted.name, where), there)
+    raise unknown(reference, wanted.name, there, where)
 
 
 def weights_file(reference: str, where: Where) -> Path:
@@ -101,17 +124,34 @@ def weights_file(reference: str, where: Where) -> Path:
 
 def _of_run(run_id: str, where: Where) -> Model | None:
     """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
-    if not tracking.client(where).search_runs([tracking.prepare(where)], f"attributes.run_id = '{run_id}'"):
+    run = _run(run_id, where)
+    if run is None:
         return None
-    run = tracking.client(where).get_run(run_id)
-    if registered := run.data.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one
+    if registered := run.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one
         name, _, number = registered.rpartition("/")
         return model_of(numbered(int(number), name, where), where)
-    if not any(item.path == "bundle" for item in tracking.client(where).list_artifacts(run_id)):
+    if not _has_bundle(run_id, run, where):
         return None
-    uri = f"{run.info.artifact_uri}/bundle"
-    folder = _local(uri, where.workspace / "models" / f"run-{run_id[:10]}", where)
+    folder = _local(f"{run.artifacts}/bundle", where.workspace / "models" / f"run-{run_id[:10]}", where)
     return _in_folder(folder).model_copy(update={"run": run_id})
+
+
+def _run(run_id: str, where: Where) -> tables.Stored | None:
+    """A run of the experiment that was not deleted; None where there is none."""
+    path = store.database(where)
+    if path is not None:
+        found = tables.run(path, run_id)
+        return found if found and (found.experiment, found.stage) == (where.experiment, "active") else None
+    client = _server(where)
+    experiment = client.get_experiment_by_name(where.experiment)
+    runs = client.search_runs([experiment.experiment_id], f"attributes.run_id = '{run_id}'") if experiment else []
+    return tables.Stored(runs[0].info.artifact_uri, runs[0].data.tags, where.experiment, "active") if runs else None
+
+
+def _has_bundle(run_id: str, run: tables.Stored, where: Where) -> bool:
+    if store.database(where) is not None:
+        return _folder(run.artifacts, Path()).joinpath("bundle").is_dir()
+    return any(item.path == "bundle" for item in tracking.client(where).list_artifacts(run_id))
 
 
 def _in_folder(folder: Path) -> Model:
@@ -143,11 +183,10 @@ def model_of(found: Version, where: Where) -> Model:
 
 def _local(uri: str, target: Path, where: Where) -> Path:
     """The folder of an artifact: where it lies, or in `target` where it has to be fetched from a server."""
-    parts = urlsplit(uri)
-    folder = Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else target / Path(parts.path).name
+    folder = _folder(uri, target)
     if folder.is_dir():
         return folder
-    if parts.scheme in ("", "file"):
+    if urlsplit(uri).scheme in ("", "file"):
         raise ModelError(f"{folder}: there is no such folder any more; restore it, or promote another version.")
     with store.locked(where, "fetch"):
         if not folder.is_dir():
@@ -156,9 +195,24 @@ def _local(uri: str, target: Path, where: Where) -> Path:
     return folder
 
 
+def _folder(uri: str, target: Path) -> Path:
+    """Where the artifact lies, or will lie in `target` once it is fetched."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else target / Path(parts.path).name
+
+
+def files(found: Version) -> Path | None:
+    """The folder of a version's MLflow model; None where a server has it."""
+    local = urlsplit(found.source).scheme in ("", "file")
+    return _folder(found.source, Path()) if local and found.source else None
+
+
 def of_digest(digest: str, name: str, where: Where) -> Version | None:
-    """The version of a model's digest; None when it is not registered."""
-    return next((version for version in versions(name, where) if version.digest == digest), None)
+    """The version of a model's digest, of whatever name where none is given; None when it is not registered."""
+    for one in (name,) if name else candidates(where):
+        if found := next((version for version in versions(one, where) if version.digest == digest), None):
+            return found
+    return None
 
 
 def numbered(number: int, name: str, where: Where) -> Version:
@@ -170,13 +224,38 @@ def numbered(number: int, name: str, where: Where) -> Version:
     there = versions(name, where)
     found = next((version for version in there if version.number == number), None)
     if found is None:
-        raise tags.unknown(str(number), name, there)
+        raise unknown(str(number), name, there, where)
     return found
 
 
 def named(name: str, where: Where) -> str:
-    """The name itself; for none, `agepipe`, or the only registered model that there is."""
+    """The name itself; for none, `agepipe`, or the only registered model of agepipe's that there is."""
     if name:
         return name
-    names = [model.name for model in tracking.client(where).search_registered_models()]
+    names = candidates(where)
     return names[0] if len(names) == 1 else tags.DEFAULT_NAME
+
+
+def candidates(where: Where) -> list[str]:
+    """The models that a reference without a name may mean: agepipe's own, or all where none of them is known as such.
+
+    A registry may hold models of other programs as well.
+    """
+    known = _names(where)
+    return [name for name, ours in known.items() if ours] or list(known)
+
+
+def _names(where: Where) -> dict[str, bool]:
+    """The registered models by name, and whether agepipe has registered a version of each."""
+    path = store.database(where)
+    if path is not None:
+        return tables.names(path)
+    client = _server(where)
+    ours = {item.name for item in client.search_model_versions(max_results=10_000) if tags.DIGEST in item.tags}
+    return {model.name: model.name in ours for model in client.search_registered_models(max_results=1000)}
+
+
+def unknown(reference: str, name: str, there: Sequence[Version], where: Where) -> ModelError:
+    """The error for a reference that leads nowhere; it lists what there is, and names the store."""
+    name = named(name, where)
+    return tags.unknown(reference, name, there, where.tracking, [one for one in candidates(where) if one != name])

@@ -239,6 +239,7 @@ def promote(name: str, version: int, because: str, where: Where) -> Registered:
     because = " ".join(because.split())  # a line of the history
     if not because:
         raise ModelError("because: it is empty; say in a sentence why this version becomes the champion.")
+    numbered(version, named(name, where), where)  # a wrong number is refused without waiting for a turn
     with _turn(name, where) as name:
         found, before = numbered(version, name, where), champion(name, where)
         if before is None or before.number != version:
@@ -252,14 +253,22 @@ def rollback(name: str, where: Where) -> int:
     Raises:
         ModelError: there is no champion, or it was the first.
     """
+    if champion(name, where) is None:  # refused without waiting for a turn
+        raise _no_earlier(named(name, where), where)
     with _turn(name, where) as name:
         current = champion(name, where)
         if current is None or current.replaces is None:
-            raise ModelError(f"model: '{name}' has no earlier champion to go back to; `agepipe promote` names another.")
+            raise _no_earlier(name, where)
         earlier, reason = numbered(current.replaces, name, where), f"Rolled back from version {current.number}."
         back = Pending.now(CHAMPION, reason, beaten=current.number, replaces=earlier.replaces)
         move(earlier, back, current, where)
         return earlier.number
+
+
+def _no_earlier(name: str, where: Where) -> ModelError:
+    return ModelError(
+        f"model: '{name}' has no earlier champion to go back to in {where.tracking}; `agepipe promote` names another."
+    )
 
 
 @contextmanager

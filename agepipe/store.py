@@ -7,20 +7,26 @@ makes it point to where it is.
 
 import fcntl
 import hashlib
+import json
 import os
 import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from agepipe.errors import ConfigError, TrackingError
+from agepipe.tables import PATIENCE, ROOT_TAG, unreadable
 from agepipe.where import Where
 
 SCHEME = "sqlite:///"
-ROOT_TAG = "agepipe.root"
-"""Tag of an experiment: the folder of the database, as a URI, when its artifact addresses were last written."""
+SECONDS = 5.0
+"""How long a server may be silent when it is first asked."""
+ODD = "%?#"
+"""Letters of a path that mean something else in the address of a database."""
 
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -31,6 +37,14 @@ ADDRESSES = (
 )
 """Every table and column of MLflow's database that holds the address of an artifact folder."""
 
+
+FOREIGN = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID",
+    "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_WORKSPACE", "MLFLOW_BACKEND_STORE_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION",
+    "MLFLOW_ARTIFACTS_ONLY", "MLFLOW_SERVE_ARTIFACTS", "MLFLOW_STATIC_PREFIX", "MLFLOW_HOST", "MLFLOW_PORT",
+)  # fmt: skip
+"""Variables by which MLflow finds the store, experiment, run or server of another program; ours is always named."""
 
 _SILENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -70,12 +84,35 @@ def database(where: Where) -> Path | None:
 def address(where: Where) -> str:
     """The tracking URI, the same from whatever folder it is asked for."""
     path = database(where)
-    return where.tracking.rstrip("/") if path is None else f"{SCHEME}{path}"
+    if path is None:
+        return where.tracking.rstrip("/")
+    # The driver is named because MLflow would take `sqlite:///` off and make folders of a quoted path.
+    return sqlite(path, "+pysqlite" if odd(path) else "")
+
+
+def odd(path: Path) -> bool:
+    """Whether the path has letters that mean something else in the address of a database."""
+    return any(letter in str(path) for letter in ODD)
+
+
+def sqlite(path: Path, driver: str = "") -> str:
+    """SQLAlchemy's address of an SQLite file; it knows itself how it reads letters that have a meaning."""
+    if not odd(path):
+        return f"sqlite{driver}:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create(f"sqlite{driver}", database=str(path)).render_as_string()
 
 
 def artifacts(path: Path) -> Path:
     """The artifact folder of the store with this database."""
     return path.parent / "artifacts"
+
+
+def environ(where: Where) -> dict[str, str]:
+    """The environment of a child process in which MLflow works with this store and no other."""
+    inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    return {**inherited, "MLFLOW_TRACKING_URI": address(where), "MLFLOW_REGISTRY_URI": address(where)}
 
 
 @contextmanager
@@ -97,20 +134,47 @@ def locked(where: Where, purpose: str) -> Iterator[None]:
 
 
 def check_server(where: Where) -> None:
-    """Ask a server once, briefly: MLflow itself would go on asking for minutes.
+    """See whether anything answers at a server's address, without MLflow, which takes seconds to import.
 
     Raises:
         TrackingError: nothing answers there.
     """
     try:
-        urllib.request.urlopen(address(where) + "/health", timeout=15).close()
+        urllib.request.urlopen(address(where) + "/health", timeout=SECONDS).close()
     except urllib.error.HTTPError:
-        return  # something answers; MLflow will say what is wrong with it
-    except (OSError, ValueError) as error:
+        return  # `check_answer` says what is wrong with it
+    except (OSError, ValueError, HTTPException) as error:
         raise TrackingError(
             f"tracking: no MLflow server answers at {where.tracking} ({error}); start it, or use a local store "
-            "(tracking=sqlite:///mlruns/mlflow.db)."
+            "(--tracking sqlite:///mlruns/mlflow.db)."
         ) from error
+
+
+def check_answer(where: Where, status: int, text: str) -> None:
+    """Refuse a server whose answer to the question for an experiment is none of MLflow's.
+
+    Raises:
+        TrackingError: says what it answered and what to do.
+    """
+    if status == 200 and _key(text, "experiment"):
+        return
+    if status == 404 and _key(text, "error_code") == "RESOURCE_DOES_NOT_EXIST":
+        return
+    if status in (401, 403):
+        remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for it"
+    elif status >= 500:
+        remedy = "it has a fault of its own; look into its log, or use a local store"
+    else:
+        remedy = "it is no MLflow server; check the address"
+    raise TrackingError(f"tracking: {where.tracking} answers with HTTP status {status}; {remedy}.")
+
+
+def _key(text: str, key: str) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found.get(key) if isinstance(found, dict) else None
 
 
 def unusable(where: Where, error: Exception, version: str) -> TrackingError:
@@ -131,14 +195,28 @@ def known(path: Path) -> bool:
         TrackingError: the file is no database.
     """
     try:
-        with closing(sqlite3.connect(path, timeout=60)) as connection:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
             return bool(_roots(connection))
-    except sqlite3.OperationalError:
-        return False  # no such table: MLflow has yet to make it
     except sqlite3.DatabaseError as error:
-        raise TrackingError(
-            f"{path}: not a database ({error}); name another file (tracking=sqlite:///PATH)."
-        ) from error
+        if "no such table" in str(error):
+            return False  # MLflow has yet to make it
+        raise unreadable(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a database that is there and cannot be changed now; MLflow would go on trying for minutes.
+
+    Raises:
+        TrackingError: it is locked by another process, may not be written, or is no database.
+    """
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.DatabaseError as error:
+        raise unreadable(path, error) from error
 
 
 def relocate(path: Path) -> int:
@@ -158,9 +236,13 @@ def relocate(path: Path) -> int:
         raise TrackingError(f"{path}: there is no such file; give the mlflow.db of a store that was moved.")
     here = path.parent.as_uri()
     try:
-        with closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+        with closing(sqlite3.connect(path, timeout=PATIENCE)) as connection, connection:
             roots = _roots(connection)
             moved = sum(_rewrite(connection, root, here) for root in roots if root != here)
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise unreadable(path, error) from error
+        raise TrackingError(f"{path}: not a database that MLflow made ({error}); give the mlflow.db.") from error
     except sqlite3.DatabaseError as error:
         raise TrackingError(f"{path}: not a database that MLflow made ({error}); give the mlflow.db.") from error
     if not roots:

@@ -24,6 +24,7 @@ from agepipe.record import digest_of
 from agepipe.records import Rows
 from agepipe.store import quiet as quiet
 from agepipe.store import relocate as relocate
+from agepipe.tables import ROOT_TAG
 from agepipe.where import Where
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
@@ -41,12 +42,14 @@ BATCH = 100
 
 def client(where: Where) -> "MlflowClient":
     """The client of this process for a store, made once: opening a database costs more than using it."""
-    return _client(store.address(where), os.getpid())
+    return _client(store.address(where), store.database(where), os.getpid())
 
 
 @cache
-def _client(address: str, _: int) -> "MlflowClient":
+def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
     quiet()
+    if path is not None:
+        store.check_writable(path)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=address, registry_uri=address)
@@ -59,15 +62,37 @@ def prepare(where: Where) -> str:
         The experiment's id.
 
     Raises:
-        TrackingError: the database was changed by another MLflow, or the server does not answer.
+        TrackingError: the database was changed by another MLflow, cannot be written, or the server does not answer.
     """
     path = store.database(where)
     with store.locked(where, "prepare"):
         if path is None:
-            store.check_server(where)
+            check_server(where)
         elif path.exists() and store.known(path):
             relocate(path)
         return _experiment(where, path)
+
+
+def check_server(where: Where) -> None:
+    """Ask a server one real question, without the retries by which MLflow would go on asking for minutes.
+
+    Raises:
+        TrackingError: nothing answers there, it wants a password, or it is no MLflow server.
+    """
+    store.check_server(where)
+    quiet()
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer = http_request(
+            get_default_host_creds(store.address(where)), "/api/2.0/mlflow/experiments/get-by-name", "GET",
+            params={"experiment_name": where.experiment}, max_retries=0, timeout=store.SECONDS, raise_on_status=False,
+        )  # fmt: skip
+    except MlflowException as error:
+        raise store.unusable(where, error, "") from error
+    store.check_answer(where, answer.status_code, answer.text)
 
 
 def _experiment(where: Where, path: Path | None) -> str:
@@ -81,7 +106,7 @@ def _experiment(where: Where, path: Path | None) -> str:
             return str(found.experiment_id)
         if path is None:
             return str(client(where).create_experiment(where.experiment))
-        tags = {store.ROOT_TAG: path.parent.as_uri()}
+        tags = {ROOT_TAG: path.parent.as_uri()}
         return str(client(where).create_experiment(where.experiment, store.artifacts(path).as_uri(), tags))
     except MlflowException as error:
         raise store.unusable(where, error, VERSION) from error

@@ -159,16 +159,26 @@ def parse(text: str, name: str) -> Reference:
     return Reference("run" if re.fullmatch(r"[0-9a-f]{32}", value) else "alias", value, name)
 
 
-def unknown(text: str, name: str, there: Sequence[Version]) -> ModelError:
-    """The error for a reference that leads nowhere; it lists what there is."""
+def unknown(text: str, name: str, there: Sequence[Version], place: str, others: Sequence[str]) -> ModelError:
+    """The error for a reference that leads nowhere; it lists what there is.
+
+    Args:
+        text: what the user wrote.
+        name: the registered model that was looked for.
+        there: its versions.
+        place: the store that was looked into.
+        others: further models that may be meant.
+    """
+    elsewhere = f"; or give --name: the store holds {', '.join(others)} as well" if others else ""
     if not there:
         return ModelError(
-            f"model: {text!r} is not known, for '{name}' has no versions; `agepipe run sample` trains and registers "
-            "one in minutes."
+            f"model: {text!r} is not known, for '{name}' has no versions in {place}; check --tracking or the folder "
+            f"that you are in, or train and register one in minutes with `agepipe run sample`{elsewhere}."
         )
     numbers = ", ".join(str(version.number) for version in there[:10])
     aliases = sorted({f"{alias} (version {v.number})" for v in there for alias in v.aliases})
     return ModelError(
         f"model: {text!r} is not known; '{name}' has the versions {numbers} and the aliases "
-        f"{', '.join(aliases) or 'none'}; a run id or the folder of a bundle can be given as well."
+        f"{', '.join(aliases) or 'none'} in {place}; a run id or the folder of a bundle can be given as "
+        f"well{elsewhere}."
     )

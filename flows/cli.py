@@ -8,11 +8,10 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from agepipe.errors import AgepipeError, full_disk
 from flows import serving
 from flows.options import (
     TRACKING,
@@ -36,9 +35,6 @@ from flows.options import (
 )  # fmt: skip
 from flows.options import where as _where
 
-if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.where import Where
-
 app = typer.Typer(
     help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
     epilog="Start here: agepipe run sample",
@@ -46,17 +42,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _enter(where: "Where") -> None:
-    """Prepare the environment for Prefect; must come before the first import of a flow."""
-    from flows import environment, services
-
-    environment.prepare(where, services.running(where).api_url)
-    if not os.environ.get("PREFECT_API_URL"):
-        from flows.temporary import TemporaryServer
-
-        TemporaryServer()
 
 
 @app.command(epilog="Example: agepipe run laptop --data UTKFace.tar.gz final.epochs=20")
@@ -81,6 +66,8 @@ def run(
     """Run the full pipeline: photographs in, an evaluated and registered model out."""
     from agepipe import presets
     from agepipe.learn.check import check
+    from flows import refuse
+    from flows.entry import enter
 
     changes = presets.parse_overrides(overrides or [])
     if data:
@@ -92,7 +79,8 @@ def run(
     )  # fmt: skip
     for config in configs:
         check(config, where=where)
-    _enter(where)
+        refuse.run(config, where)
+    enter(where)
     from flows import replay
 
     replay.run(configs, where)
@@ -126,8 +114,12 @@ def evaluate(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Evaluate a model on its own locked test rows, or on other labelled photographs."""
+    from flows import refuse
+    from flows.entry import enter
+
     where = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
-    _enter(where)
+    refuse.evaluate(model, data, name, where)
+    enter(where)
     from flows import show
     from flows.evaluate import evaluate as flow
 
@@ -149,8 +141,12 @@ def compare(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Compare models with the first of them, on the same test rows."""
+    from flows import refuse
+    from flows.entry import enter
+
     where = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
-    _enter(where)
+    refuse.compare(models, data, name, anew, where)
+    enter(where)
     from flows import show
     from flows.compare import compare as flow
 
@@ -173,10 +169,13 @@ def release(
     from agepipe import presets
     from agepipe.config import ReleaseSettings
     from agepipe.settings import changed
+    from flows import refuse
+    from flows.entry import enter
 
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
     where = _where(workspace=workspace, tracking=tracking)
-    _enter(where)
+    refuse.release(candidate, name, where)
+    enter(where)
     from flows import show
     from flows.release import release as flow
 
@@ -195,8 +194,10 @@ def audit(
 ) -> None:
     """Say what is in a folder or archive of photographs, without training anything."""
     where = _where(workspace=workspace)
+    from agepipe.serve.outputs import check_folder
     from flows import show
 
+    check_folder("--workspace", where.workspace)
     show.audit(data, ranges, where)
 
 
@@ -222,10 +223,13 @@ def import_(
 ) -> None:
     """Make a version of a network that was trained elsewhere; it never becomes the champion by itself."""
     from agepipe import adopt
+    from flows.entry import check_writable
 
     where = _where(workspace=workspace, tracking=tracking)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
-    done = adopt.adopt(file, adopt.answers(given), where)
+    said = adopt.answers(given)
+    check_writable(where)
+    done = adopt.adopt(file, said, where)
     typer.echo(f"{done.name} version {done.version} as @{done.alias}: {done.reason}")
 
 
@@ -277,6 +281,7 @@ def up(
     with show.waiting("Starting the servers"):
         kept = services.up(where, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
+    os.environ["PREFECT_API_URL"] = api_url  # what follows is for this server, whichever one the user has elsewhere
     environment.prepare(where, api_url)
     from agepipe import tracking as tracked
     from flows import deployments
@@ -305,20 +310,16 @@ serving.add(app)
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence, without a traceback."""
+    from flows import environment, failures
+
+    environment.readable()
+    environment.bypass_proxies()
     try:
         app()
-    except AgepipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("agepipe", "tasks", "flows"):
-            raise
-        print(f"error: this needs {error.name}, which is not installed; install agepipe[train].", file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
-        if not (said := full_disk(error)):
+        if (told := failures.understood(error)) is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Interrupted; run the same command again to go on.", file=sys.stderr)

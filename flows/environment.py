@@ -1,24 +1,57 @@
 """What Prefect and MLflow must find in the environment before they are imported.
 
-A value that the user has set stays as it is. Everything lies in the workspace, so that agepipe neither reads nor
-changes a Prefect installation that the user has for other things.
+Everything lies in the workspace, so that agepipe neither reads nor changes a Prefect installation that the user has for
+other things. Of its variables those stay that lead to a server (PREFECT_API_URL and what a client of it needs) or
+concern the log; files such as prefect.toml in the working folder are not read.
 """
 
 import os
-from collections.abc import Mapping
+import sys
+from contextlib import chdir
+from io import TextIOWrapper
+from pathlib import Path
+from urllib.parse import urlsplit
 
+from agepipe import store
+from agepipe.errors import ConfigError
 from agepipe.where import Where
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine, to which no proxy leads."""
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+LONGEST = 480
+"""Letters that the path of an SQLite file may have, in bytes, with the ending of its journal."""
+USERS = (
+    "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_API_TLS_", "PREFECT_API_SSL_",
+    "PREFECT_API_REQUEST_TIMEOUT", "PREFECT_API_ENABLE_HTTP2", "PREFECT_CLIENT_", "PREFECT_LOGGING_",
+    "PREFECT_SERVER_EPHEMERAL_", "PREFECT_FLOWS_HEARTBEAT_", "PREFECT__", "PREFECT_DEBUG_MODE",
+)  # fmt: skip
+"""Variables of Prefect, or how they begin, that a user may set for agepipe's flows too; all others are left out."""
 
 
 def settings(where: Where) -> dict[str, str]:
     """The variables for a flow that runs on this workspace."""
+    return {**own(where), **defaults()}
+
+
+def own(where: Where) -> dict[str, str]:
+    """Where Prefect keeps what it knows of this workspace; nobody else may say."""
+    home = prefect_home(where)
     return {
-        "PREFECT_HOME": str(where.workspace / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": store.sqlite(home / "prefect.db", "+aiosqlite"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+
+
+def defaults() -> dict[str, str]:
+    """How Prefect and MLflow work, unless the user has said otherwise."""
+    return {
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "agepipe",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
@@ -26,10 +59,100 @@ def settings(where: Where) -> dict[str, str]:
     }
 
 
+def prefect_home(where: Where) -> Path:
+    """Folder in the workspace for all that Prefect keeps."""
+    return where.workspace / "prefect"
+
+
+def inherited() -> dict[str, str]:
+    """This process's environment without what another program's Prefect or MLflow left in it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in store.FOREIGN and (not name.startswith("PREFECT_") or (name.startswith(USERS) and value))
+    }
+
+
 def prepare(where: Where, api_url: str | None) -> None:
-    """Set what the user has not set; `api_url` is the address of a Prefect server that `agepipe up` keeps."""
+    """Set what Prefect and MLflow need, and import Prefect where no file of another program lies.
+
+    Args:
+        where: the workspace.
+        api_url: address of a Prefect server that `agepipe up` keeps; the user's own PREFECT_API_URL goes before it.
+
+    Raises:
+        ConfigError: the path of the workspace or of the store is too long for a database.
+    """
+    home, database = prefect_home(where), store.database(where)
+    for option, path in (("--workspace", home / "prefect.db"), ("--tracking", database)):
+        if path is not None:
+            check_length(option, path)
     # Prefect makes its home but not the folders above it, and would then wait for a server that cannot start.
-    (where.workspace / "prefect").mkdir(parents=True, exist_ok=True)
-    extra: Mapping[str, str] = {"PREFECT_API_URL": api_url} if api_url else {}
-    for name, value in {**settings(where), **QUIET_CONSOLE, **extra}.items():
+    home.mkdir(parents=True, exist_ok=True)
+    kept = inherited()
+    for name in os.environ.keys() - kept.keys():
+        del os.environ[name]
+    extra = {"PREFECT_API_URL": api_url} if api_url else {}
+    for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
         os.environ.setdefault(name, value)
+    os.environ.update(own(where))
+    bypass_proxies()
+    drop_proxies()
+    ignore_files(home)
+
+
+def check_length(option: str, path: Path) -> None:
+    """Refuse a database whose path SQLite cannot open.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    length = len(os.fsencode(path))
+    if length > LONGEST:
+        raise ConfigError(
+            f"{option}: the path {str(path)[:60]}… has {length} bytes, and SQLite opens none above {LONGEST}; name a "
+            "shorter folder."
+        )
+
+
+def ignore_files(empty: Path) -> None:
+    """Keep Prefect from reading prefect.toml, pyproject.toml and .env of the working folder, now and later.
+
+    Args:
+        empty: a folder without such files.
+    """
+    with chdir(empty):
+        from prefect.settings import sources
+    # Prefect has no switch for this, and reads them again whenever a setting is changed for a while.
+    sources.TomlConfigSettingsSourceBase._read_file = lambda _, __: {}  # type: ignore[method-assign, assignment]
+    sources.FilteredDotEnvSettingsSource._read_env_files = lambda _: {}  # type: ignore[method-assign, assignment]
+
+
+def bypass_proxies() -> None:
+    """Let requests to this machine reach it whatever proxy is set, in this process and its children."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
+        if known != ["*"]:
+            os.environ[name] = ",".join([*known, *(host for host in LOOPBACK if host not in known)])
+
+
+def drop_proxies() -> None:
+    """Leave out proxies that Prefect's client cannot speak to: it fails on them even where it needs none."""
+    spoken = {"", "http", "https"} | ({"socks5", "socks5h"} if _socks() else set())
+    for name in [name for name in os.environ if name.lower() in PROXIES]:
+        value = os.environ[name]
+        if "://" in value and urlsplit(value).scheme.lower() not in spoken:
+            del os.environ[name]
+
+
+def _socks() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("socksio") is not None
+
+
+def readable() -> None:
+    """Show a question mark for what the terminal's encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

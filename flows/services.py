@@ -4,7 +4,6 @@ What was started is written to `workspace/services.json` with each process's sta
 those and never a stranger that got the same process number.
 """
 
-import os
 import subprocess
 import sys
 import time
@@ -128,7 +127,7 @@ def environ(where: Where, api_url: str | None) -> dict[str, str]:
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     stores = {"AGEPIPE_WORKSPACE": str(where.workspace), "AGEPIPE_TRACKING": store.address(where)}
     ours = {**environment.settings(where), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
     return {**inherited, **ours, "PWD": str(Path.cwd())}
 
 
@@ -152,6 +151,7 @@ def _worker() -> list[str]:
 def _start(where: Where, name: str, command: Sequence[str], url: str | None, api_url: str | None = None) -> Service:
     log = where.workspace / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    environment.prefect_home(where).mkdir(exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -159,6 +159,7 @@ def _start(where: Where, name: str, command: Sequence[str], url: str | None, api
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environ(where, api_url),
+            cwd=environment.prefect_home(where),  # no prefect.toml or .env of another program lies there
             start_new_session=True,
         )
     return Service(name=name, pid=process.pid, started=psutil.Process(process.pid).create_time(), url=url, log=log)

@@ -1,6 +1,6 @@
 """The commands that use a model: predict, deploy, camera, web. Looking at pictures needs neither torch nor Prefect."""
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,8 @@ import typer
 from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
+    import polars as pl
+
     from agepipe.where import Where
 
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
@@ -38,7 +40,8 @@ def predict(
     from tasks.watch import watch
 
     place = where(workspace=workspace, tracking=tracking)
-    check_output("--output", output, work.SUFFIXES)
+    for file in (output, work.rejects_path(output)):
+        check_output("--output", file, work.SUFFIXES)
     pictures.check(paths)
     predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
     detector, told = (None, []) if aligned else finder(place)
@@ -46,13 +49,21 @@ def predict(
         typer.echo(note, err=True)
     with show.progress():
         found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
-    work.write(found.faces, output)
-    typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
-    if len(found.rejects):
-        listed = work.write(found.rejects, work.rejects_path(output))
-        typer.echo(f"{len(found.rejects)} files have no row; they are in {listed} with the reason:", err=True)
-        for path, reason, detail in found.rejects.head(SHOWN).iter_rows():
-            typer.echo(f"  {path}: {reason}: {detail}", err=True)
+    with ExitStack() as unwritten:  # the other table is written as well where one cannot be
+        unwritten.callback(_told_rejects, found.rejects, work.rejects_path(output))
+        work.write(found.faces, output)
+        typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
+
+
+def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
+    """Write down the files that have no row, and name the first of them."""
+    from agepipe.serve import predict as work
+
+    if len(rejects):
+        listed = work.write(rejects, path)
+        typer.echo(f"{len(rejects)} files have no row; they are in {listed} with the reason:", err=True)
+        for file, reason, detail in rejects.head(SHOWN).iter_rows():
+            typer.echo(f"  {file}: {reason}: {detail}", err=True)
 
 
 def deploy(
@@ -62,11 +73,12 @@ def deploy(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Put a registered version where cameras find it; those that run change over to it."""
-    from flows import environment, services
+    from agepipe.serve.deploy import find, folder_of
+    from flows.entry import enter
 
     place = where(workspace=workspace, tracking=tracking)
-    environment.prepare(place, services.running(place).api_url)
-    from agepipe.serve.deploy import folder_of
+    find(model, place, name)
+    enter(place, tracked=False)
     from flows.deploy import deploy as flow
 
     done = flow(model, name, place)

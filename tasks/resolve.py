@@ -2,9 +2,8 @@
 
 from prefect import task
 
-from agepipe import registry
+from agepipe import locked, registry
 from agepipe.config import Config, IngestSettings, LabelSettings
-from agepipe.errors import ModelError
 from agepipe.learn import warm
 from agepipe.records import Model, Rows
 from agepipe.serve.bundle import read_card
@@ -26,13 +25,7 @@ def first_weights(config: Config, where: Where) -> Config:
 @task
 def test_rows(model: Model, name: str, where: Where) -> Rows:
     """The rows that were locked away before this registered model was trained."""
-    partition = registry.partition_of(model, name, where)
-    if partition is None or not partition.test.intact():
-        raise ModelError(
-            f"model: the locked test rows of {model.digest[:10]} are not in {where.workspace}; "
-            "run the pipeline again on its photographs, or name photographs with --data."
-        )
-    return partition.test
+    return locked.test_rows(model, name, where)
 
 
 @task
@@ -48,21 +41,7 @@ def shared_rows(models: tuple[Model, ...], titles: tuple[str, ...], name: str, a
     Raises:
         ModelError: they have not the same, or no rows at all are here.
     """
-    partitions = [registry.partition_of(model, name, where) for model in models]
-    found = [one.test if one is not None and one.test.intact() else None for one in partitions]
-    there = [rows for rows in found if rows is not None]
-    if not there:
-        raise ModelError(
-            f"models: the locked test rows of none of {', '.join(titles)} are in {where.workspace}; name photographs "
-            "with --data."
-        )
-    other = [title for title, rows in zip(titles, found, strict=True) if rows is None or rows.digest != there[0].digest]
-    if other and not anew:
-        raise ModelError(
-            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to judge all "
-            "on the first one's that none has seen, or name photographs with --data."
-        )
-    return there[0]
+    return locked.shared_rows(models, titles, name, anew, where)
 
 
 def ingest_settings(model: Model) -> IngestSettings:

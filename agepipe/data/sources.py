@@ -5,7 +5,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
@@ -36,14 +37,30 @@ def fingerprint(settings: SourceSettings, where: Where, progress: Progress = sil
     Raises:
         SourceError: a path does not exist, is empty or is no readable archive, or a download failed.
     """
-    if not settings.data:
-        raise SourceError(f"source.data is empty; {EMPTY}")
+    check(settings.data)
     found = [_locate(text, settings, where, progress) for text in settings.data]
     locations = tuple(location for location, _ in found)
     parts = [digest for _, digest in found]
     several = len(found) > 1
     names = [location.name for location in locations] if several else []
     return Source(digest=digest_of("source", parts, names), name=_name(settings.data, locations), locations=locations)
+
+
+def check(data: Sequence[str]) -> None:
+    """Refuse names that lead nowhere, without reading, drawing or downloading anything.
+
+    Raises:
+        SourceError: nothing is named, a path does not exist, or a data set of Kaggle cannot be asked for.
+    """
+    if not data:
+        raise SourceError(f"source.data is empty; {EMPTY}")
+    for text in data:
+        if not text:
+            raise SourceError(f"source: '' is an empty path; {EMPTY}")
+        if text.startswith(KAGGLE):
+            _check_kaggle(text.removeprefix(KAGGLE))
+        elif text != SAMPLE and not Path(text).expanduser().exists():
+            raise SourceError(f"source: {Path(text).expanduser().absolute()} does not exist; {EMPTY}")
 
 
 def prefixes(source: Source) -> list[str]:
@@ -100,16 +117,19 @@ def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple
     return folder, digest
 
 
-def _download(handle: str) -> Path:
+def _check_kaggle(handle: str) -> None:
     if not re.fullmatch(r"[\w\-.]+/[\w\-.]+", handle):
         raise SourceError(f"source: '{KAGGLE}{handle}' is not of the form kaggle:OWNER/NAME.")
-    try:
-        import kagglehub  # an optional extra, and slow to import
-    except ImportError as error:
+    if find_spec("kagglehub") is None:
         raise SourceError(
             f"source: '{KAGGLE}{handle}' needs kagglehub, which is not installed; "
             "start agepipe as `uv run --extra kaggle agepipe ...`."
-        ) from error
+        )
+
+
+def _download(handle: str) -> Path:
+    import kagglehub  # an optional extra, and slow to import
+
     try:
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub, requests and urllib3 each raise their own

@@ -8,11 +8,12 @@ from pydantic import BaseModel, ConfigDict
 
 from agepipe.artifact import read_manifest, whole, write_manifest
 from agepipe.config import EvaluateSettings
-from agepipe.errors import ConfigError, DataError
+from agepipe.errors import DataError
 from agepipe.judge.answers import read_rows
 from agepipe.judge.compare import judged_on, unseen
 from agepipe.judge.evaluate import check_model, labelled
 from agepipe.judge.versus import Versus, versus
+from agepipe.locked import check_different
 from agepipe.progress import Progress, silent
 from agepipe.record import digest_of
 from agepipe.records import Compared, Model, Rows
@@ -72,8 +73,7 @@ def contrast(
         ModelError: a bundle cannot be used.
         DataError: the rows cannot be used, or none is left.
     """
-    if len({model.digest for model in models}) < max(len(models), 2):
-        raise ConfigError(f"models: {', '.join(titles)} are not different ones; name at least two that differ.")
+    check_different(models, titles)
     key = digest_of("comparison", VERSION, tuple(models), tuple(titles), rows, settings)
     folder = where.workspace / "comparisons" / f"{rows.name or 'rows'}-{key[:10]}"
     if read_manifest(folder) is None:

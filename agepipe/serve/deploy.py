@@ -6,7 +6,6 @@ written by a rename, so whoever reads it meets the old one or the new one; a cam
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from agepipe.errors import ModelError
 from agepipe.imaging import decode, fit
 from agepipe.serve import bundle
 from agepipe.serve.predictor import Predictor
-from agepipe.versions import Version, parse, unknown
+from agepipe.versions import Version, parse
 from agepipe.where import Where
 
 POINTER = "current.json"
@@ -93,7 +92,7 @@ def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -
     Raises:
         ModelError: there is no such version, its bundle is damaged, or it answers otherwise than the registered model.
     """
-    found = _version(reference, where, name)
+    found = find(reference, where, name)
     model = lookup.model_of(found, where)
     target = folder_of(where) / f"{found.name}-{found.number}-{model.digest[:10]}"
     if read_manifest(target) is None or bundle.digest(target) != model.digest:
@@ -103,7 +102,12 @@ def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -
     return switch(target, found.name, found.number, where)
 
 
-def _version(reference: str, where: Where, name: str) -> Version:
+def find(reference: str, where: Where, name: str) -> Version:
+    """The version that is to be deployed.
+
+    Raises:
+        ModelError: there is no such version, or the reference is the folder of a bundle.
+    """
     if (Path(reference) / bundle.CARD).is_file():
         raise ModelError(
             f"model: {reference!r} is the folder of a bundle, which needs no deploying; use it with --model, or name "
@@ -113,7 +117,7 @@ def _version(reference: str, where: Where, name: str) -> Version:
     there = lookup.versions(wanted.name, where)
     found = next((version for version in there if wanted.names(version)), None)
     if found is None:
-        raise unknown(reference, lookup.named(wanted.name, where), there)
+        raise lookup.unknown(reference, wanted.name, there, where)
     return found
 
 
@@ -147,10 +151,11 @@ def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) 
     """
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
-    environ = {**os.environ, "MLFLOW_TRACKING_URI": store.address(where), "OMP_NUM_THREADS": "1"}
+    files = lookup.files(found)  # of a local store; its database may lie where it can only be read
+    environ = {**store.environ(where), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", ASK, uri],
+            [sys.executable, "-P", "-W", "ignore", "-c", ASK, str(files or uri)],
             input=json.dumps([base64.b64encode(data).decode() for data in pictures]),
             env=environ, capture_output=True, text=True, timeout=SECONDS, check=False,
         )  # fmt: skip

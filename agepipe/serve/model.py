@@ -3,7 +3,8 @@
 import threading
 from pathlib import Path
 
-from agepipe.errors import AgepipeError
+from agepipe import lookup
+from agepipe.errors import AgepipeError, of_system
 from agepipe.serve.deploy import POINTER, Deployed, current, deploy, folder_of
 from agepipe.serve.endpoint import Endpoint
 from agepipe.serve.predictor import Predictor
@@ -68,11 +69,20 @@ class Following:
         """
         self._where, self._notes = where, list[str]()
         self._pointer = folder_of(where) / POINTER
-        deployed = current(where) or deploy("champion", where, name)
-        self._stamp = self._stamped()
         self._next: Fixed | None = None
         self._thread: threading.Thread | None = None
-        self._use(self._loaded(deployed))
+        first = self._first(name)
+        self._stamp = self._stamped()
+        self._use(first)
+
+    def _first(self, name: str) -> Fixed:
+        try:
+            return self._loaded(current(self._where) or deploy("champion", self._where, name))
+        except OSError as error:  # a workspace that may only be read
+            self._notes.append(f"The champion was not deployed ({of_system(error)}) It is used where it lies.")
+            found = lookup.resolve("champion", self._where, name)
+            version = lookup.of_digest(found.digest, name, self._where)
+            return Fixed(found.folder, f"{version.name} version {version.number}" if version else found.folder.name)
 
     def _use(self, model: Fixed) -> None:
         self.predictor, self.title = model.predictor, model.title

@@ -1,18 +1,93 @@
-"""The files that a user names for results, refused before any work where they could not be written."""
+"""Where results go: refused before any work where they could not be written, and never lost where that fails later."""
 
-from collections.abc import Sequence
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agepipe.errors import ConfigError
+from agepipe.artifact import replacing
+from agepipe.errors import ConfigError, OutputError, of_system
+
+PROBE = 64 * 1024
+"""Bytes written to try a folder: a quota or a full disk refuses them, though it lets an empty file be made."""
 
 
 def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file whose name ends otherwise, or whose folder is not there.
+    """Refuse a file whose name ends otherwise, or that cannot be written where it shall lie.
 
     Raises:
         ConfigError: names the option and the file.
     """
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"{option}: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(suffixes)}.")
-    if not path.parent.is_dir():
+    try:
+        is_folder, there = path.is_dir(), path.parent.is_dir()
+        path.exists()  # a name that is too long fails here
+    except OSError as error:
+        raise _refused(option, error) from error
+    if is_folder:
+        raise ConfigError(f"{option}: {path} is a folder; name a file in it, such as {path / f'result{path.suffix}'}.")
+    if not there:
         raise ConfigError(f"{option}: there is no folder {path.parent}; make it, or name another.")
+    check_folder(option, path.parent)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, or that cannot be made; nothing is left behind.
+
+    Raises:
+        ConfigError: names the option, the folder and what is wrong.
+    """
+    try:
+        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        _try(there)
+    except OSError as error:
+        error.filename = str(folder)
+        raise _refused(option, error) from error
+
+
+def _try(folder: Path) -> None:
+    draft = folder / f".probe-{uuid.uuid4().hex[:8]}"
+    try:
+        with draft.open("wb") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        if draft.parent.is_dir():
+            draft.unlink(missing_ok=True)
+
+
+def _refused(option: str, error: OSError) -> ConfigError:
+    return ConfigError(f"{option}: {of_system(error)}")
+
+
+def saved(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write a file whole or not at all; where that fails, write it where it can be, for the work in it is done.
+
+    Args:
+        path: the file.
+        write: writes it under the name that it is given.
+
+    Raises:
+        OutputError: it lies elsewhere; says where.
+    """
+    try:
+        with replacing(path) as draft:
+            write(draft)
+    except OSError as error:
+        kept = _rescued(path.name, write, error)
+        raise OutputError(f"{path} could not be written: {of_system(error)} The result is in {kept}.") from error
+    return path
+
+
+def _rescued(name: str, write: Callable[[Path], object], error: OSError) -> Path:
+    for folder in (Path(tempfile.gettempdir()), Path.home(), Path.cwd()):
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="agepipe-", dir=folder)) / name
+            write(kept)
+        except OSError:
+            continue
+        return kept
+    raise error

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from agepipe.artifact import replacing
 from agepipe.decide import decide
 from agepipe.imaging import Image, fit
 from agepipe.progress import Progress, silent
@@ -19,6 +18,7 @@ from agepipe.serve import pictures
 from agepipe.serve.align import align
 from agepipe.serve.bundle import Card
 from agepipe.serve.faces import Finder
+from agepipe.serve.outputs import saved
 from agepipe.serve.pictures import Picture
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
 
@@ -119,8 +119,13 @@ def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, card: Car
 
 
 def write(table: pl.DataFrame, path: Path) -> Path:
-    """Write a table whole or not at all, as its name says; `.csv` begins with the mark that Excel knows UTF-8 by."""
-    with replacing(path) as draft:
+    """Write a table whole or not at all, as its name says; `.csv` begins with the mark that Excel knows UTF-8 by.
+
+    Raises:
+        OutputError: it had to be written elsewhere; says where.
+    """
+
+    def written(draft: Path) -> None:
         match path.suffix.lower():
             case ".parquet":
                 table.write_parquet(draft)
@@ -128,7 +133,8 @@ def write(table: pl.DataFrame, path: Path) -> Path:
                 table.write_ndjson(draft)
             case _:
                 table.write_csv(draft, include_bom=True, float_precision=6)
-    return path
+
+    return saved(path, written)
 
 
 def rejects_path(output: Path) -> Path:

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from agepipe.ages import AgeRanges
-from agepipe.artifact import replacing
-from agepipe.errors import SourceError
+from agepipe.artifact import SHORT
+from agepipe.errors import OutputError, SourceError, of_system
 from agepipe.imaging import Image
 from agepipe.serve.frames import Frame
+from agepipe.serve.outputs import saved
 from agepipe.serve.track import Track
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
@@ -50,7 +51,19 @@ class Sink(Protocol):
 
 
 def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.partial{path.suffix}")
+    return path.with_name(f".{path.stem[:SHORT]}.partial{path.suffix}")
+
+
+def _named(option: str, path: Path) -> None:
+    """Give a finished draft its name.
+
+    Raises:
+        OutputError: it keeps that of a draft; says which.
+    """
+    try:
+        _draft(path).replace(path)
+    except OSError as error:
+        raise OutputError(f"{option}: {of_system(error)} What was written is in {_draft(path)}.") from error
 
 
 def recorder(path: Path, rate: float) -> Sink:
@@ -88,7 +101,7 @@ class Recorder:
         """Finish the video and give it its name; where no frame came there is none."""
         if self._writer is not None:
             self._writer.release()
-            _draft(self._path).replace(self._path)
+            _named("--output", self._path)
 
 
 def _fitted(image: Image, size: tuple[int, int]) -> Image:
@@ -126,13 +139,12 @@ def write_picture(path: Path, image: Image) -> Path:
 
     Raises:
         SourceError: OpenCV cannot write it.
+        OutputError: it had to be written elsewhere; says where.
     """
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise SourceError(f"--output: {path} cannot be written as a picture; name a .png.")
-    with replacing(path) as draft:
-        draft.write_bytes(data.tobytes())
-    return path
+    return saved(path, lambda draft: draft.write_bytes(data.tobytes()))
 
 
 class Events:
@@ -162,6 +174,13 @@ class Events:
         self._number += 1
 
     def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-        _draft(self._path).replace(self._path)
+        """Finish the file.
+
+        Raises:
+            OutputError: the last lines could not be written, or the file not named; says where the others are.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise OutputError(f"--events: {of_system(error)} What was written is in {_draft(self._path)}.") from error
+        _named("--events", self._path)

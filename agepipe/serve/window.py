@@ -1,5 +1,6 @@
 """The camera's window and its keys: q quit, s snapshot, p pause, h help."""
 
+import logging
 import os
 import sys
 import time
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import cv2
 
-from agepipe.errors import ServiceError
+from agepipe.errors import AgepipeError, ServiceError
 from agepipe.imaging import Image
 from agepipe.serve.overlay import KEYS
 from agepipe.serve.sinks import Seen, write_picture
+
+logger = logging.getLogger(__name__)
 
 TITLE = "agepipe"
 POLL = 30
@@ -88,8 +91,15 @@ class Window:
         self._keys.press(key)
         self._keys.quit |= _closed()
         if self._keys.snapshot:
+            self._keep(drawn)
+
+    def _keep(self, drawn: Image) -> None:
+        """Keep a snapshot; where that fails the camera goes on."""
+        try:
             self._snapshots.mkdir(parents=True, exist_ok=True)
             write_picture(self._snapshots / f"snapshot-{datetime.now():%Y%m%d-%H%M%S-%f}.png", drawn)
+        except (OSError, AgepipeError) as error:
+            logger.warning("The snapshot was not kept in %s: %s", self._snapshots, error)
 
     def close(self) -> None:
         """Close it."""

@@ -66,9 +66,12 @@ def _fetched(path: Path, url: str) -> Path:
     except (OSError, ValueError) as error:
         raise DetectorError(f"{path}: YuNet's file is not there and cannot be fetched ({error}); {REMEDY}") from error
     _check(content, url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        draft.write_bytes(content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_bytes(content)
+    except OSError as error:
+        raise DetectorError(f"{path}: YuNet's file cannot be kept ({error.strerror}); {REMEDY}") from error
     return path
 
 

@@ -1,0 +1,48 @@
+"""What comes before a flow that the command line starts: outputs and servers are looked at, the environment is set."""
+
+import os
+
+from agepipe import store
+from agepipe.serve.outputs import check_folder
+from agepipe.where import Where
+from flows import environment, reach, services
+
+
+def check_writable(where: Where) -> None:
+    """Refuse a workspace or a local store in which nothing can be written, before any work is done.
+
+    Raises:
+        ConfigError: names the option and the folder.
+        TrackingError: the store's database is locked, or may not be written.
+    """
+    check_folder("--workspace", where.workspace)
+    if (path := store.database(where)) is not None:
+        check_folder("--tracking", path.parent)
+        store.check_writable(path)
+
+
+def enter(where: Where, *, tracked: bool = True) -> None:
+    """Prepare the environment for Prefect; must come before the first import of a flow.
+
+    Args:
+        where: the workspace and the store.
+        tracked: whether the flow writes to the store.
+
+    Raises:
+        AgepipeError: the workspace or the store cannot be written, or Prefect's server does not answer.
+    """
+    if tracked:
+        check_writable(where)
+    else:
+        check_folder("--workspace", where.workspace)
+    api_url = os.environ.get("PREFECT_API_URL") or services.running(where).api_url
+    if api_url:
+        reach.check_alive(api_url)
+    environment.prepare(where, api_url)
+    if api_url:
+        reach.check()
+    else:
+        from flows.temporary import TemporaryServer
+
+        store.check_writable(environment.prefect_home(where) / "prefect.db")
+        TemporaryServer()

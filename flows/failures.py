@@ -1,0 +1,45 @@
+"""Errors of the operating system and of Prefect, MLflow and their HTTP clients, as sentences that a user can act on."""
+
+from agepipe.errors import AgepipeError, OutputError, ServiceError, TrackingError, full_disk, of_system
+
+HTTP = ("httpx", "httpcore", "requests", "urllib3", "websockets")
+STORES = ("mlflow", "sqlalchemy", "sqlite3", "alembic")
+LONGEST = 300
+"""Letters of a library's own message that are shown."""
+
+
+def understood(error: BaseException) -> AgepipeError | None:
+    """The error of another library or of the system as one of agepipe's; None for a fault of agepipe's own."""
+    if isinstance(error, AgepipeError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        return _missing(error)
+    if full := full_disk(error):
+        return OutputError(full)
+    libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if libraries & {*HTTP, "prefect"} or "Prefect API" in str(error):
+        return ServiceError(f"{_asked(error)} failed ({_first(error)}); check that the server runs and can be reached.")
+    if libraries & set(STORES):
+        return TrackingError(
+            f"tracking: the store failed ({_first(error)}); check it, then give the same command again."
+        )
+    return of_system(error) if isinstance(error, OSError) else None
+
+
+def _missing(error: ModuleNotFoundError) -> AgepipeError | None:
+    if error.name is None or error.name.partition(".")[0] in ("agepipe", "tasks", "flows"):
+        return None
+    return AgepipeError(f"this needs {error.name}, which is not installed; install agepipe[train].")
+
+
+def _asked(error: BaseException) -> str:
+    """Which address did not answer as it should, where the error knows."""
+    try:
+        return f"A request to {error.request.url}"  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises the latter where no request was noted
+        return "A request to Prefect's server"
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:LONGEST] if lines else type(error).__name__

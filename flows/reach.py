@@ -1,0 +1,60 @@
+"""Whether Prefect's server answers, asked once and briefly before a flow starts."""
+
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+
+from agepipe.errors import ServiceError
+
+SECONDS = 5.0
+"""How long the server may be silent."""
+REMEDY = "start it, or unset PREFECT_API_URL to use a temporary server"
+
+
+def check_alive(url: str) -> None:
+    """Refuse an address where nothing answers, without Prefect, which takes seconds to import.
+
+    Raises:
+        ServiceError: nothing answers there.
+    """
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # `check` says what is wrong with it
+    except (OSError, ValueError, HTTPException) as error:
+        raise ServiceError(f"PREFECT_API_URL: {url} does not answer ({error}); {REMEDY}.") from error
+
+
+def check() -> None:
+    """Refuse the server that PREFECT_API_URL names where a flow could not report to it.
+
+    Raises:
+        ServiceError: nothing answers there, it wants a password, it is no server of Prefect, or one of another version.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": SECONDS}, sync_client=True) as client,
+        ):
+            client.raise_for_api_version_mismatch()
+    except Exception as error:  # httpx, pydantic and Prefect each raise their own, and plain RuntimeError
+        raise ServiceError(f"PREFECT_API_URL: {url} {_fault(error.__cause__ or error)}") from error
+
+
+def _fault(error: BaseException) -> str:
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        if status in (401, 403):
+            return f"wants a password (HTTP status {status}); set PREFECT_API_AUTH_STRING or PREFECT_API_KEY for it."
+        return f"answers with HTTP status {status}; check the address, which ends in /api, or {REMEDY}."
+    if isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError):
+        return f"does not answer ({error}); {REMEDY}."
+    if "incompatible" in str(error):
+        return f"is a server of another version ({error}); install one of the same, or {REMEDY}."
+    return f"does not answer as Prefect's server does ({str(error).splitlines()[0][:200]}); check the address."

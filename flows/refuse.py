@@ -1,0 +1,69 @@
+"""Names that lead nowhere, refused before a server is started: in seconds, and without a failed run left behind.
+
+The flows look again themselves, for those that Prefect starts.
+"""
+
+from collections.abc import Sequence
+
+from agepipe import locked, lookup
+from agepipe.config import Config
+from agepipe.data import sources
+from agepipe.errors import ModelError
+from agepipe.learn import warm
+from agepipe.where import Where
+
+
+def run(config: Config, where: Where) -> None:
+    """Refuse photographs or first weights that are not there.
+
+    Raises:
+        SourceError: a path does not exist, or a data set of Kaggle cannot be asked for.
+        ModelError: the weights to start from are of no version.
+    """
+    sources.check(config.source.data)
+    warm.with_files(config, lambda version: lookup.weights_file(version, where))
+
+
+def evaluate(model: str, data: Sequence[str], name: str, where: Where) -> None:
+    """Refuse a model or photographs that are not there, or a model without rows to be judged on.
+
+    Raises:
+        ModelError: there is no such model, or its locked test rows are not here.
+        SourceError: a path does not exist.
+    """
+    found = lookup.resolve(model, where, name)
+    if data:
+        sources.check(data)
+    else:
+        locked.test_rows(found, name, where)
+
+
+def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, where: Where) -> None:
+    """Refuse models or photographs that are not there, the same model twice, or models without rows in common.
+
+    Raises:
+        ModelError: there is no such model, or no rows are here.
+        ConfigError: there are not two different models.
+        SourceError: a path does not exist.
+    """
+    found = [lookup.resolve(model, where, name) for model in models]
+    titles = [lookup.title(text, model, where, name) for text, model in zip(models, found, strict=True)]
+    locked.check_different(found, titles)
+    if data:
+        sources.check(data)
+    else:
+        locked.shared_rows(found, titles, name, anew, where)
+
+
+def release(candidate: str, name: str, where: Where) -> None:
+    """Refuse a candidate that is not registered, or whose rows are not here.
+
+    Raises:
+        ModelError: says which.
+    """
+    found = lookup.resolve(candidate, where, name)
+    if lookup.of_digest(found.digest, name, where) is None:
+        raise ModelError(
+            f"model: {candidate!r} has no version, and only a version can be released; run the pipeline that trains it."
+        )
+    locked.test_rows(found, name, where)
