@@ -1,16 +1,19 @@
 """Results: written under a temporary name and renamed, so that a folder or file is there whole or not at all.
 
 Each folder has a `manifest.json` that says what made it: version, stage, settings, digests of the inputs, counts. It
-names no path of the machine.
+names no path of the machine. A draft is locked while a process fills it, so that `sweep` can tell it from one that a
+killed process has left.
 """
 
 import fcntl
 import hashlib
 import json
+import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from agepipe.errors import DataError
 
 MANIFEST = "manifest.json"
 SHORT = 40
-"""Letters of a file's name in that of its draft."""
+"""Letters of a result's name in that of its draft, so that any name the file system takes leaves room for the rest."""
+DRAFT = re.compile(r"\..+-[0-9a-f]{8}(?!\.lock$)(\.\w+)?")
+"""Names of drafts: a dot, the name of the result, eight random hex digits, and the ending of a file."""
 
 
 @contextmanager
@@ -31,13 +36,12 @@ def whole(folder: Path) -> Iterator[Path]:
     Where another process has finished the same result first, that one is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
-    draft.mkdir()
-    try:
-        yield draft
-        _put(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with _draft(folder.parent, folder.name, "", Path.mkdir) as draft:
+        try:
+            yield draft
+            _put(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _put(draft: Path, folder: Path) -> None:
@@ -56,13 +60,111 @@ def replacing(path: Path) -> Iterator[Path]:
 
     When the block fails it is removed, and what was there before stays.
     """
-    # shortened, so that any name that the file system takes leaves room for the ending
-    draft = path.with_name(f".{path.stem[:SHORT]}-{uuid.uuid4().hex[:8]}{path.suffix}")
+    with _draft(path.parent, path.stem[:SHORT], path.suffix, Path.touch) as draft:
+        try:
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(folder: Path, stem: str, suffix: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new draft, locked until the block ends or the process does."""
+    handle = None
+    while handle is None:
+        draft = folder / f".{stem}-{uuid.uuid4().hex[:8]}{suffix}"
+        make(draft)
+        handle = _lock(draft)
     try:
         yield draft
-        draft.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(draft: Path) -> int | None:
+    """The descriptor that holds the lock of a draft; None where another process holds it, or has removed the draft."""
+    try:
+        handle = os.open(draft, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        return handle  # a file system without locks, where `sweep` cannot take one either
+    if draft.exists():
+        return handle
+    os.close(handle)
+    return None
+
+
+def sweep(workspace: Path) -> list[Path]:
+    """Remove the drafts that killed processes have left in a workspace; those that are being filled stay.
+
+    Returns:
+        What was removed.
+    """
+    folders = _folders(workspace)
+    parts = [folder for place in folders if place.name == "predictions" for folder in _folders(place)]
+    found = [path for folder in (workspace, *folders, *parts) for path in folder.glob(".*-*")]
+    return [path for path in found if DRAFT.fullmatch(path.name) and _swept(path)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are its own: a link may lead into another workspace."""
+    return [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
+
+
+def _swept(draft: Path) -> bool:
+    if draft.is_symlink():
+        return False
+    try:
+        handle = os.open(draft, os.O_RDONLY)
+    except OSError:
+        return False  # another process has just finished or swept it, or it is not ours to read
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _discard(draft)
+    except OSError:
+        return False  # it is being filled, or cannot be removed
+    finally:
+        os.close(handle)
+    return True
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def remove(path: Path, workspace: Path) -> None:
+    """Remove a result from its workspace, a folder or a file; nothing is done where there is none.
+
+    Raises:
+        DataError: it lies outside the workspace, by itself or through a link, or it cannot be removed.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    inside = path.resolve().is_relative_to(workspace.resolve()) and path.resolve() != workspace.resolve()
+    if path.is_symlink() or not inside:
+        raise DataError(
+            f"{path}: it lies in {path.resolve()}, outside the workspace {workspace}, from which alone results are "
+            "removed; remove it by hand to have it computed again."
+        )
+    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix if path.is_file() else ''}")
+    try:
+        path.rename(draft)  # so that a kill leaves no half of a result under its own name
+    except OSError as error:
+        raise DataError(
+            f"{path}: it cannot be removed ({error.strerror}); make the folder {path.parent} writable."
+        ) from error
+    with suppress(OSError):  # what is left of it is swept later
+        _discard(draft)
 
 
 @contextmanager

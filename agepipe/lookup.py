@@ -77,8 +77,11 @@ def _partition(found: Version, where: Where) -> Partition | None:
         f"{address}/partition", where.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", where
     )
     kept = Partition.model_validate_json((folder / "partition.json").read_bytes())
-    copy = kept.model_copy(update={"members": folder / kept.members.name})
-    return kept if kept.members.exists() else copy
+    if kept.members.is_absolute():  # WORKSPACE/splits/NAME/members.parquet, as earlier versions wrote it
+        kept = kept.relative_to(kept.members.parent.parent.parent)
+    copy = folder / kept.members.name
+    here = kept.resolved_in(where.workspace)
+    return here if here.members.exists() else here.model_copy(update={"members": copy})
 
 
 def resolve(reference: str, where: Where, name: str = "") -> Model:

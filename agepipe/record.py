@@ -4,7 +4,9 @@ The records themselves are in `agepipe.records`; two with one digest are the sam
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,6 +52,37 @@ class Record(BaseModel):
         """Whether all that the record points to is still there."""
         nested = [value for _, value in self if isinstance(value, Record)]
         return all(path.exists() for path in self.files()) and all(record.intact() for record in nested)
+
+    def relative_to(self, folder: Path) -> Self:
+        """The record as it is stored: paths inside the folder are relative to it, all others stay as they are."""
+        return self._changed(lambda path: path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+    def resolved_in(self, folder: Path) -> Self:
+        """The record as it is used: relative paths lie in this folder, absolute ones stay as they are."""
+        return self._changed(lambda path: folder / path)
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether every path of the record lies in this folder."""
+        return all(path.is_relative_to(folder) and ".." not in path.parts for path in _paths(self))
+
+    def _changed(self, change: Callable[[Path], Path]) -> Self:
+        return self.model_copy(update={name: _with_paths(value, change) for name, value in self})
+
+
+def _with_paths(value: Any, change: Callable[[Path], Path]) -> Any:
+    if isinstance(value, Path):
+        return change(value)
+    if isinstance(value, Record):
+        return value._changed(change)
+    return tuple(_with_paths(item, change) for item in value) if isinstance(value, tuple) else value
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, (Record, tuple)):
+        for item in (field for _, field in value) if isinstance(value, Record) else value:
+            yield from _paths(item)
 
 
 class Made(Record):

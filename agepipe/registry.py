@@ -113,7 +113,8 @@ def _created(
     client, run_id = tracking.client(where), _run(model, where)
     facts = tags.facts(model, evaluation, partition, where.parent)
     if partition is not None:
-        client.log_text(run_id, partition.model_dump_json(indent=2), "partition/partition.json")
+        kept = partition.relative_to(where.workspace)
+        client.log_text(run_id, kept.model_dump_json(indent=2), "partition/partition.json")
         client.log_artifact(run_id, str(partition.members), "partition")
     made = client.create_logged_model(tracking.prepare(where), f"{name}-{model.digest[:10]}", run_id)
     with tempfile.TemporaryDirectory() as folder:

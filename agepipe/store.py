@@ -17,6 +17,8 @@ from contextlib import closing, contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from agepipe.errors import ConfigError, TrackingError
 from agepipe.tables import PATIENCE, ROOT_TAG, unreadable
@@ -257,11 +259,16 @@ def _roots(connection: sqlite3.Connection) -> list[str]:
 
 def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> int:
     count = 0
-    for table, column in ADDRESSES:
-        changed = connection.execute(
-            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-            (new, len(old) + 1, len(old) + 1, old + "/"),
-        )
-        count += changed.rowcount
+    for before, after in ((old, new), (_plain(old), _plain(new))):  # MLflow's own Default experiment has no scheme
+        for table, column in ADDRESSES:
+            changed = connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (after, len(before) + 1, len(before) + 1, before + "/"),
+            )
+            count += changed.rowcount
     connection.execute("UPDATE experiment_tags SET value = ? WHERE key = ? AND value = ?", (new, ROOT_TAG, old))
     return count
+
+
+def _plain(uri: str) -> str:
+    return url2pathname(urlsplit(uri).path)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from agepipe import store
 from agepipe.environment import environment as environment
 from agepipe.environment import gone, process
+from agepipe.errors import TrackingError
 from agepipe.loggable import described, flat, short
 from agepipe.record import digest_of
 from agepipe.records import Rows
@@ -62,7 +63,8 @@ def prepare(where: Where) -> str:
         The experiment's id.
 
     Raises:
-        TrackingError: the database was changed by another MLflow, cannot be written, or the server does not answer.
+        TrackingError: the database was changed by another MLflow or cannot be written, the server does not answer,
+            or the experiment was deleted.
     """
     path = store.database(where)
     with store.locked(where, "prepare"):
@@ -102,6 +104,11 @@ def _experiment(where: Where, path: Path | None) -> str:
 
     try:
         found = client(where).get_experiment_by_name(where.experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"tracking: the experiment '{where.experiment}' in {where.tracking} was deleted; bring it back with "
+                f"`MLFLOW_TRACKING_URI={store.address(where)} mlflow experiments restore -x {found.experiment_id}`."
+            )
         if found is not None:
             return str(found.experiment_id)
         if path is None:
@@ -207,6 +214,8 @@ def run(
             yield opened
     except BaseException as error:
         with suppress(Exception):  # the error to see is the one that ended the work, even when the store is lost
+            if not isinstance(error, Exception):
+                _end_nested(where, opened.run_id, repr(error))
             end(where, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", repr(error))
         raise
     end(where, opened.run_id, "FINISHED")
@@ -259,6 +268,13 @@ def end(where: Where, run_id: str, status: Status, error: str = "") -> None:
     if error:
         client(where).set_tag(run_id, ERROR, short(error))
     client(where).set_terminated(run_id, status)
+
+
+def _end_nested(where: Where, run_id: str, error: str) -> None:
+    """End what was nested under a run that was interrupted, in processes that could not do so themselves."""
+    query = f"tags.`{PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
+    for found in client(where).search_runs([prepare(where)], query, max_results=1000):
+        end(where, found.info.run_id, "KILLED", error)
 
 
 def sweep(where: Where) -> list[str]:

@@ -6,11 +6,12 @@ from prefect import flow
 
 from agepipe.serve.session import Asked
 from agepipe.where import Where
+from flows.beginning import begin
 from tasks.camera import Looked
 from tasks.camera import camera as look
 
 
-@flow(name="camera", flow_run_name="camera {source}")
+@flow(name="camera", flow_run_name="camera {source}", on_running=[begin])
 def camera(
     source: str = "0",
     model: str = "",

@@ -5,13 +5,14 @@ from prefect import flow
 from agepipe.config import EvaluateSettings
 from agepipe.records import Compared
 from agepipe.where import Where
+from flows.beginning import begin
 from flows.evaluate import photographs
 from tasks.compare import compare as judge
 from tasks.parent import compared
 from tasks.resolve import largest, resolve, shared_rows, title
 
 
-@flow(name="compare", flow_run_name="compare {models}")
+@flow(name="compare", flow_run_name="compare {models}", on_running=[begin])
 def compare(
     models: tuple[str, ...] = ("champion", "challenger"),
     data: tuple[str, ...] = (),

@@ -4,10 +4,11 @@ from prefect import flow
 
 from agepipe.serve.deploy import Deployed
 from agepipe.where import Where
+from flows.beginning import begin
 from tasks.deploy import deploy as put
 
 
-@flow(name="deploy", flow_run_name="deploy {model}")
+@flow(name="deploy", flow_run_name="deploy {model}", on_running=[begin])
 def deploy(model: str = "champion", name: str = "", where: Where = Where()) -> Deployed:
     """Check a version against the registry's own answers, copy it whole, and switch to it.
 

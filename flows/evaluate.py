@@ -5,6 +5,7 @@ from prefect import flow
 from agepipe.config import EvaluateSettings, SourceSettings
 from agepipe.records import Evaluation, Model, Rows
 from agepipe.where import Where
+from flows.beginning import begin
 from tasks.evaluate import champions_evaluation
 from tasks.evaluate import evaluate as judge
 from tasks.ingest import fingerprint, ingest
@@ -13,7 +14,7 @@ from tasks.relabel import relabel
 from tasks.resolve import ingest_settings, label_settings, resolve, test_rows
 
 
-@flow(name="evaluate", flow_run_name="evaluate {model}")
+@flow(name="evaluate", flow_run_name="evaluate {model}", on_running=[begin])
 def evaluate(
     model: str = "champion",
     data: tuple[str, ...] = (),

@@ -5,6 +5,7 @@ from prefect import flow
 from agepipe.config import Config
 from agepipe.records import PipelineResult
 from agepipe.where import Where
+from flows.beginning import begin
 from flows.search import search
 from tasks.audit import audit
 from tasks.evaluate import evaluate
@@ -17,7 +18,7 @@ from tasks.split import champions_partition, partitioned
 from tasks.train import train
 
 
-@flow(name="pipeline", flow_run_name="pipeline {config.title}")
+@flow(name="pipeline", flow_run_name="pipeline {config.title}", on_running=[begin])
 def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
     """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
     check(config, where)

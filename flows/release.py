@@ -5,11 +5,12 @@ from prefect import flow
 from agepipe.config import EvaluateSettings, ReleaseSettings
 from agepipe.records import Registered
 from agepipe.where import Where
+from flows.beginning import begin
 from tasks.register import release as decide
 from tasks.resolve import resolve, test_rows
 
 
-@flow(name="release", flow_run_name="release {model}")
+@flow(name="release", flow_run_name="release {model}", on_running=[begin])
 def release(
     model: str = "challenger",
     name: str = "",

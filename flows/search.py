@@ -8,8 +8,10 @@ from prefect import flow
 from agepipe.config import LearnSettings, SearchSettings
 from agepipe.errors import WorkerError
 from agepipe.learn.check_search import check_search
+from agepipe.learn.process import resume
 from agepipe.records import Choice, Rows
 from agepipe.where import Where
+from flows.beginning import begin
 from flows.runners import deaths, runner
 from flows.strategies import STRATEGIES, Search
 from tasks.board import board
@@ -20,7 +22,7 @@ LIVES = 3
 """How often a search is begun with new workers before it gives up; what is finished is not done again."""
 
 
-@flow(name="search", flow_run_name="search over {settings.folds} folds")
+@flow(name="search", flow_run_name="search over {settings.folds} folds", on_running=[begin])
 def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Where) -> Choice:
     with board(settings, learn, where) as shown:
         return STRATEGIES[settings.strategy](Search(rows, learn, settings, where, shown))
@@ -47,3 +49,5 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Wh
                     "--workers or a smaller learn.batch, then give the same command again."
                 ) from error
             logger.warning("a worker of the search has died; it goes on with new ones")
+        finally:
+            resume()  # where a signal has interrupted the trials, all have ended by now

@@ -1,7 +1,8 @@
 """`agepipe up` and `down`: a Prefect server, a worker and the MLflow UI on the right stores, kept running.
 
-What was started is written to `workspace/services.json` with each process's start time, so that `down` ends just
-those and never a stranger that got the same process number.
+What was started is written to `workspace/services.json` with each process's start time and the workspace's identity,
+so that `down` ends just those: never a stranger that got the same process number, nor the servers of the workspace that
+this one was copied from.
 """
 
 import subprocess
@@ -53,6 +54,8 @@ class Services(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     services: tuple[Service, ...] = ()
+    workspace: str = ""
+    """What `identity` said of the workspace that they belong to."""
 
     def url(self, name: str) -> str | None:
         """The address of a service that is alive."""
@@ -75,10 +78,21 @@ def state_file(where: Where) -> Path:
     return where.workspace / "services.json"
 
 
+def identity(workspace: Path) -> str:
+    """What tells a workspace from its copies: the folder on the disk, which has the same number after a move."""
+    status = workspace.stat()
+    return f"{status.st_dev}:{status.st_ino}"
+
+
 def running(where: Where) -> Services:
-    """What `up` started on this workspace, alive or not; nothing when `up` was never called."""
+    """What `up` started on this workspace, alive or not; nothing when `up` was never called, or only on another one.
+
+    Raises:
+        ServiceError: the file that says so cannot be read.
+    """
     try:
-        return Services.model_validate_json(state_file(where).read_text(encoding="utf-8"))
+        found = Services.model_validate_json(state_file(where).read_text(encoding="utf-8"))
+        return found if found.workspace == identity(where.workspace) else Services()
     except FileNotFoundError:
         return Services()
     except ValidationError as error:
@@ -110,7 +124,7 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
         for item in started:
             _end(item)
         raise
-    services = Services(services=tuple(started))
+    services = Services(services=tuple(started), workspace=identity(where.workspace))
     state_file(where).write_text(services.model_dump_json(indent=2), encoding="utf-8")
     return services
 

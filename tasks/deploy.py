@@ -6,11 +6,13 @@ from prefect.artifacts import create_markdown_artifact
 from agepipe.serve import deploy as work
 from agepipe.serve.deploy import Deployed
 from agepipe.where import Where
+from tasks.tidy import tidy
 
 
 @task
 def deploy(model: str, name: str, where: Where) -> Deployed:
     """Check the bundle against the registered model, copy it and switch the pointer."""
+    tidy(where)
     done = work.deploy(model, where, name)
     create_markdown_artifact(
         key="deployed",

@@ -19,6 +19,7 @@ from agepipe.learn import warm
 from agepipe.record import Record, digest_of
 from agepipe.records import Choice, Compared, DataReport, Evaluation, Model, Partition, Registered  # fmt: skip
 from agepipe.where import Where
+from tasks.tidy import tidy
 from tasks.track import name_in_prefect, prefect_tags
 
 R = TypeVar("R", bound=Record)
@@ -134,12 +135,8 @@ def compared(record: Compared, where: Where) -> Compared:
 
 @contextmanager
 def parent_run(config: Config, where: Where) -> Iterator[ParentRun]:
-    """Open the run of a pipeline; one that a crash cut off is taken up again.
-
-    Runs whose process is gone are ended first, so that nothing seems to go on for ever.
-    """
-    tracking.prepare(where)
-    tracking.sweep(where)
+    """Open the run of a pipeline; one that a crash cut off is taken up again."""
+    tidy(where)
     name = str(runtime.flow_run.name or f"pipeline {config.title}")
     with tracking.run(
         where, kind="pipeline", name=name, key=digest_of(config), params=config.model_dump(mode="json"),

@@ -8,11 +8,16 @@ from agepipe.learn import warm
 from agepipe.records import Model, Rows
 from agepipe.serve.bundle import read_card
 from agepipe.where import Where
+from tasks.tidy import tidy
 
 
 @task
 def resolve(reference: str, name: str, where: Where) -> Model:
-    """The model that an alias, a version, a run or a bundle folder names."""
+    """The model that an alias, a version, a run or a bundle folder names; the first task of every flow that takes one.
+
+    A store that cannot be used is refused here, before anything is computed or removed.
+    """
+    tidy(where)
     return registry.resolve(reference, where, name)
 
 

@@ -2,14 +2,14 @@
 
 The key is the stage's name and version, the digests of the records that go in, and the settings; never `Where`.
 So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what it
-touches and what follows from it. Records lie in `workspace/records`, whatever server watches the run.
+touches and what follows from it. Records lie in `workspace/records`, whatever server watches the run. The paths in them
+are relative to the workspace, so that a copied or moved workspace never reads or removes what lies in another.
 """
 
 import inspect
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -22,8 +22,9 @@ from prefect.filesystems import LocalFileSystem
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
-from agepipe.artifact import MANIFEST
+from agepipe.artifact import MANIFEST, remove
 from agepipe.errors import AgepipeError, DiedError
+from agepipe.learn.process import interrupt
 from agepipe.record import Record, digest_of
 from agepipe.where import StageName, Where
 
@@ -61,7 +62,7 @@ class Stage(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The stage's record, from its store or computed now."""
-        return self._prepared(args, kwargs)(*args, **kwargs)
+        return self._prepared(args, kwargs)(*args, **kwargs).resolved_in(_where(args, kwargs).workspace)
 
     def gather(
         self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None,
@@ -74,27 +75,36 @@ class Stage(Generic[P, R]):
             watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
             forgive: calls that fail in one of these ways are left out of the answer.
         """
+        calls = list(calls)
+        workspaces = [_where((), call).workspace for call in calls]
         futures = [self._prepared((), call).submit(**call) for call in calls]
-        if watch is not None:
-            _watch(futures, watch)
-        for future in futures:
-            future.wait()
+        try:
+            if watch is not None:
+                _watch(futures, workspaces, watch)
+            for future in futures:
+                future.wait()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a signal, of which those that compute know nothing
+                interrupt()
+            raise
         records = []
-        for future in futures:
+        for future, workspace in zip(futures, workspaces, strict=True):
             with suppress(*forgive):
-                records.append(future.result())
+                records.append(future.result().resolved_in(workspace))
         return records
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
-        where = next(value for value in arguments.values() if isinstance(value, Where))
+        where = _where((), arguments)
         storage = where.workspace / "records"
-        stored = self._stored(storage, arguments)
+        kept = self._stored(storage, arguments)
+        # a record of a version that stored absolute paths may lead into the workspace that this one was copied from
+        stored = kept if kept is not None and kept.lies_in(where.workspace) else None
         since_begun = stored is not None and where.begun is not None and not _older(stored, where.begun)
         wanted_anew = where.refreshes(self.name) and not since_begun
         if stored is not None and wanted_anew:
-            discard(stored)
-        stale = wanted_anew or (stored is not None and not stored.intact())
+            discard(stored, where.workspace)
+        stale = wanted_anew or (kept is not None and (stored is None or not stored.intact()))
         return self.task.with_options(result_storage=storage, refresh_cache=stale)
 
     def _stored(self, storage: Path, arguments: dict[str, Any]) -> R | None:
@@ -103,10 +113,14 @@ class Stage(Generic[P, R]):
         if not store.exists(key):
             return None
         record: R = store.read(key).result
-        return record
+        return record.resolved_in(storage.parent)
 
 
-def _watch(futures: Sequence[PrefectFuture[R]], watch: Watch[R]) -> None:
+def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Where:
+    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Where))
+
+
+def _watch(futures: Sequence[PrefectFuture[R]], workspaces: Sequence[Path], watch: Watch[R]) -> None:
     ended: SimpleQueue[int] = SimpleQueue()
     records: list[R | None] = [None] * len(futures)
     for place, future in enumerate(futures):
@@ -121,7 +135,7 @@ def _watch(futures: Sequence[PrefectFuture[R]], watch: Watch[R]) -> None:
         left -= 1
         futures[place].wait()
         if futures[place].state.is_completed():
-            records[place] = futures[place].result()
+            records[place] = futures[place].result().resolved_in(workspaces[place])
         watch(records)
 
 
@@ -155,13 +169,13 @@ def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:
 
     @wraps(body)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        where = next((value for value in (*args, *kwargs.values()) if isinstance(value, Where)), None)
-        begun = where.begun if where is not None and where.begun is not None else time.time()
+        where = _where(args, kwargs)
+        begun = where.begun if where.begun is not None else time.time()
         record = body(*args, **kwargs)
-        if where is None or not where.refreshes(name) or not _older(record, begun):
-            return record
-        discard(record)
-        return body(*args, **kwargs)
+        if where.refreshes(name) and _older(record, begun):
+            discard(record, where.workspace)
+            record = body(*args, **kwargs)
+        return record.relative_to(where.workspace)
 
     return made
 
@@ -172,10 +186,14 @@ def _older(record: Record, moment: float) -> bool:
     return home is not None and (home / MANIFEST).exists() and (home / MANIFEST).stat().st_mtime < moment - 0.1
 
 
-def discard(record: Record) -> None:
-    """Remove what a stage made, so that it is made anew."""
+def discard(record: Record, workspace: Path) -> None:
+    """Remove what a stage made in its workspace, so that it is made anew.
+
+    Raises:
+        DataError: it lies outside the workspace.
+    """
     if (home := record.home()) is not None:
-        shutil.rmtree(home, ignore_errors=True)
+        remove(home, workspace)
 
 
 __all__ = ["Stage", "cache_key", "discard", "stage"]

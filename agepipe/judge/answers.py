@@ -5,8 +5,6 @@ are predicted side by side, each on one thread, so the answers do not depend on 
 """
 
 import hashlib
-import os
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from agepipe.artifact import remove, replacing
 from agepipe.errors import DataError, ModelError
 from agepipe.imaging import fit
 from agepipe.progress import Progress, silent
@@ -79,7 +78,7 @@ def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress
     content = hashlib.sha256("\n".join(table["digest"]).encode()).hexdigest()
     folder = where.workspace / "predictions" / digest_of(model.digest, rows.size, content)[:16]
     if where.refreshes("evaluate"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder, where.workspace)
     folder.mkdir(parents=True, exist_ok=True)
     parts = list(_parts(predictor, pixels_of(rows, table), table["index"].to_numpy(), folder, where, progress))
     found = Prediction(
@@ -150,10 +149,8 @@ def _kept(path: Path, rows: int) -> dict[str, NDArray[np.float32]] | None:
 
 def _keep(path: Path, prediction: Prediction, seconds: float) -> dict[str, NDArray[np.float32]]:
     part = {**prediction._asdict(), "seconds": np.float32(seconds)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez(file, **part)
-    temporary.replace(path)
     return part
 
 

@@ -54,16 +54,20 @@ def train(
         LeakageError: the first weights were fitted on rows of the validation part.
     """
     learn = changed(learn, {**choice.settings, "epochs": final.epochs}, "search.grid")
-    # a refit is calibrated on the trials' predictions, so it is another model after another search
-    before = choice.digest if final.refit else choice.trials > 0
-    key = digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)
-    folder = where.workspace / "models" / f"{rows.name or 'rows'}-{key[:10]}"
+    folder = where.workspace / "models" / f"{rows.name or 'rows'}-{model_key(rows, learn, choice, final)[:10]}"
     with in_progress(folder) as work:
         if read_manifest(folder) is None:
             job, table = _job(rows, learn, final, work, where)
             fitted = across(job, where, on_epoch)
             _bundle(folder, job, fitted, calibrated(job, fitted, choice), rows, final, table)
     return _record(folder)
+
+
+def model_key(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings) -> str:
+    """SHA-256, hex, of all that decides what comes out of the last training; `learn` has the chosen setting."""
+    # a refit is calibrated on the trials' predictions, so it is another model after another search
+    before = choice.digest if final.refit else choice.trials > 0
+    return digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)
 
 
 def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, where: Where) -> tuple[Job, pl.DataFrame]:

@@ -24,8 +24,9 @@ from agepipe.errors import AgepipeError, DiedError, TrainingError, WorkerError, 
 
 T = TypeVar("T")
 
-PRELOAD = ["agepipe.learn.fit", "sklearn.metrics"]
-"""What the fork server imports once for all work; the second, which the first imports late, costs as much as torch."""
+PRELOAD = ["agepipe.learn.ignore_signals", "agepipe.learn.fit", "sklearn.metrics"]
+"""What the fork server imports once for all work. The first keeps it and all work from signals that are meant for the
+parent; the last, which `fit` imports late, costs as much as torch."""
 
 GRACE = 3.0
 """Seconds in which the others' last words may still show which failure came first."""
@@ -34,6 +35,7 @@ WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
 """How the threads of one training wait for each other; the second is read by libgomp, which torch uses on Linux."""
 
 _starting = threading.Lock()
+_interrupted = threading.Event()
 
 
 def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], None] | None = None) -> T:
@@ -48,6 +50,7 @@ def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], N
         AgepipeError: of the function, as its own class with its message.
         WorkerError: any other exception of the function.
         DiedError: the process ended without a result.
+        KeyboardInterrupt: `interrupt` was called meanwhile.
     """
     return together(function, [args], on_event)
 
@@ -89,9 +92,31 @@ def warm() -> None:
         forkserver.ensure_running()
 
 
+def interrupt() -> None:
+    """End all work that threads and processes of this process wait for, and refuse new work until `resume`.
+
+    A signal reaches the main thread alone; whoever waits there for others to end calls this, so that they do.
+    """
+    with _starting:
+        _interrupted.set()
+        for process in multiprocessing.active_children():
+            process.kill()
+
+
+def resume() -> None:
+    """Allow work again, once all that was interrupted has ended."""
+    _interrupted.clear()
+
+
+def _check_interrupted() -> None:
+    if _interrupted.is_set():
+        raise KeyboardInterrupt("the work was interrupted")
+
+
 def _start(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     with _starting, _without_main(), _patient_threads():
+        _check_interrupted()
         context.set_forkserver_preload(PRELOAD)
         process = context.Process(target=_work, args=(writer, function, args, events), daemon=True)
         process.start()
@@ -150,6 +175,7 @@ def _received(reader: Connection, works: dict[Connection, ForkServerProcess]) ->
         return reader.recv()  # type: ignore[no-any-return]
     except (EOFError, ConnectionResetError):
         works[reader].join()
+        _check_interrupted()
         one = "the process" if len(works) == 1 else f"one of the {len(works)} processes"
         message = f"{one} of this work ended without a result ({_how(works[reader])})."
         return "died", (DiedError, message, "")
@@ -200,7 +226,8 @@ def _raised(kind: type[AgepipeError], message: str, trace: str) -> AgepipeError:
 
 def _work(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> None:
     """What the new process runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _send_logs(writer)
     extra = {"on_event": lambda event: writer.send(("event", event))} if events else {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from agepipe.artifact import turn
+from agepipe.artifact import remove, turn
 from agepipe.config import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.learn.runs import weights_digest
 from agepipe.learn.trial import VERSION, Planned, by_setting, on_all_folds
@@ -95,7 +95,7 @@ def study(rows: Rows, learn: LearnSettings, search: SearchSettings, where: Where
     path = where.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
     with turn(path):
         if where.refreshes("search") and path.exists() and path.stat().st_mtime < (where.begun or math.inf):
-            path.unlink()
+            remove(path, where.workspace)
         if not path.exists():
             _create(path, search)
         with _opened(path) as kept:

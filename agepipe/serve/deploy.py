@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agepipe import lookup, store
-from agepipe.artifact import read_manifest, replacing, whole, write_manifest
+from agepipe.artifact import read_manifest, remove, replacing, whole, write_manifest
 from agepipe.data import sample
 from agepipe.errors import ModelError
 from agepipe.imaging import decode, fit
@@ -96,7 +96,7 @@ def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -
     model = lookup.model_of(found, where)
     target = folder_of(where) / f"{found.name}-{found.number}-{model.digest[:10]}"
     if read_manifest(target) is None or bundle.digest(target) != model.digest:
-        shutil.rmtree(target, ignore_errors=True)
+        remove(target, where.workspace)
         with whole(target) as draft:
             _fill(draft, model.folder, found, where, check)
     return switch(target, found.name, found.number, where)
@@ -195,3 +195,19 @@ def current(where: Where) -> Deployed | None:
         return None
     except (OSError, ValidationError) as error:
         raise ModelError(f"{pointer}: cannot be read as what is deployed; call `agepipe deploy` again.") from error
+
+
+def checked(deployed: Deployed, where: Where) -> Path:
+    """The folder of what serves, whose network and card are still those that were deployed.
+
+    Raises:
+        ModelError: a file is missing or was changed.
+    """
+    folder = folder_of(where) / deployed.folder
+    if (found := bundle.digest(folder)) != deployed.digest:
+        raise ModelError(
+            f"{folder}: its files are not those of version {deployed.version} of {deployed.name} (digest "
+            f"{found[:10]}, not {deployed.digest[:10]}); call `agepipe deploy {deployed.version} --name "
+            f"{deployed.name}` to copy them anew."
+        )
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agepipe import lookup
 from agepipe.errors import AgepipeError, of_system
-from agepipe.serve.deploy import POINTER, Deployed, current, deploy, folder_of
+from agepipe.serve.deploy import POINTER, Deployed, checked, current, deploy, folder_of
 from agepipe.serve.endpoint import Endpoint
 from agepipe.serve.predictor import Predictor
 from agepipe.where import Where
@@ -88,7 +88,7 @@ class Following:
         self.predictor, self.title = model.predictor, model.title
 
     def _loaded(self, deployed: Deployed) -> Fixed:
-        return Fixed(folder_of(self._where) / deployed.folder, deployed.title)
+        return Fixed(checked(deployed, self._where), deployed.title)
 
     def _stamped(self) -> tuple[int, int] | None:
         try:

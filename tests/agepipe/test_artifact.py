@@ -1,6 +1,9 @@
 """A result folder is there whole or not at all."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -108,3 +111,93 @@ def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
     with artifact.replacing(path) as draft:
         draft.write_text("new")
     assert (path.read_text(), draft.suffix, list(tmp_path.iterdir())) == ("new", ".txt", [path])
+
+
+HALF = """
+import sys, time
+from pathlib import Path
+from agepipe.artifact import replacing, whole
+folder = Path(sys.argv[1])
+with whole(folder / "labels" / "rows-0123456789") as draft, replacing(folder / "deployed" / "current.json") as file:
+    (draft / "rows.parquet").write_text("half")
+    file.write_text("half")
+    print("ready", flush=True)
+    time.sleep(300)
+"""
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name[:-8] for path in folder.glob("*/.*"))
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_fills_is_not(tmp_path: Path) -> None:
+    (tmp_path / "deployed").mkdir()
+    with subprocess.Popen([sys.executable, "-c", HALF, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        left = hidden(tmp_path)
+        assert len(left) == 2
+        assert artifact.sweep(tmp_path) == []
+        assert hidden(tmp_path) == left
+        process.kill()
+    assert len(artifact.sweep(tmp_path)) == 2
+    assert hidden(tmp_path) == []
+
+
+def test_a_sweep_leaves_all_that_is_no_draft(tmp_path: Path) -> None:
+    names = (".rows-0123456789-progress", ".sample-a87eceaa1f.lock", ".x-deadbeef.lock", ".env", "rows-01234567")
+    for name in names:
+        (tmp_path / "labels" / name).mkdir(parents=True)
+    other = tmp_path / "other"
+    (other / ".rows-01234567").mkdir(parents=True)
+    (tmp_path / "labels" / ".link-01234567").symlink_to(other)
+    (tmp_path / "evaluations").symlink_to(other)
+    assert artifact.sweep(tmp_path / "nowhere") == []
+    assert artifact.sweep(tmp_path / "labels") == []
+    (tmp_path / "labels" / ".rows-01234567").mkdir()
+    assert [path.name for path in artifact.sweep(tmp_path)] == [".rows-01234567"] * 2
+    assert other.is_dir()
+    assert {path.name for path in (tmp_path / "labels").iterdir()} == {*names, ".link-01234567"}
+
+
+def test_a_maker_whose_fresh_draft_is_swept_takes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making a draft and locking it, a sweep elsewhere may take it for one that was left."""
+    lock, taken = artifact._lock, []
+
+    def swept_first(draft: Path) -> int | None:
+        if not taken:
+            taken.append(draft)
+            assert artifact.sweep(tmp_path) == [draft]
+        return lock(draft)
+
+    monkeypatch.setattr(artifact, "_lock", swept_first)
+    fill(tmp_path / "labels" / "a")
+    assert read_manifest(tmp_path / "labels" / "a") is not None
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a"]
+
+
+def test_a_result_of_the_workspace_is_removed(tmp_path: Path) -> None:
+    fill(tmp_path / "labels" / "a")
+    artifact.remove(tmp_path / "labels" / "a", tmp_path)
+    artifact.remove(tmp_path / "labels" / "a", tmp_path)
+    assert list((tmp_path / "labels").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "way", ["another workspace", "a link", "a linked folder", "the way up", "the workspace itself"]
+)
+def test_nothing_outside_the_workspace_is_removed(way: str, tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    fill(mine / "labels" / "a")
+    fill(other / "labels" / "a")
+    (mine / "labels" / "link").symlink_to(other / "labels" / "a")
+    (mine / "splits").symlink_to(other / "labels")
+    asked = {
+        "another workspace": other / "labels" / "a", "a link": mine / "labels" / "link",
+        "a linked folder": mine / "splits" / "a", "the way up": mine / ".." / "other" / "labels" / "a",
+        "the workspace itself": mine,
+    }[way]  # fmt: skip
+    with pytest.raises(DataError, match=re.escape(str(asked))):
+        artifact.remove(asked, mine)
+    assert read_manifest(other / "labels" / "a") is not None
+    assert read_manifest(mine / "labels" / "a") is not None

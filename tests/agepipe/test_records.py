@@ -11,7 +11,7 @@ from agepipe import records
 from agepipe.ages import AgeRanges
 from agepipe.config import LabelSettings, SplitSettings
 from agepipe.record import Record, digest_of
-from agepipe.records import Catalogue, Partition, Rows, Source
+from agepipe.records import Catalogue, Choice, Partition, Rows, Source
 
 PARTS = st.recursive(st.one_of(st.text(), st.integers(), st.none(), st.booleans()), st.lists, max_leaves=6)
 
@@ -98,6 +98,31 @@ def test_records_come_back_from_json_as_their_own_types(tmp_path: Path) -> None:
     assert isinstance(again.test, Rows)
     assert isinstance(again.members, Path)
     assert again.test.ranges.names == AgeRanges.of("utkface").names
+
+
+def test_a_record_is_stored_without_its_workspace_and_used_in_another(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    stored = partition(here).relative_to(here)
+    assert str(tmp_path) not in stored.model_dump_json()
+    assert stored.resolved_in(here) == partition(here)
+    assert stored.resolved_in(there) == partition(there)
+    assert stored.digest == partition(here).digest
+
+
+def test_all_paths_of_a_record_count_and_those_outside_stay(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "workspace" / "trials" / "a", tmp_path / "other" / "b"
+    choice = Choice(
+        digest="c", settings={}, metric="loss", mean=0.0, deviation=0.0, trials=2, outcomes=(inside, outside)
+    )
+    stored = choice.relative_to(tmp_path / "workspace")
+    assert stored.outcomes == (Path("trials/a"), outside)
+    assert not choice.lies_in(tmp_path / "workspace")
+    assert choice.lies_in(tmp_path)
+    assert partition(tmp_path / "workspace").lies_in(tmp_path / "workspace")
+    strange = partition(tmp_path / "workspace").model_copy(update={"test": rows(tmp_path / "other")})
+    assert not strange.lies_in(tmp_path / "workspace")
+    climbing = rows(tmp_path / "workspace" / ".." / "other")
+    assert not climbing.lies_in(tmp_path / "workspace")
 
 
 def test_the_folder_of_a_record(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Versions in a real registry: registered once, promoted with a reason, found by every name, fetched from a server."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from agepipe.where import Where
 def split(folder: Path) -> Partition:
     development, test = make_rows(folder / "d", 20), make_rows(folder / "t", 10, seed=1)
     members = folder / "split" / "members.parquet"
-    members.parent.mkdir()
+    members.parent.mkdir(parents=True, exist_ok=True)
     seen(development).write_parquet(members)
     return Partition(
         digest="p" * 64, development=development, test=test, whole="w" * 64, settings=SplitSettings(), members=members
@@ -173,7 +174,7 @@ def test_files_that_were_changed_are_refused(tracked: Where, tmp_path: Path) -> 
 
 
 def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where, tmp_path: Path) -> None:
-    new, drawn = model(tmp_path), split(tmp_path)
+    new, drawn = model(tmp_path), split(tracked.workspace / "splits")
     assert registry.partition("agepipe", tracked) is None
     registry.register(new, judged(new), RELEASE, tracked, partition=drawn)
     assert registry.partition("agepipe", tracked) == drawn
@@ -184,6 +185,27 @@ def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where
     assert copy is not None
     assert copy.digest == drawn.digest
     assert pl.read_parquet(copy.members).equals(rows)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_copied_workspace_reads_its_own_partition(tracked: Where, tmp_path: Path, earlier: bool) -> None:
+    new, drawn = model(tmp_path), split(tracked.workspace / "splits")
+    first = registry.register(new, judged(new), RELEASE, tracked, partition=drawn)
+    if earlier:  # versions before this one wrote absolute paths
+        tracking.client(tracked).log_text(first.run or "", drawn.model_dump_json(), "partition/partition.json")
+    shutil.copytree(tracked.workspace, tmp_path / "copy" / "workspace")
+    shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns")
+    store = f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db"
+    copy = tracked.model_copy(update={"workspace": tmp_path / "copy" / "workspace", "tracking": store})
+    found = registry.partition("agepipe", copy)
+    assert found is not None
+    assert found.lies_in(copy.workspace)
+    assert found.intact()
+    assert registry.resolve("champion", copy).folder.is_relative_to(tmp_path / "copy")
+    shutil.rmtree(copy.workspace)
+    absent = registry.partition("agepipe", copy)
+    assert absent is not None
+    assert not absent.test.intact(), "those of the original are not its own"
 
 
 def test_a_moved_store_still_gives_its_models(tracked: Where, tmp_path: Path) -> None:

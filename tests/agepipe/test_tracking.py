@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -165,6 +166,39 @@ def test_an_interruption_ends_the_run_as_killed(tracked: Where) -> None:
     assert status(tracked, run.run_id) == "KILLED"
 
 
+def test_an_interruption_ends_what_is_nested_too_and_a_failure_does_not(tracked: Where) -> None:
+    """A process that computed for an interrupted run may have been ended before it could say so."""
+    client, states = tracking.client(tracked), []
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), tracking.run(tracked, kind="pipeline", name="p", key=str(error)) as parent:
+            tags = {"mlflow.parentRunId": parent.run_id}
+            nested = client.create_run(tracking.prepare(tracked), tags=tags).info.run_id
+            other = client.create_run(tracking.prepare(tracked)).info.run_id
+            raise error
+        states.append([status(tracked, run) for run in (parent.run_id, nested, other)])
+    assert states == [["KILLED", "KILLED", "RUNNING"], ["FAILED", "RUNNING", "RUNNING"]]
+
+
+def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Where) -> None:
+    experiment = tracking.prepare(tracked)
+    client = tracking.client(tracked)
+    client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match=f"'agepipe'.*restore -x {experiment}"):
+        tracking.prepare(tracked)
+    client.restore_experiment(experiment)
+    assert tracking.prepare(tracked) == experiment
+
+
+def test_deleted_runs_are_not_taken_up_again(tracked: Where) -> None:
+    with pytest.raises(OSError), tracking.run(tracked, kind="train", name="t", key="k") as run:
+        raise OSError
+    tracking.client(tracked).delete_run(run.run_id)
+    with tracking.run(tracked, kind="train", name="t", key="k", after=run.run_id) as again:
+        again.metrics({"loss": 1.0})
+    assert again.run_id != run.run_id
+    assert tracking.sweep(tracked) == []
+
+
 def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(tracked: Where) -> None:
     with (
         pytest.raises(OSError, match="disk"),
@@ -275,6 +309,26 @@ def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Where, tmp_pa
         new.text("more", "b.txt")
     assert (tmp_path / "archive/artifacts" / new.run_id / "artifacts/b.txt").exists()
     assert not old.parent.exists()
+
+
+def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Path) -> None:
+    """The original is still there: nothing in the copy may lead to it, MLflow's own Default experiment included."""
+    with tracking.run(tracked, kind="train", name="t", key="k") as run:
+        run.text("original", "a.txt")
+    client = tracking.client(tracked)
+    with sqlite3.connect(tmp_path / "mlruns" / "mlflow.db") as connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (f"{tmp_path}/mlruns/0",)
+        )
+    shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns")
+    copy = Where(tracking=f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db")
+    tracking.prepare(copy)
+    tracking.client(copy).log_text(run.run_id, "copy", "a.txt")
+    assert client.download_artifacts(run.run_id, "a.txt").startswith(str(tmp_path / "mlruns"))
+    assert Path(client.download_artifacts(run.run_id, "a.txt")).read_text() == "original"
+    with closing(sqlite3.connect(tmp_path / "copy" / "mlruns" / "mlflow.db")) as connection:
+        said = "\n".join(connection.iterdump())
+    assert f"{tmp_path}/mlruns" not in said
 
 
 def test_preparing_a_moved_store_relocates_it(tracked: Where, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def keep(where: Where, pid: int, started: float) -> None:
     """Write the state that `up` would have written."""
     one = Service(name="mlflow", pid=pid, started=started, url="http://127.0.0.1:1", log=where.workspace / "log")
     where.workspace.mkdir(parents=True, exist_ok=True)
-    services.state_file(where).write_text(Services(services=(one,)).model_dump_json(), encoding="utf-8")
+    kept = Services(services=(one,), workspace=services.identity(where.workspace))
+    services.state_file(where).write_text(kept.model_dump_json(), encoding="utf-8")
 
 
 def test_what_up_starts_uses_its_workspace_and_store(where: Where) -> None:
@@ -84,6 +85,28 @@ def test_down_ends_what_was_started(where: Where, sleeper: subprocess.Popen[byte
     assert services.down(where) == ["mlflow"]
     assert sleeper.poll() is not None
     assert services.down(where) == []
+
+
+def test_a_copied_workspace_has_no_part_in_the_servers_of_the_original(
+    where: Where, sleeper: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    keep(where, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    shutil.copytree(where.workspace, tmp_path / "copy")
+    copy = where.model_copy(update={"workspace": tmp_path / "copy"})
+    assert not services.running(copy).alive
+    assert services.running(copy).url("mlflow") is None
+    assert services.down(copy) == []
+    assert sleeper.poll() is None
+    assert services.running(where).alive
+
+
+def test_a_moved_workspace_ends_its_own_servers(where: Where, sleeper: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    keep(where, sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    moved = where.model_copy(update={"workspace": where.workspace.rename(tmp_path / "moved")})
+    shutil.copytree(moved.workspace, where.workspace)  # a copy that lies where the original lay
+    assert services.down(where) == []
+    assert services.down(moved) == ["mlflow"]
+    assert sleeper.poll() is not None
 
 
 def test_a_process_that_is_gone_has_no_address(where: Where, sleeper: subprocess.Popen[bytes]) -> None:

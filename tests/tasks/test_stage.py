@@ -1,19 +1,33 @@
 """The stage decorator against a real Prefect server: what is computed again, and what is not."""
 
 import os
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prefect import flow
 
+from agepipe.ages import AgeRanges
 from agepipe.artifact import MANIFEST, read_manifest, write_manifest
-from agepipe.config import IngestSettings
-from agepipe.errors import SourceError
-from agepipe.records import Catalogue
+from agepipe.config import FinalSettings, IngestSettings, LearnSettings, SearchSettings
+from agepipe.errors import DataError, SourceError
+from agepipe.record import Record
+from agepipe.records import Catalogue, Choice, Fold, Rows, Trial
 from agepipe.where import Where
-from tasks.stage import cache_key, stage
+from flows.strategies import Search
+from tasks.audit import audit
+from tasks.compare import compare
+from tasks.evaluate import evaluate
+from tasks.ingest import ingest
+from tasks.relabel import relabel
+from tasks.split import split
+from tasks.stage import Stage, cache_key, stage
+from tasks.train import _train, train
+from tasks.trial import trial
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -148,6 +162,64 @@ def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(where: Wh
     assert calls == {"first": 1}
 
 
+def copied(where: Where, tmp_path: Path) -> Where:
+    shutil.copytree(where.workspace, tmp_path / "copy")
+    return where.model_copy(update={"workspace": tmp_path / "copy"})
+
+
+def listed(where: Where) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in where.workspace.rglob("*")}
+
+
+def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(where: Where, tmp_path: Path) -> None:
+    before = chain(IngestSettings(), where)
+    copy, files = copied(where, tmp_path), listed(where)
+    calls.clear()
+    again = chain(IngestSettings(), copy)
+    assert not calls
+    assert [one.digest for one in again] == [one.digest for one in before]
+    assert all(one.lies_in(copy.workspace) for one in again)
+    chain(IngestSettings(), copy.model_copy(update={"refresh": ("ingest",)}))
+    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+    assert listed(where) == files
+
+
+def test_a_moved_workspace_computes_nothing_again(where: Where, tmp_path: Path) -> None:
+    chain(IngestSettings(), where)
+    calls.clear()
+    moved = where.model_copy(update={"workspace": where.workspace.rename(tmp_path / "moved")})
+    assert all(one.intact() and one.lies_in(moved.workspace) for one in chain(IngestSettings(), moved))
+    assert not calls
+
+
+def test_a_record_that_leads_into_another_workspace_counts_as_absent(where: Where, tmp_path: Path) -> None:
+    """Earlier versions stored absolute paths."""
+    chain(IngestSettings(), where)
+    for record in (where.workspace / "records").glob("*-*"):
+        text = record.read_text(encoding="utf-8").replace("datasets/", f"{where.workspace}/datasets/")
+        record.write_text(text, encoding="utf-8")
+    copy, files = copied(where, tmp_path), listed(where)
+    calls.clear()
+    chain(IngestSettings(), where)
+    assert not calls, "in its own workspace such a record is as good as another"
+    again = chain(IngestSettings(), copy.model_copy(update={"refresh": ("audit",)}))
+    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+    assert all(one.lies_in(copy.workspace) for one in again)
+    assert {path: stamp for path, stamp in listed(where).items() if "/records" not in path} == {
+        path: stamp for path, stamp in files.items() if "/records" not in path
+    }
+
+
+def test_what_a_link_leads_to_is_not_removed(where: Where, tmp_path: Path) -> None:
+    chain(IngestSettings(), where)
+    (where.workspace / "datasets").rename(tmp_path / "elsewhere")
+    (where.workspace / "datasets").symlink_to(tmp_path / "elsewhere")
+    chain(IngestSettings(), where)
+    with pytest.raises(DataError, match="datasets/first"):
+        chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
+    assert (tmp_path / "elsewhere" / f"first-{IngestSettings().size}").is_dir()
+
+
 def test_an_error_comes_out_as_itself_and_is_not_kept(where: Where) -> None:
     for _ in range(2):
         with pytest.raises(SourceError, match="planted"):
@@ -162,6 +234,43 @@ def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> N
     keys = [cache_key("audit", 1, {"catalogue": item, "factor": 1, "where": Where()}) for item in (here, there, other)]
     assert keys[0] == keys[1] != keys[2]
     assert cache_key("audit", 2, {"catalogue": here, "factor": 1}) != keys[0]
+
+
+@pytest.mark.parametrize("one", [ingest, audit, relabel, split, trial, _train, evaluate, compare], ids=lambda s: s.name)
+def test_every_argument_of_a_stage_is_part_of_its_key_but_where(one: Stage[..., Record]) -> None:
+    names = [name for name in one.signature.parameters if name != "where"]
+    for name in names:
+        for values in ((False, True), (None, 1), (1, 2), ("a", "b"), ((), ("a",)), ({}, {"lr": 0.1})):
+            keys = {
+                cache_key(one.name, 1, {**dict.fromkeys(names, 0), name: value, "where": Where()}) for value in values
+            }
+            assert len(keys) == 2, (name, values)
+
+
+def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both for the trials and for the last training, also where the search chooses the file."""
+    weights, keys = tmp_path / "start.pt", []
+    settings, learn = {"weights": str(weights)}, LearnSettings()
+    choice = Choice(digest="c", settings=settings, metric="loss", mean=0.0, deviation=0.0, trials=2)
+    rows = Rows(digest="r", table=tmp_path, pixels=tmp_path, size=64, count=1, ranges=AgeRanges.of("utkface"))
+    fold = Fold(index=0, count=2, seed=1)
+
+    def trained(*args: object) -> None:
+        keys.append(cache_key("train", 1, _train.signature.bind(*args).arguments))
+
+    def tried(asked: list[dict[str, Any]], *_: object) -> list[Trial]:
+        keys.extend(cache_key("search", 1, call) for call in asked)
+        return []
+
+    monkeypatch.setattr("tasks.train._train", trained)
+    monkeypatch.setattr(trial, "gather", tried)
+    board = SimpleNamespace(begin=lambda *_: None, end=lambda: None, update=None)
+    search = Search(rows, learn, SearchSettings(), Where(), board)  # type: ignore[arg-type]
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        train(rows, learn, choice, FinalSettings(), Where())
+        search.train([(0, settings, fold)])
+    assert len(keys) == len(set(keys)) == 4
 
 
 def test_refresh_reaches_later_stages_only() -> None:

@@ -9,7 +9,7 @@ from agepipe.config import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.split import holdout
 from agepipe.decide import scores, sets, thresholds
 from agepipe.judge.calibration import fit_temperature, tempered
-from agepipe.learn.final import WEIGHTS, lineage_of, train
+from agepipe.learn.final import WEIGHTS, lineage_of, model_key, train
 from agepipe.learn.job import EpochEvent
 from agepipe.learn.runs import labelled
 from agepipe.learn.trial import choose, plan, trial
@@ -30,6 +30,22 @@ def choice(learn: LearnSettings) -> Choice:
 def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
     """Trained and exported once; exporting takes seconds."""
     return train(rows, learn, choice, FINAL, here)
+
+
+def test_the_key_of_a_model_knows_the_search_where_it_is_calibrated_on_it(
+    rows: Rows, learn: LearnSettings, tmp_path: Path
+) -> None:
+    """A refit takes its calibration from the trials' predictions; any other only its settings."""
+    one = Choice(digest="one", settings={}, metric="loss", mean=0.0, deviation=0.0, trials=2)
+    other = one.model_copy(update={"digest": "another"})
+    final, refit = FINAL, FINAL.model_copy(update={"refit": True})
+    assert model_key(rows, learn, one, final) == model_key(rows, learn, other, final)
+    assert len({model_key(rows, learn, one, final), *(model_key(rows, learn, two, refit) for two in (one, other))}) == 3
+    weights, warm = tmp_path / "start.pt", learn.model_copy(update={"weights": str(tmp_path / "start.pt")})
+    weights.write_bytes(b"one")
+    before = model_key(rows, warm, one, FINAL)
+    weights.write_bytes(b"two")
+    assert model_key(rows, warm, one, FINAL) != before
 
 
 def test_the_bundle_answers_as_the_training_said(model: Model, rows: Rows) -> None:

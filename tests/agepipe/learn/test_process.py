@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from agepipe.errors import DataError, TrainingError, WorkerError
-from agepipe.learn.process import WAITING, isolated, warm
+from agepipe.learn.process import WAITING, interrupt, isolated, resume, warm
 
 
 def double(value: int) -> int:
@@ -190,3 +190,35 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def test_an_interrupt_ends_the_work_of_all_threads_and_what_would_follow(tmp_path: Path) -> None:
+    """Two trials at a time, and a third that waits for its turn."""
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(isolated, sleep_for_ever, str(tmp_path / str(number))) for number in range(3)]
+        while len(list(tmp_path.iterdir())) < 2:
+            assert not any(one.done() for one in asked)
+            time.sleep(0.01)
+        begun = time.monotonic()
+        interrupt()
+        try:
+            assert [type(one.exception(timeout=10)) for one in asked] == [KeyboardInterrupt] * 3
+        finally:
+            resume()
+    assert time.monotonic() - begun < 5
+    assert len(list(tmp_path.iterdir())) == 2
+    assert isolated(double, 4) == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_group_is_the_parents_alone(number: signal.Signals) -> None:
+    """As of Ctrl-C in a terminal, or of Prefect's worker that cancels: the work and its fork server are not ended."""
+    assert isolated(survived, number) == "still here"
+    assert isolated(double, 3) == 6
+
+
+def survived(number: int) -> str:
+    for one in (os.getppid(), os.getpid()):
+        os.kill(one, number)
+    time.sleep(0.2)
+    return "still here"

@@ -1,6 +1,7 @@
 """A registered version becomes the bundle that serves: checked against the registry, whole, and switched at once."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from agepipe.config import ReleaseSettings
 from agepipe.errors import ModelError
 from agepipe.records import Evaluation
 from agepipe.serve import bundle
-from agepipe.serve.deploy import Check, current, deploy, difference, folder_of, switch
+from agepipe.serve.deploy import Check, checked, current, deploy, difference, folder_of, switch
+from agepipe.serve.model import Following
 from agepipe.serve.predictor import Predictor
 from agepipe.where import Where
 
@@ -47,6 +49,21 @@ def test_versions_are_deployed_whole_and_switched(tracked: Where, tmp_path: Path
     files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert deploy("1", tracked).folder == first.folder
     assert files == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_deployed_bundle_that_was_changed_is_refused_and_deployed_again(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    first = deploy("champion", tracked)
+    folder = folder_of(tracked) / first.folder
+    shutil.copy(make_bundle(tmp_path / "other", sharpness=20.0).folder / bundle.NETWORK, folder / bundle.NETWORK)
+    with pytest.raises(ModelError, match=rf"{folder}.*version 1"):
+        checked(first, tracked)
+    with pytest.raises(ModelError, match=str(folder)):
+        Following(tracked)
+    again = deploy("champion", tracked)
+    assert (again.digest, again.folder) == (first.digest, first.folder)
+    assert bundle.digest(folder) == first.digest
+    assert checked(again, tracked) == folder
 
 
 def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
