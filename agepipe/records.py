@@ -25,7 +25,7 @@ class Source(Record):
 
 
 class Catalogue(Made):
-    """What ingest made of a source: one table row and one stored picture for each usable photograph.
+    """What ingest made of a source: one table row for each usable photograph, one stored picture for each content.
 
     The digest is over the content digests and labels of all rows, whatever their order or paths.
     """
@@ -34,11 +34,14 @@ class Catalogue(Made):
     size: int
     """Side of a stored picture, px."""
     count: int
+    """Photographs: files with the same content and label count once."""
+    copies: int = 0
+    """Usable files beyond the first of each photograph."""
     rejected: int
 
     @property
     def pixels(self) -> Path:
-        """`.npy`, uint8 `(count, size, size, 3)`, RGB."""
+        """`.npy`, uint8 `(contents, size, size, 3)`, RGB; rows with the same content and another label share one."""
         return self.folder / "pixels.npy"
 
     @property
@@ -76,7 +79,7 @@ class Rows(Record):
     table: Path
     """Parquet: the catalogue's columns, `group` and `label` among them."""
     pixels: Path
-    """`.npy`, uint8 `(all photographs, size, size, 3)`, RGB; `index` picks the rows."""
+    """`.npy`, uint8 `(all contents, size, size, 3)`, RGB; `index` picks the rows."""
     size: int
     count: int
     ranges: AgeRanges

@@ -17,7 +17,7 @@ from agepipe.config import Config
 from agepipe.errors import AgepipeError
 from agepipe.learn.check_search import searched
 from agepipe.learn.standing import standings
-from agepipe.records import Compared, Evaluation, PipelineResult, Registered
+from agepipe.records import Catalogue, Compared, Evaluation, PipelineResult, Registered
 from agepipe.settings import combinations
 from agepipe.where import Where
 from flows.services import Services
@@ -124,7 +124,7 @@ def outcome(done: PipelineResult) -> None:
     """What was found, the test figures with their doubt, where the report is, what was registered, what is next."""
     found, parts, new = done.catalogue, done.partition, done.registered
     console.print(
-        f"\nFound [bold]{found.count}[/bold] photographs, {found.rejected} rejected: "
+        f"\nFound {counted(found)}, {found.rejected:,} rejected: "
         f"{parts.development.count} to learn from, {parts.test.count} locked as test rows."
         + (f" {parts.left_out} left out: they tie test rows to others." if parts.left_out else "")
     )
@@ -135,6 +135,12 @@ def outcome(done: PipelineResult) -> None:
         "\nNext: [bold]python3 -m uv run agepipe evaluate[/bold] judges it again, "
         "[bold]python3 -m uv run agepipe up[/bold] opens the run pages."
     )
+
+
+def counted(found: Catalogue) -> str:
+    """How many photographs there are, and in how many files where some of them are copies."""
+    files = f" in {found.count + found.copies:,} files" if found.copies else ""
+    return f"[bold]{found.count:,}[/bold] {'photograph' if found.count == 1 else 'photographs'}{files}"
 
 
 def evaluation(done: Evaluation) -> None:

@@ -7,7 +7,7 @@ from agepipe.where import Where
 from tasks.stage import stage
 
 
-@stage("audit", version=1)
+@stage("audit", version=2)
 def audit(catalogue: Catalogue, settings: LabelSettings, where: Where) -> DataReport:
     """Count what was found and draw the data report."""
     return audited.report(catalogue, settings, where)

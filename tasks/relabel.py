@@ -7,7 +7,7 @@ from agepipe.where import Where
 from tasks.stage import stage
 
 
-@stage("relabel", version=1)
+@stage("relabel", version=2)
 def relabel(catalogue: Catalogue, settings: LabelSettings, where: Where) -> Rows:
     """Give each row the class of its age."""
     return work.relabel(catalogue, settings, where)

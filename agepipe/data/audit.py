@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LabelSettings
-from agepipe.data.utkface import GENDERS, RACES
+from agepipe.data.utkface import GENDERS, RACES, class_folder
 from agepipe.errors import DataError
 from agepipe.records import Catalogue
 
@@ -44,7 +44,7 @@ class Spike(Finding):
 
 
 class Copies(Finding):
-    """Groups of photographs that are the same."""
+    """Groups of files that show the same photograph."""
 
     groups: int
     surplus: int
@@ -75,6 +75,10 @@ class Audit(Finding):
     """The catalogue's."""
     files: int
     usable: int
+    """Photographs: files with the same content and label count once, here and in all that follows but `exact`, `near`
+    and `rejects`, which count files."""
+    repeated: int
+    """Usable files beyond the first of each photograph."""
     rejects: tuple[Tally, ...]
     """By reason, the most frequent first."""
     ranges: tuple[Tally, ...]
@@ -95,9 +99,9 @@ class Audit(Finding):
     near: Copies
     """Identical files and re-encoded copies together: what the split keeps on one side."""
     foldered: int
-    """Photographs in a folder that is named for one of the ranges."""
+    """Photographs with a file in a folder that is named for one of the ranges."""
     misfiled: int
-    """Those of them whose age has another range."""
+    """Those of them whose age has another range than one of these folders."""
     sizes: tuple[Tally, ...]
     """Width × height in px, the five most frequent and then the others."""
     brightness: Quartiles
@@ -108,7 +112,7 @@ class Audit(Finding):
     @property
     def rejected(self) -> int:
         """Files that could not be used."""
-        return self.files - self.usable
+        return self.files - self.usable - self.repeated
 
 
 def audit(catalogue: Catalogue, labels: LabelSettings) -> Audit:
@@ -121,12 +125,13 @@ def audit(catalogue: Catalogue, labels: LabelSettings) -> Audit:
     table = ranged(catalogue, ranges)
     rejects = pl.read_parquet(catalogue.rejects)
     ages = table.group_by("age").len().sort("age").rows()
-    place = _folder_place(ranges)
+    foldered, misfiled = _filed(table.with_row_index("row"), ranges)
     return Audit(
         name=catalogue.name,
         digest=catalogue.digest,
-        files=len(table) + len(rejects),
+        files=len(table) + catalogue.copies + len(rejects),
         usable=len(table),
+        repeated=catalogue.copies,
         rejects=_most(rejects.get_column("reason")),
         ranges=_coded(table.get_column("label"), ranges.names, None),
         outside=table.get_column("label").null_count(),
@@ -137,8 +142,8 @@ def audit(catalogue: Catalogue, labels: LabelSettings) -> Audit:
         round_share=_round_share(table),
         exact=_copies(table, "digest"),
         near=_copies(table, "group"),
-        foldered=table.select(place.is_not_null().sum()).item(),
-        misfiled=table.select((place != pl.col("label").fill_null(-1)).sum()).item(),
+        foldered=foldered,
+        misfiled=misfiled,
         sizes=_sizes(table),
         brightness=_quartiles(table.get_column("brightness")),
         sharpness=_quartiles(table.get_column("sharpness")),
@@ -196,7 +201,7 @@ def _round_share(table: pl.DataFrame) -> float | None:
 
 def _copies(table: pl.DataFrame, key: str) -> Copies:
     several = table.group_by(key).agg(
-        pl.len(),
+        (1 + pl.col("copies").list.len()).sum().alias("len"),
         ages=pl.col("age").n_unique() > 1,
         ranges=pl.col("label").n_unique() > 1,
         genders=pl.col("gender").drop_nulls().n_unique() > 1,
@@ -205,6 +210,17 @@ def _copies(table: pl.DataFrame, key: str) -> Copies:
     total = several.select(pl.col("len").sum() - pl.len(), pl.col("ages", "ranges", "genders").sum()).row(0)
     surplus, ages, ranges, genders = (int(value) for value in total)
     return Copies(groups=len(several), surplus=surplus, ages=ages, ranges=ranges, genders=genders)
+
+
+def _filed(table: pl.DataFrame, ranges: AgeRanges) -> tuple[int, int]:
+    """How many photographs lie in folders of ranges, and how many of them in one of another range than their age's."""
+    copies = table.select("row", "label", pl.col("copies").alias("path")).explode("path").drop_nulls("path")
+    folders = [class_folder(path.rpartition("/")[0].rpartition("/")[2]) for path in copies["path"]]
+    further = copies.select("row", "label", folder=pl.Series(folders, dtype=pl.String))
+    files = pl.concat([table.select("row", "label", "folder"), further])
+    filed = files.with_columns(place=_folder_place(ranges)).drop_nulls("place")
+    wrong = filed.filter(pl.col("place") != pl.col("label").fill_null(-1))
+    return filed["row"].n_unique(), wrong["row"].n_unique()
 
 
 def _folder_place(ranges: AgeRanges) -> pl.Expr:

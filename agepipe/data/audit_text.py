@@ -19,7 +19,8 @@ def summary(audit: Audit) -> str:
         text += f", aged {audit.ages[0][0]} to {audit.ages[-1][0]}"
     near = audit.near
     if near.groups:
-        copies = "1 is a copy of another" if near.surplus == 1 else f"{near.surplus:,} are copies of others"
+        is_ = "is a copy of another" if near.surplus == 1 else "are copies of others"
+        copies = f"{_counted(near.surplus, 'file')} {is_}"
         text += f". {copies}, in {_counted(near.groups, 'group')}, and {_agreement(near)} on the age"
     return text + "."
 
@@ -37,6 +38,10 @@ def _agreement(copies: Copies) -> str:
 def notes(audit: Audit) -> list[str]:
     """What a person should know besides the counts, one sentence each."""
     found = []
+    if audit.repeated:
+        has, counts = ("has", "it counts") if audit.repeated == 1 else ("have", "such files count")
+        repeated = _counted(audit.repeated, "file")
+        found.append(f"{repeated} {has} the same content and label as another; {counts} as one photograph with it.")
     if audit.outside:
         has, is_ = ("has", "is") if audit.outside == 1 else ("have", "are")
         outside = _counted(audit.outside, "photograph")

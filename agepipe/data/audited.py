@@ -7,7 +7,7 @@ from agepipe.record import digest_of
 from agepipe.records import Catalogue, DataReport
 from agepipe.where import Where
 
-VERSION = 1
+VERSION = 2
 """Raised when the same catalogue and labels would be reported otherwise."""
 
 

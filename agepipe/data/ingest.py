@@ -20,7 +20,7 @@ import polars as pl
 
 from agepipe.artifact import read_manifest, turn, write_manifest
 from agepipe.config import IngestSettings
-from agepipe.data import archives, duplicates, sources
+from agepipe.data import archives, copies, duplicates, sources
 from agepipe.data.archives import Entry
 from agepipe.data.examine import Examined, examine, refusal
 from agepipe.data.journal import RESULT, Journal
@@ -34,6 +34,7 @@ from agepipe.where import Where
 SCHEMA: dict[str, Any] = {
     "index": pl.UInt32,
     "path": pl.String,
+    "copies": pl.List(pl.String),
     "age": pl.UInt8,
     "gender": pl.Int8,
     "race": pl.Int8,
@@ -46,10 +47,11 @@ SCHEMA: dict[str, Any] = {
     "brightness": pl.Float32,
     "sharpness": pl.Float32,
 }
-"""Columns of the catalogue: `index` is the position in the pixel store, the others are told in `examine`."""
+"""Columns of the catalogue: `index` is the position in the pixel store, which holds each content once, and `copies`
+lists the paths of further files with the same content and label; the others are told in `examine`."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
-VERSION = 4
+VERSION = 5
 """Raised when the same files would give another catalogue."""
 
 _CHUNK_PIXELS = 8 << 20
@@ -86,7 +88,7 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
             _finish(ledger, source, settings, work, folder)
         shutil.rmtree(work, ignore_errors=True)
     catalogue = _catalogue(folder)
-    _check_share(pl.read_parquet(catalogue.rejects), catalogue.count, settings, catalogue.rejects)
+    _check_share(pl.read_parquet(catalogue.rejects), catalogue.count + catalogue.copies, settings, catalogue.rejects)
     return catalogue
 
 
@@ -96,8 +98,8 @@ def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path
     with Journal(work, settings.size) as journal, _one_thread_each():
         for examined, position in _examined(_chunks(source, settings, journal.files), settings, where.worker_count):
             journal.add(examined)
-            progress(min(position, total), total, f"{journal.usable} photographs")
-        progress(total, total, f"{journal.usable} photographs")
+            progress(min(position, total), total, f"{journal.pictures} photographs")
+        progress(total, total, f"{journal.pictures} photographs")
         return journal.close()
 
 
@@ -183,25 +185,29 @@ def _finish(ledger: pl.DataFrame, source: Source, settings: IngestSettings, work
     rejects = ledger.filter(pl.col("reason").is_not_null()).select(list(REJECTS))
     rejects.write_parquet(draft / "rejects.parquet")
     _check_share(rejects, len(usable), settings, draft / "rejects.parquet")
-    _catalogued(usable, settings).write_parquet(draft / "catalogue.parquet")
-    digest = _digest(usable, settings)
-    result = {"digest": digest, "name": source.name, "count": len(usable), "rejected": len(rejects)}
-    write_manifest(draft, "ingest", settings, {"source": source.digest}, {**result, "size": settings.size})
+    catalogued = _catalogued(usable, settings)
+    catalogued.write_parquet(draft / "catalogue.parquet")
+    counts = {"count": len(catalogued), "copies": len(usable) - len(catalogued), "rejected": len(rejects)}
+    result = {"digest": _digest(catalogued, settings), "name": source.name, **counts, "size": settings.size}
+    write_manifest(draft, "ingest", settings, {"source": source.digest}, result)
     shutil.rmtree(folder, ignore_errors=True)  # what a half-done removal has left
     draft.rename(folder)
 
 
 def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
-    thumbnails = np.frombuffer(b"".join(usable.get_column("thumbnail")), dtype=np.uint8)
-    digests = usable.get_column("digest").to_list()
+    """The table of photographs, in the order of the pixel store."""
+    stored = usable.select(pl.col("digest").unique(maintain_order=True)).with_row_index("index")
+    found = copies.photographs(usable).join(stored, on="digest", maintain_order="left")
+    thumbnails = np.frombuffer(b"".join(found.get_column("thumbnail")), dtype=np.uint8)
+    digests = found.get_column("digest").to_list()
     side = duplicates.SIDE
     groups = duplicates.groups(thumbnails.reshape(-1, side, side), digests, settings.near_duplicate)
-    index = pl.int_range(len(usable), dtype=pl.UInt32).alias("index")
-    return usable.with_columns(index, pl.Series("group", groups, dtype=pl.String)).select(list(SCHEMA))
+    grouped = found.with_columns(pl.Series("group", groups, dtype=pl.String))
+    return grouped.sort("index", maintain_order=True).select(list(SCHEMA))
 
 
-def _digest(usable: pl.DataFrame, settings: IngestSettings) -> str:
-    rows = usable.select("digest", "age", "gender", "race").sort(pl.all()).write_csv()
+def _digest(catalogued: pl.DataFrame, settings: IngestSettings) -> str:
+    rows = catalogued.select("digest", "age", "gender", "race").sort(pl.all()).write_csv()
     return digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
 
 

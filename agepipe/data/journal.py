@@ -27,9 +27,13 @@ class Journal:
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
         """Files that need not be looked at again."""
-        self.usable = sum(_usable(chunk) for chunk in self._chunks)
-        """Photographs among them."""
-        self._pixels = PixelWriter(folder / RESULT / "pixels.npy", size, rows=self.usable)
+        self._contents = {digest for chunk in self._chunks for digest in _digests(chunk)}
+        self._pixels = PixelWriter(folder / RESULT / "pixels.npy", size, rows=self.pictures)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures in the store: one for each content among the photographs."""
+        return len(self._contents)
 
     def _finished(self) -> list[pl.DataFrame]:
         """The chunks up to the first that is missing."""
@@ -42,15 +46,17 @@ class Journal:
         return self._ledger / f"{position:06d}.arrow"
 
     def add(self, examined: Examined) -> None:
-        """Keep the next chunk; it is there whole or not at all."""
-        self._pixels.append(examined.pixels)
+        """Keep the next chunk; it is there whole or not at all. Of files with the same content one picture is kept."""
+        digests = _digests(examined.ledger)
+        first = {digest: at for at, digest in reversed(list(enumerate(digests))) if digest not in self._contents}
+        self._pixels.append(examined.pixels if len(first) == len(digests) else examined.pixels[sorted(first.values())])
         self._pixels.flush()
         path = self._path(len(self._chunks))
         examined.ledger.write_ipc(path.with_suffix(".part"))
         path.with_suffix(".part").rename(path)
         self._chunks.append(examined.ledger)
         self.files += len(examined.ledger)
-        self.usable += len(examined.pixels)
+        self._contents.update(first)
 
     def close(self) -> pl.DataFrame:
         """End the pixel store, and give the whole ledger, one row a file, in the source's order."""
@@ -66,5 +72,6 @@ class Journal:
         self._pixels.__exit__(kind, error, trace)
 
 
-def _usable(chunk: pl.DataFrame) -> int:
-    return chunk.get_column("reason").null_count()
+def _digests(chunk: pl.DataFrame) -> list[str]:
+    """Content digests of the photographs in a chunk, in order."""
+    return chunk.filter(pl.col("reason").is_null()).get_column("digest").to_list()

@@ -33,7 +33,7 @@ Verify = Callable[[Indices, Indices], NDArray[np.bool_]]
 
 
 def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
-    """Connected components of the thumbnails whose correlation is above the threshold.
+    """Connected components of the thumbnails whose correlation, as they are or mirrored, is above the threshold.
 
     Args:
         thumbs: uint8 `(n, side, side)`, distinct and in an order that does not depend on the files' order.
@@ -42,9 +42,12 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
     Returns:
         int64 `(n,)`: the smallest row of each row's component.
     """
-    labels = np.arange(len(thumbs), dtype=np.int64)
-    if len(thumbs) < 2:
-        return labels
+    count = len(thumbs)
+    rows = np.arange(count, dtype=np.int64)
+    if count < 2:
+        return rows
+    labels = np.concatenate([rows, rows])  # behind each picture lies its mirror image, in the same component
+    thumbs = np.concatenate([thumbs, thumbs[:, :, ::-1]])
     flat = thumbs.reshape(len(thumbs), -1)
     noise = 2 * (1 - threshold)
     features, spread = _features(thumbs, noise)
@@ -60,27 +63,31 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
     for _ in range(tables(len(thumbs))):
         order = np.argsort(_code(features, random), kind="stable").astype(np.int64)
         _join_neighbours(labels, order, sketch, limit, verify)
-    return labels
+    return labels[:count]
 
 
-def alike(words: Codes, limit: int) -> Indices:
-    """Connected components of hashes that differ in at most `limit` bits.
+def alike(words: Codes, mirror: Codes, limit: int) -> Indices:
+    """Connected components of hashes that differ, as they are or mirrored, in at most `limit` bits.
 
     Args:
         words: uint64 `(words, n)`, distinct and in an order that does not depend on the files' order.
+        mirror: uint64 `(words,)`: the bits that change where a picture is mirrored.
         limit: Hamming distance up to which two hashes are joined.
 
     Returns:
         int64 `(n,)`: the smallest row of each row's component.
     """
-    labels = np.arange(words.shape[1], dtype=np.int64)
+    count = words.shape[1]
+    rows = np.arange(count, dtype=np.int64)
+    labels = np.concatenate([rows, rows])
+    words = np.concatenate([words, words ^ mirror[:, None]], axis=1)
     random = np.random.default_rng(0)
     bits = np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1)
     for _ in range(tables(len(labels))):
         chosen = np.ascontiguousarray(bits[:, random.permutation(bits.shape[1])[:64]])
         order = np.argsort(_packed(chosen), kind="stable").astype(np.int64)
         _join_neighbours(labels, order, words, limit, lambda left, _: np.ones(len(left), dtype=np.bool_))
-    return labels
+    return labels[:count]
 
 
 def tables(count: int) -> int:

@@ -12,12 +12,13 @@ import polars as pl
 from agepipe.ages import AgeRanges
 from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
 from agepipe.config import LabelSettings
+from agepipe.data.copies import LABEL
 from agepipe.errors import ConfigError, DataError
 from agepipe.record import digest_of
 from agepipe.records import Catalogue, Rows
 from agepipe.where import Where
 
-VERSION = 1
+VERSION = 2
 """Raised when the same catalogue and settings would give other rows."""
 IDENTITY = ("digest", "age", "gender", "race", "group", "label")
 """Columns that make labelled rows what they are; paths, order and positions do not."""
@@ -80,18 +81,21 @@ def settle(frame: pl.DataFrame, ranges: AgeRanges, settings: LabelSettings) -> t
 
     Returns:
         The rows, and counts: `groups` that disagree on the age, `groups_across_ranges` among them, their `rows`,
-        and the rows `dropped` or `changed`. The median of an even number of ages is rounded half up.
+        and the rows `dropped` or `changed`. The median is of one age a row, and that of an even number of ages is
+        rounded half up; rows with the same content that then have the same label become one, and count as dropped.
     """
     disagree = pl.col("age").n_unique().over("group") > 1
     conflicting = frame.filter(disagree)
     across = conflicting.filter(ranges.expression("age").n_unique().over("group") > 1)
-    settled = frame
+    settled, changed = frame, 0
     if settings.conflicts == "drop":
         settled = frame.filter(~disagree)
     elif settings.conflicts == "median":
         median = (pl.col("age").cast(pl.Float64).median().over("group") + 0.5).floor().cast(frame.schema["age"])
         settled = frame.with_columns(median.alias("age"))
-    changed = 0 if len(settled) < len(frame) else int((settled["age"] != frame["age"]).sum())
+        changed = int((settled["age"] != frame["age"]).sum())
+        label = [name for name in ("digest", *LABEL) if name in frame.columns]
+        settled = settled.unique(label, keep="first", maintain_order=True)
     return settled, {
         "groups": conflicting["group"].n_unique(),
         "groups_across_ranges": across["group"].n_unique(),

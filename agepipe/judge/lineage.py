@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.data.duplicates import COPY_BITS, near
+from agepipe.data.duplicates import COPY_BITS, near, oriented
 from agepipe.errors import LeakageError
 from agepipe.serve.bundle import Role
 
@@ -86,7 +86,10 @@ def _copies(
         return found
     digests = known["digest"].to_list()
     looks = rows["look"].filter(pl.Series(asked)).to_list()
-    places = near(looks, known["look"].to_list(), LIMIT)
+    places = np.full(len(looks), -1, dtype=np.int64)
+    for turned in oriented(looks):
+        left = np.flatnonzero(places < 0)
+        places[left] = near([turned[row] for row in left], known["look"].to_list(), LIMIT)
     found[asked] = [role[digests[place]] if place >= 0 else "" for place in places]
     return found
 

@@ -121,7 +121,7 @@ def labelled(rows: Rows) -> pl.DataFrame:
     Raises:
         DataError: the file is missing, is not Parquet, or lacks a column.
     """
-    return read_table(rows.table, COLUMNS).sort("digest", "age", "label", "index")
+    return read_table(rows.table, COLUMNS).sort("digest", "age", "label", "index", maintain_order=True)
 
 
 def weights_digest(learn: LearnSettings) -> str:

@@ -24,7 +24,7 @@ HOSTILE = "x/<img src=x onerror=alert(1)>\"'&_.jpg"
 def catalogue(folder: Path, rows: list[dict[str, Any]], rejects: list[tuple[str, str, str]] = []) -> Catalogue:  # noqa: B006
     usual = {"gender": 0, "race": 0, "folder": None, "width": 200, "height": 200, "brightness": 0.5, "sharpness": 0.01}
     full = [
-        {"index": k, "path": f"a/{k}.jpg", "digest": f"{k:064d}", "look": bytes(32), **usual, **row}
+        {"index": k, "path": f"a/{k}.jpg", "digest": f"{k:064d}", "look": bytes(32), "copies": [], **usual, **row}
         for k, row in enumerate(rows)
     ]
     full = [{**row, "group": row.get("group", row["digest"])} for row in full]
@@ -93,8 +93,8 @@ def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
     rows = catalogue(tmp_path, [{"age": age, "digest": "a", "folder": "0"} for age in (20, 25)])
     found = audit(rows, LabelSettings(ranges=("1-22", "23-24")))
     assert audit_text.summary(found) == (
-        "2 usable photographs of 2 files, aged 20 to 25. 1 is a copy of another, in 1 group, and 1 group disagrees on "
-        "the age."
+        "2 usable photographs of 2 files, aged 20 to 25. 1 file is a copy of another, in 1 group, and 1 group "
+        "disagrees on the age."
     )
     assert audit_text.notes(found)[0] == "1 photograph has an age outside all ranges and is left out of training."
     assert any("1 of 2 photographs lies in the folder" in note for note in audit_text.notes(found))
@@ -103,7 +103,9 @@ def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
     assert "<b>1</b><span>group in two ranges or more<" in page
     assert "<b>1</b><span>copy of another<" in page
     agreed = found.model_copy(update={"near": Copies(groups=1, surplus=2, ages=0, ranges=0, genders=0)})
-    assert audit_text.summary(agreed).endswith("2 are copies of others, in 1 group, and its members agree on the age.")
+    assert audit_text.summary(agreed).endswith(
+        "2 files are copies of others, in 1 group, and its members agree on the age."
+    )
 
 
 def test_a_spike_stands_far_above_its_neighbours_and_is_not_chance() -> None:
@@ -188,7 +190,7 @@ def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, where: Where) ->
     sample.draw(tmp_path / "faces", 300, 7)
     source = sources.fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
     found = audit(ingest.ingest(source, IngestSettings(size=72), where), LabelSettings())
-    assert (found.usable, found.rejected) == (300, 0)
+    assert (found.files, found.usable, found.repeated, found.rejected) == (300, 298, 2, 0)
     assert min(tally.count for tally in found.ranges) >= 10
     assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (3, 3, 1)
     assert (found.near.groups, found.near.surplus) == (6, 6)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agepipe.data import duplicates, neighbours
-from agepipe.data.duplicates import COPY_BITS, groups, looks, near, thumbnails, tied
+from agepipe.data.duplicates import COPY_BITS, groups, looks, near, oriented, thumbnails, tied
 
 Pixels = NDArray[np.uint8]
 
@@ -245,3 +245,42 @@ def test_thumbnails_are_grey_means_of_the_picture() -> None:
     assert thumb.shape == (1, 24, 24)
     assert (thumb[0, :, :12] == 0).all()
     assert (thumb[0, :, 12:] == 200).all()
+
+
+def test_mirrored_copies_share_a_group_and_a_tie_and_mirrored_strangers_do_not() -> None:
+    originals = noisy(faces(300, side=72), 20.0)
+    copies = noisy(originals[:40, :, ::-1], 2.0)
+    pictures = np.concatenate([originals, copies])
+    digests = names(len(pictures))
+    found = groups(thumbnails(pictures), digests, 0.975)
+    tie = tied(looks(pictures))
+    assert all(found[row] == found[300 + row] and tie[row] == tie[300 + row] for row in range(40))
+    assert len(set(found)) == len(set(tie.tolist())) == 300
+
+
+def test_a_symmetrical_picture_is_not_joined_with_others() -> None:
+    half = faces(200, side=72)[:, :, :36]
+    symmetrical = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    digests = names(200)
+    assert groups(thumbnails(symmetrical), digests, 0.975) == digests
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(2, 40))
+def test_order_changes_nothing_where_some_are_mirrored(random: Random, count: int) -> None:
+    originals = faces(count, seed=count)
+    thumbs = np.concatenate([originals, noisy(originals[:, :, ::-1], 4.0), originals[:1, :, ::-1]])
+    digests = names(len(thumbs))
+    order = list(range(len(thumbs)))
+    random.shuffle(order)
+    expected = groups(thumbs, digests, 0.975)
+    assert groups(thumbs[order], [digests[at] for at in order], 0.975) == [expected[at] for at in order]
+
+
+def test_the_looks_of_turned_pictures_follow_from_the_looks() -> None:
+    pictures = noisy(faces(20, side=72), 10.0)
+    both = [pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]]
+    known = [look for each in oriented(looks(pictures)) for look in each]
+    for picture in [*both, *(each.transpose(0, 2, 1) for each in both)]:
+        found = near(looks(np.ascontiguousarray(picture)), known, limit=4)
+        assert (found % 20).tolist() == list(range(20))

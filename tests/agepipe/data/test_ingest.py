@@ -99,8 +99,8 @@ def test_the_digest_is_of_content_and_labels_alone(tmp_path: Path, where: Where)
 
 
 def test_folders_named_by_class_are_kept_beside_the_age_of_the_name(tmp_path: Path, where: Where) -> None:
-    for folder in ("0", "3-5", "over80", "UTKFace"):
-        chips(tmp_path / "faces" / folder, 2)
+    for number, folder in enumerate(("0", "3-5", "over80", "UTKFace")):
+        chips(tmp_path / "faces" / folder, 2, first=100 * number)
     table = pl.read_parquet(take(where, tmp_path / "faces").table)
     assert Counter(table["folder"].to_list()) == {"0": 2, "3-5": 2, "over80": 2, None: 2}
     assert set(table["age"].to_list()) == {1, 2}

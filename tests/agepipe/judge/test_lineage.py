@@ -44,6 +44,16 @@ def test_a_copy_saved_again_is_seen_by_appearance(tmp_path: Path, quality: int) 
     assert result.roles == {"fitted": 40}
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_copy_that_is_mirrored_or_turned_by_quarters_is_seen(tmp_path: Path, mirrored: bool, turns: int) -> None:
+    pixels = pictures(AGES, 64, 1, 0.05)
+    copies = np.ascontiguousarray(np.rot90(pixels[:, :, ::-1] if mirrored else pixels, turns, axes=(1, 2)))
+    fitted = make_rows(tmp_path / "fitted", size=64, pixels=pixels, ages=AGES)
+    again = make_rows(tmp_path / "again", size=64, pixels=reencoded(copies, 80), ages=AGES)
+    assert found(seen(fitted), again).by_appearance == 40
+
+
 def test_other_pictures_are_not_seen(tmp_path: Path) -> None:
     fitted = make_rows(tmp_path / "fitted", size=64, pixels=pictures(AGES, 64, 1, 0.05), ages=AGES)
     other = make_rows(tmp_path / "other", size=64, pixels=pictures(AGES, 64, 2, 0.05), ages=AGES)
