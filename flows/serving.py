@@ -61,7 +61,8 @@ def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
 
     if len(rejects):
         listed = work.write(rejects, path)
-        typer.echo(f"{len(rejects)} files have no row; they are in {listed} with the reason:", err=True)
+        told = f"{len(rejects)} files have no row, or faces without one; they are in {listed} with the reason:"
+        typer.echo(told, err=True)
         for file, reason, detail in rejects.head(SHOWN).iter_rows():
             typer.echo(f"  {file}: {reason}: {detail}", err=True)
 
