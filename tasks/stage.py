@@ -12,13 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.filesystems import LocalFileSystem
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
@@ -26,6 +24,7 @@ from agepipe.artifact import MANIFEST
 from agepipe.errors import AgepipeError, DiedError
 from agepipe.record import Record, digest_of
 from agepipe.where import StageName, Where
+from tasks.stored import RecordStorage
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)
@@ -88,18 +87,20 @@ class Stage(Generic[P, R]):
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
         where = next(value for value in arguments.values() if isinstance(value, Where))
-        storage = where.workspace / "records"
+        storage = RecordStorage(basepath=str(where.workspace / "records"))
         stored = self._stored(storage, arguments)
         since_begun = stored is not None and where.begun is not None and not _older(stored, where.begun)
         wanted_anew = where.refreshes(self.name) and not since_begun
         if stored is not None and wanted_anew:
             discard(stored)
         stale = wanted_anew or (stored is not None and not stored.intact())
-        return self.task.with_options(result_storage=storage, refresh_cache=stale)
+        prepared = self.task.with_options(refresh_cache=stale)
+        prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
+        return prepared
 
-    def _stored(self, storage: Path, arguments: dict[str, Any]) -> R | None:
+    def _stored(self, storage: RecordStorage, arguments: dict[str, Any]) -> R | None:
         key = cache_key(self.name, self.version, arguments)
-        store = ResultStore(result_storage=LocalFileSystem(basepath=str(storage)))
+        store = ResultStore(result_storage=storage)
         if not store.exists(key):
             return None
         record: R = store.read(key).result
