@@ -18,7 +18,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.filesystems import LocalFileSystem
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
@@ -27,6 +26,7 @@ from agepipe.errors import AgepipeError, DiedError
 from agepipe.learn.process import interrupt
 from agepipe.record import Record, digest_of
 from agepipe.where import StageName, Where
+from tasks.stored import RecordStorage
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)
@@ -96,7 +96,7 @@ class Stage(Generic[P, R]):
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
         where = _where((), arguments)
-        storage = where.workspace / "records"
+        storage = RecordStorage(basepath=str(where.workspace / "records"))
         kept = self._stored(storage, arguments)
         # a record of a version that stored absolute paths may lead into the workspace that this one was copied from
         stored = kept if kept is not None and kept.lies_in(where.workspace) else None
@@ -105,15 +105,17 @@ class Stage(Generic[P, R]):
         if stored is not None and wanted_anew:
             discard(stored, where.workspace)
         stale = wanted_anew or (kept is not None and (stored is None or not stored.intact()))
-        return self.task.with_options(result_storage=storage, refresh_cache=stale)
+        prepared = self.task.with_options(refresh_cache=stale)
+        prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
+        return prepared
 
-    def _stored(self, storage: Path, arguments: dict[str, Any]) -> R | None:
+    def _stored(self, storage: RecordStorage, arguments: dict[str, Any]) -> R | None:
         key = cache_key(self.name, self.version, arguments)
-        store = ResultStore(result_storage=LocalFileSystem(basepath=str(storage)))
+        store = ResultStore(result_storage=storage)
         if not store.exists(key):
             return None
         record: R = store.read(key).result
-        return record.resolved_in(storage.parent)
+        return record.resolved_in(Path(storage.basepath).parent)
 
 
 def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Where:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, started
+from hostile import Hostile
 from servers import MlflowServer
 
 from agepipe import tracking
@@ -64,6 +65,12 @@ def browser() -> Iterator[Browser]:
     """A real Chromium, started once for all tests of pages."""
     with started() as running:
         yield running
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Hostile:
+    """A file that nothing may execute; the test asks whether something did."""
+    return Hostile(tmp_path / "executed")
 
 
 @pytest.fixture

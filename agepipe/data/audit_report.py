@@ -66,7 +66,7 @@ def render(audit: Audit, catalogue: Catalogue) -> str:
         lstrip_blocks=True,
     )
     table = pl.read_parquet(catalogue.table)
-    pixels = np.load(catalogue.pixels, mmap_mode="r")
+    pixels = np.load(catalogue.pixels, mmap_mode="r", allow_pickle=False)
     return environment.get_template("data_report.html.j2").render(
         a=audit,
         summary=summary(audit),

@@ -28,7 +28,7 @@ def open_pixels(path: Path, size: int | None = None, count: int | None = None) -
         DataError: the file is missing, damaged, or of another shape.
     """
     try:
-        pixels = np.load(path, mmap_mode="r")
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a pixel store ({error}); ingest again.") from error
     wanted = (pixels.shape[0] if count is None else count, *([size] * 2 if size else pixels.shape[1:3]), 3)

@@ -140,7 +140,7 @@ def _sized(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _kept(path: Path, rows: int) -> dict[str, NDArray[np.float32]] | None:
     """A finished part, or None where there is none that can be used."""
     try:
-        with path.open("rb") as file, np.load(file) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             part = {name: archive[name] for name in ("probabilities", "years", "seconds")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -161,7 +161,7 @@ def pixels_of(rows: Rows, table: pl.DataFrame) -> NDArray[np.uint8]:
         DataError: it cannot be read, or does not fit the table.
     """
     try:
-        pixels: NDArray[np.uint8] = np.load(rows.pixels, mmap_mode="r")
+        pixels: NDArray[np.uint8] = np.load(rows.pixels, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{rows.pixels}: not a readable pixel store; run ingest again.") from error
     last = int(table["index"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]

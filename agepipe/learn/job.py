@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings, Metric
@@ -17,19 +18,30 @@ Order = Literal["age", "text"]
 """How the outputs of a network from elsewhere stand; see `agepipe.learn.foreign.read`."""
 
 
+_NUMBERS = TypeAdapter(list[Annotated[int, Field(ge=-(2**63), lt=2**63)]])
+
+
+def _column(found: object) -> NDArray[np.int64]:
+    return found if isinstance(found, np.ndarray) else np.array(_NUMBERS.validate_python(found), np.int64)
+
+
+Column = Annotated[NDArray[np.int64], PlainValidator(_column), PlainSerializer(lambda column: column.tolist())]
+"""Whole numbers `(n,)`, in JSON as a list."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Labelled rows, each by its place in the pixel store."""
 
-    index: NDArray[np.int64]
+    index: Column
     """Positions in the pixel store, `(n,)`."""
-    ages: NDArray[np.int64]
+    ages: Column
     """Years, `(n,)`."""
-    labels: NDArray[np.int64]
+    labels: Column
     """Classes, `(n,)`."""
-    genders: NDArray[np.int64]
+    genders: Column
     """0 male, 1 female, -1 not known, `(n,)`."""
-    races: NDArray[np.int64]
+    races: Column
     """UTKFace's numbers 0 to 4, -1 not known, `(n,)`."""
 
     @classmethod

@@ -7,7 +7,6 @@ whose maker was killed is told from one that stands, and nobody has to number ma
 import fcntl
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from agepipe.errors import TrainingError, WorkerError
+from pydantic import TypeAdapter, ValidationError
+
+from agepipe.errors import ConfigError, TrainingError, WorkerError
 from agepipe.learn.job import EpochEvent, Fitted, Job, Seat
 from agepipe.learn.process import together
 from agepipe.learn.runs import beside, fitting, shared
@@ -47,7 +48,16 @@ class Invitation:
         return beside(replace(self.job, folder=folder, pixels=pixels), seat)
 
     def _seen(self, path: Path, workspace: Path) -> Path:
-        return workspace / path.relative_to(self.workspace) if path.is_relative_to(self.workspace) else path
+        if not path.is_relative_to(self.workspace) or ".." in (inside := path.relative_to(self.workspace)).parts:
+            raise TrainingError(
+                f"meet: the training uses {path}, which is not in the workspace {self.workspace} of the machine that "
+                "invites; other machines may only be sent to files in the workspace that all of them see."
+            )
+        return workspace / inside
+
+
+_FORM = TypeAdapter(Invitation)
+"""How an invitation is written, as JSON: whoever may write to the workspace must not run code on those who join."""
 
 
 def across(job: Job, where: Where, on_epoch: OnEpoch | None = None) -> Fitted:
@@ -85,7 +95,8 @@ def join(meet: str, where: Where, on_epoch: OnEpoch | None = None, wait: float =
 
     Raises:
         ConfigError: `meet` is no address.
-        TrainingError: no training has begun in time, all places are taken, or the training broke off.
+        TrainingError: no training has begun in time, all places are taken, the training broke off, or what invites is
+            no invitation of this version or leads out of the workspace.
         AgepipeError: as `agepipe.learn.fit.fit`.
     """
     meeting(meet)
@@ -112,16 +123,26 @@ def _together(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitte
 
 
 def invited(meet: str, where: Where) -> Invitation | None:
-    """The invitation to a training that meets there, if one stands."""
+    """The invitation to a training that meets there, if one stands.
+
+    Raises:
+        TrainingError: the file is none that this version of agepipe wrote.
+    """
+    path = _file(meet, where)
     try:
-        file = _file(meet, where).open("rb")
+        file = path.open("rb")
     except FileNotFoundError:
         return None
     with file:
         if _lock(file, fcntl.LOCK_SH):
             return None  # its maker was killed
-        found: Invitation = pickle.load(file)
-        return found
+        try:
+            return _FORM.validate_json(file.read())
+        except (ValidationError, ConfigError) as error:
+            raise TrainingError(
+                f"{path}: not an invitation of this version of agepipe ({str(error).splitlines()[0]}); install the "
+                "same version on all machines, or delete the file if no run made it."
+            ) from error
 
 
 @contextmanager
@@ -132,7 +153,7 @@ def _left(invitation: Invitation, meet: str, where: Where) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}").open("wb") as draft:
         fcntl.flock(draft, fcntl.LOCK_EX)
-        pickle.dump(invitation, draft)
+        draft.write(_FORM.dump_json(invitation))
         draft.flush()
         Path(draft.name).replace(path)
         try:

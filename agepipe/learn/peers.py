@@ -6,6 +6,7 @@ process's part alone, because torch has no `SyncBatchNorm` there. The running st
 used. One process has no part in any of this and does not import Lightning Fabric.
 """
 
+import io
 import logging
 import os
 import warnings
@@ -148,14 +149,26 @@ class Together(Alone):
         return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
 
     def gathered(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """Pickled, since the parts of an epoch need not be even; once an epoch, by way of the CPU."""
-        found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, [tuple(one.cpu() for one in part) for part in parts])
-        return list(chain.from_iterable(found))
+        """Once an epoch, by way of the CPU."""
+        return list(chain.from_iterable(self._exchanged([tuple(one.cpu() for one in part) for part in parts])))
 
     def agreed(self, value: T) -> T:
         """Sent by the first."""
-        return cast(T, self.fabric.broadcast(value, src=0))
+        return self._exchanged(value)[0]
+
+    def _exchanged(self, value: T) -> list[T]:
+        """The values of all processes, in the order of ranks.
+
+        Sent as bytes of which only tensors and plain values are read: torch's own exchange of objects unpickles
+        whatever the other machine sends.
+        """
+        mine = _packed(value).to(self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.count)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(mine)], device=self.device))
+        longest = max(int(size) for size in sizes)
+        found = [mine.new_empty(longest) for _ in sizes]  # the values need not be of one size
+        torch.distributed.all_gather(found, nn.functional.pad(mine, (0, longest - len(mine))))
+        return [_unpacked(one[: int(size)]) for one, size in zip(found, sizes, strict=True)]
 
     def wait(self) -> None:
         """A barrier."""
@@ -164,6 +177,16 @@ class Together(Alone):
     def leave(self) -> None:
         """Take the process group down."""
         torch.distributed.destroy_process_group()
+
+
+def _packed(value: object) -> Tensor:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return torch.frombuffer(bytearray(buffer.getbuffer()), dtype=torch.uint8)
+
+
+def _unpacked(sent: Tensor) -> Any:
+    return torch.load(io.BytesIO(sent.cpu().numpy().tobytes()), weights_only=True)
 
 
 def gather(seat: Seat, device: torch.device) -> Alone:

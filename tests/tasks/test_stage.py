@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hostile import Hostile
 from prefect import flow
+from prefect.results import ResultRecord
 
 from agepipe.ages import AgeRanges
 from agepipe.artifact import MANIFEST, read_manifest, write_manifest
@@ -26,6 +28,7 @@ from tasks.ingest import ingest
 from tasks.relabel import relabel
 from tasks.split import split
 from tasks.stage import Stage, cache_key, stage
+from tasks.stored import plain
 from tasks.train import _train, train
 from tasks.trial import trial
 
@@ -86,6 +89,25 @@ def test_a_second_run_computes_nothing_and_gives_the_same_records(where: Where) 
     calls.clear()
     assert chain(IngestSettings(), where) == before
     assert not calls
+
+
+@pytest.mark.parametrize("form", ["result", "call", "pickled", "damaged"])
+def test_a_stored_result_that_is_no_record_is_computed_again_and_not_run(
+    form: str, where: Where, hostile: Hostile
+) -> None:
+    before = kept_flow(where)
+    (record,) = (where.workspace / "records").glob("split-*")
+    record.write_bytes(record.read_bytes()[:-9] if form == "damaged" else getattr(hostile, form)())
+    assert kept_flow(where) == before
+    assert not hostile.ran
+    assert plain(record.read_bytes()), "the next run finds it again"
+
+
+def test_the_hostile_results_would_be_run_by_prefect(hostile: Hostile) -> None:
+    for form in (hostile.result(), hostile.call()):
+        ResultRecord.deserialize(form)
+        assert hostile.ran
+        hostile.mark.unlink()
 
 
 def test_where_the_work_is_done_does_not_matter(where: Where) -> None:

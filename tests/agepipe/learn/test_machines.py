@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -27,6 +29,9 @@ from agepipe.learn.runs import shared
 from agepipe.ports import bound
 from agepipe.where import Where, meeting
 
+if TYPE_CHECKING:  # a process that one of the tests starts sees only this file
+    from hostile import Hostile
+
 pytest.importorskip("lightning_fabric", reason="needs the extra distributed")
 
 pytestmark = pytest.mark.timeout(600)
@@ -38,6 +43,12 @@ AGEPIPE = Path(sys.executable).with_name("agepipe")
 def meet() -> str:
     with bound("", "127.0.0.1", 0) as free:
         return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def job(job: Job, tmp_path: Path) -> Job:
+    """As the pipeline has it: the pixels lie in the workspace as well."""
+    return dataclasses.replace(job, pixels=Path(shutil.copy(job.pixels, tmp_path)))
 
 
 @pytest.fixture
@@ -138,6 +149,48 @@ def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Where, me
         os.kill(maker.pid, signal.SIGKILL)
     assert invited(meet, first) is None
     assert (first.workspace / "machines" / meet.replace(":", "-")).exists(), "a killed one leaves its file"
+
+
+def same(one: Job, other: Job) -> bool:
+    columns = zip(
+        (*vars(one.train).values(), *vars(one.validation).values()),
+        (*vars(other.train).values(), *vars(other.validation).values()),
+        strict=True,
+    )
+    plain = [dataclasses.replace(job, train=other.train, validation=other.validation) for job in (one, other)]
+    return plain[0] == plain[1] and all(a.dtype == b.dtype and (a == b).all() for a, b in columns)
+
+
+def test_an_invitation_comes_as_it_was_given(job: Job, first: Where, meet: str) -> None:
+    given = Invitation(job, first.workspace, Seat(0, 4, 1, "127.0.0.1", 2))
+    with machines._left(given, meet, first):
+        found = invited(meet, first)
+    assert found is not None
+    assert same(found.job, job)
+    assert (found.workspace, found.first) == (given.workspace, given.first)
+
+
+@pytest.mark.parametrize("content", ["pickle", "[]", '{"job": 3}', ""])
+def test_what_another_put_in_the_place_of_an_invitation_is_not_run(
+    content: str, job: Job, first: Where, meet: str, hostile: "Hostile"
+) -> None:
+    with machines._left(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
+        path = first.workspace / "machines" / meet.replace(":", "-")
+        path.write_bytes(hostile.pickled() if content == "pickle" else content.encode())
+        with pytest.raises(TrainingError, match=str(path)):
+            join(meet, first)
+    assert not hostile.ran
+
+
+@pytest.mark.parametrize("field", ["folder", "pixels"])
+def test_an_invitation_leads_nobody_out_of_the_workspace(field: str, job: Job, first: Where, meet: str) -> None:
+    for outside in (Path("/etc/agepipe"), first.workspace / ".." / "elsewhere"):
+        leading = dataclasses.replace(job, **{field: outside})
+        with (
+            machines._left(Invitation(leading, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first),
+            pytest.raises(TrainingError, match=str(outside)),
+        ):
+            join(meet, first)
 
 
 def test_each_machine_takes_a_place_of_its_own_and_one_too_many_is_refused(
