@@ -97,7 +97,7 @@ class Stage(Generic[P, R]):
         arguments = self.signature.bind(*args, **kwargs).arguments
         where = _where((), arguments)
         storage = RecordStorage(basepath=str(where.workspace / "records"))
-        kept = self._stored(storage, arguments)
+        kept = self._stored(storage, arguments, where.workspace)
         # a record of a version that stored absolute paths may lead into the workspace that this one was copied from
         stored = kept if kept is not None and kept.lies_in(where.workspace) else None
         since_begun = stored is not None and where.begun is not None and not _older(stored, where.begun)
@@ -109,13 +109,13 @@ class Stage(Generic[P, R]):
         prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
         return prepared
 
-    def _stored(self, storage: RecordStorage, arguments: dict[str, Any]) -> R | None:
+    def _stored(self, storage: RecordStorage, arguments: dict[str, Any], workspace: Path) -> R | None:
         key = cache_key(self.name, self.version, arguments)
         store = ResultStore(result_storage=storage)
         if not store.exists(key):
             return None
         record: R = store.read(key).result
-        return record.resolved_in(Path(storage.basepath).parent)
+        return record.resolved_in(workspace)
 
 
 def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Where:
