@@ -69,10 +69,13 @@ def database(where: Where) -> Path | None:
     """The SQLite file of a local store, absolute; None for a server.
 
     Raises:
-        ConfigError: the tracking URI is neither.
+        ConfigError: the tracking URI is neither, or names a folder.
     """
     if where.tracking.startswith(SCHEME):
-        return Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+        path = Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+        if path.is_dir():
+            raise ConfigError(f"tracking: {path} is a folder; name a file in it, as in {SCHEME}{path}/mlflow.db.")
+        return path
     if where.tracking.startswith(("http://", "https://")):
         return None
     raise ConfigError(
