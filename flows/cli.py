@@ -315,10 +315,10 @@ serving.add(app)
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence, without a traceback."""
-    from flows import environment, failures
+    from flows import failures, shell
 
-    environment.readable()
-    environment.bypass_proxies()
+    shell.readable()
+    shell.bypass_proxies()
     try:
         app()
     except Exception as error:
