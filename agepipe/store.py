@@ -206,7 +206,7 @@ def known(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "tracking") -> None:
     """Refuse a database that is there and cannot be changed now; MLflow would go on trying for minutes.
 
     Raises:
@@ -219,7 +219,7 @@ def check_writable(path: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
     except sqlite3.DatabaseError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, option) from error
 
 
 def relocate(path: Path) -> int:
