@@ -78,9 +78,11 @@ def test_predicting_needs_a_store_that_can_be_read_and_no_more(journal: str, cop
         path.chmod(path.stat().st_mode & 0o555)
     code = "import sys; from pathlib import Path; from agepipe import lookup; from agepipe.where import Where\n"
     code += f"w = Where(workspace='{copy}/none', tracking='sqlite:///{copy}/mlruns/mlflow.db')\n"
-    code += "print(lookup.resolve('champion', w).digest)"
+    code += "print(lookup.resolve('champion', w).digest)\n"
+    code += "from agepipe.serve.model import Following\nprint(Following(w).title)"  # with nothing deployed yet
     done = subprocess.run([*unprivileged(), sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "agepipe-sample version 1"
     assert sorted(path.name for path in copy.iterdir()) == ["bundle-30.0-True", "bundle-60.0-True", "mlruns"]
 
 
