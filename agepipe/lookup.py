@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -16,9 +15,6 @@ from agepipe.serve import bundle
 from agepipe.versions import CHAMPION, Version
 from agepipe.where import Where
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 
 def versions(name: str, where: Where) -> list[Version]:
     """All versions of a model as they stand, newest first; a local store is only read, and never made.
@@ -29,7 +25,7 @@ def versions(name: str, where: Where) -> list[Version]:
     name, path = named(name, where), store.database(where)
     if path is not None:
         return tables.versions(path, name)
-    client = _server(where)
+    client = tracking.answering(where)
     registered = client.search_registered_models(f"name = '{name}'")
     if not registered:
         return []
@@ -42,12 +38,6 @@ def versions(name: str, where: Where) -> list[Version]:
         for item in client.search_model_versions(f"name = '{name}'", max_results=10_000)
     ]  # fmt: skip
     return sorted(known, key=lambda version: -version.number)
-
-
-def _server(where: Where) -> "MlflowClient":
-    """The client of a server that answers."""
-    tracking.check_server(where)
-    return tracking.client(where)
 
 
 def champion(name: str, where: Where) -> Version | None:
@@ -145,7 +135,7 @@ def _run(run_id: str, where: Where) -> tables.Stored | None:
     if path is not None:
         found = tables.run(path, run_id)
         return found if found and (found.experiment, found.stage) == (where.experiment, "active") else None
-    client = _server(where)
+    client = tracking.answering(where)
     experiment = client.get_experiment_by_name(where.experiment)
     runs = client.search_runs([experiment.experiment_id], f"attributes.run_id = '{run_id}'") if experiment else []
     return tables.Stored(runs[0].info.artifact_uri, runs[0].data.tags, where.experiment, "active") if runs else None
@@ -253,7 +243,7 @@ def _names(where: Where) -> dict[str, bool]:
     path = store.database(where)
     if path is not None:
         return tables.names(path)
-    client = _server(where)
+    client = tracking.answering(where)
     ours = {item.name for item in client.search_model_versions(max_results=10_000) if tags.DIGEST in item.tags}
     return {model.name: model.name in ours for model in client.search_registered_models(max_results=1000)}
 

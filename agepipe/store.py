@@ -71,10 +71,13 @@ def database(where: Where) -> Path | None:
     """The SQLite file of a local store, absolute; None for a server.
 
     Raises:
-        ConfigError: the tracking URI is neither.
+        ConfigError: the tracking URI is neither, or names a folder.
     """
     if where.tracking.startswith(SCHEME):
-        return Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+        path = Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+        if path.is_dir():
+            raise ConfigError(f"tracking: {path} is a folder; name a file in it, as in {SCHEME}{path}/mlflow.db.")
+        return path
     if where.tracking.startswith(("http://", "https://")):
         return None
     raise ConfigError(
@@ -205,7 +208,7 @@ def known(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, option: str = "tracking") -> None:
     """Refuse a database that is there and cannot be changed now; MLflow would go on trying for minutes.
 
     Raises:
@@ -218,7 +221,7 @@ def check_writable(path: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.rollback()
     except sqlite3.DatabaseError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(path, error, option) from error
 
 
 def relocate(path: Path) -> int:

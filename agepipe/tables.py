@@ -130,25 +130,28 @@ def unfinished(path: Path) -> bool:
     return any(file.is_file() and file.stat().st_size for file in beside)
 
 
-def unreadable(path: Path, error: sqlite3.Error) -> TrackingError:
-    """What to tell the user about a database that SQLite cannot use."""
+def unreadable(path: Path, error: sqlite3.Error, option: str = "tracking") -> TrackingError:
+    """What to tell the user about a database that SQLite cannot use; `option` is the one that says where it lies."""
+    other = (
+        "name another database (--tracking sqlite:///PATH/mlflow.db)"
+        if option == "tracking"
+        else f"name another {option}"
+    )
     if "locked" in str(error) or "busy" in str(error):
         return TrackingError(
-            f"tracking: {path} is locked by another process (waited {PATIENCE:.0f} s); end that process or wait for "
+            f"{option}: {path} is locked by another process (waited {PATIENCE:.0f} s); end that process or wait for "
             "it, then give the same command again."
         )
     if "readonly" in str(error):
         return TrackingError(
-            f"tracking: {path} may not be written ({error}); make it and its folder writable, or name another database "
-            "(--tracking sqlite:///PATH/mlflow.db)."
+            f"{option}: {path} may not be written ({error}); make it and its folder writable, or {other}."
         )
     if isinstance(error, sqlite3.OperationalError):
         left = "; its journal must be written back first" if unfinished(path) else ""
         return TrackingError(
-            f"tracking: {path} cannot be opened ({error}{left}); check the path and its permissions, or name another "
-            "database (--tracking sqlite:///PATH/mlflow.db)."
+            f"{option}: {path} cannot be opened ({error}{left}); check the path and its permissions, or {other}."
         )
-    return TrackingError(f"tracking: {path} is not a database ({error}); name another file (tracking=sqlite:///PATH).")
+    return TrackingError(f"{option}: {path} is not a database ({error}); move the file away, or {other}.")
 
 
 def _rows(database: sqlite3.Connection | None, query: str, *values: str) -> list[tuple[Any, ...]]:

@@ -56,6 +56,16 @@ def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
+def answering(where: Where) -> "MlflowClient":
+    """The client for a server that was just seen to answer.
+
+    Raises:
+        TrackingError: it does not answer as MLflow does.
+    """
+    check_server(where)
+    return client(where)
+
+
 def prepare(where: Where) -> str:
     """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from agepipe.errors import ConfigError
 from agepipe.settings import Settings
@@ -22,16 +22,24 @@ def _absolute(tracking: str) -> str:
     return f"{scheme}{path.expanduser().absolute()}" if tracking.startswith(scheme) else tracking
 
 
+def _filled(path: object) -> object:
+    """An empty path would mean the current folder."""
+    if path == "":
+        raise ValueError("it is empty; name a folder")
+    return path
+
+
 class Where(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
-    workspace: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
-        default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE", "workspace")), validate_default=True
+    workspace: Annotated[Path, BeforeValidator(_filled), AfterValidator(lambda path: path.expanduser().absolute())] = (
+        Field(default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE") or "workspace"), validate_default=True)
     )
     """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
     started finds in AGEPIPE_WORKSPACE which."""
     tracking: Annotated[str, AfterValidator(_absolute)] = Field(
-        default_factory=lambda: os.environ.get("AGEPIPE_TRACKING", "sqlite:///mlruns/mlflow.db"), validate_default=True
+        default_factory=lambda: os.environ.get("AGEPIPE_TRACKING") or "sqlite:///mlruns/mlflow.db",
+        validate_default=True,
     )
     """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
     experiment: str = "agepipe"

@@ -32,6 +32,8 @@ from flows.options import (
     VariantNames,
     Workers,
     Workspace,
+    path,
+    text,
 )  # fmt: skip
 from flows.options import where as _where
 
@@ -186,7 +188,9 @@ def release(
 
 @app.command(epilog="Example: agepipe audit UTKFace.tar.gz")
 def audit(
-    data: Annotated[list[str], typer.Argument(help="Folders or archives of UTKFace photographs, or sample.")],
+    data: Annotated[
+        list[str], typer.Argument(**text("DATA"), help="Folders or archives of UTKFace photographs, or sample.")
+    ],
     ranges: Annotated[
         str, typer.Option(help="utkface, years, or ranges with commas between: 1-17,18-64,over64.")
     ] = "utkface",
@@ -204,7 +208,8 @@ def audit(
 @app.command("import", epilog="Example: agepipe import checkpoint.pt --order text --network resnet50 --size 200")
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="State dict of a torchvision classifier with head v1, v2, v3 or linear.")
+        Path,
+        typer.Argument(**path("FILE"), help="State dict of a torchvision classifier with head v1, v2, v3 or linear."),
     ],
     order: Annotated[
         str,
@@ -310,10 +315,10 @@ serving.add(app)
 
 def main() -> None:
     """Run the command line; an error that a user can act on is one sentence, without a traceback."""
-    from flows import environment, failures
+    from flows import failures, shell
 
-    environment.readable()
-    environment.bypass_proxies()
+    shell.readable()
+    shell.bypass_proxies()
     try:
         app()
     except Exception as error:

@@ -38,11 +38,12 @@ def enter(where: Where, *, tracked: bool = True) -> None:
     api_url = os.environ.get("PREFECT_API_URL") or services.running(where).api_url
     if api_url:
         reach.check_alive(api_url)
+    else:
+        store.check_writable(environment.prefect_home(where) / "prefect.db", "--workspace")
     environment.prepare(where, api_url)
     if api_url:
         reach.check()
     else:
         from flows.temporary import TemporaryServer
 
-        store.check_writable(environment.prefect_home(where) / "prefect.db")
         TemporaryServer()

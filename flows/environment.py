@@ -6,21 +6,16 @@ concern the log; files such as prefect.toml in the working folder are not read.
 """
 
 import os
-import sys
 from contextlib import chdir
-from io import TextIOWrapper
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from agepipe import store
 from agepipe.errors import ConfigError
 from agepipe.where import Where
+from flows import shell
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Names of this machine, to which no proxy leads."""
-PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 LONGEST = 480
 """Letters that the path of an SQLite file may have, in bytes, with the ending of its journal."""
 USERS = (
@@ -96,8 +91,8 @@ def prepare(where: Where, api_url: str | None) -> None:
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
         os.environ.setdefault(name, value)
     os.environ.update(own(where))
-    bypass_proxies()
-    drop_proxies()
+    shell.bypass_proxies()
+    shell.drop_proxies()
     ignore_files(home)
 
 
@@ -126,33 +121,3 @@ def ignore_files(empty: Path) -> None:
     # Prefect has no switch for this, and reads them again whenever a setting is changed for a while.
     sources.TomlConfigSettingsSourceBase._read_file = lambda _, __: {}  # type: ignore[method-assign, assignment]
     sources.FilteredDotEnvSettingsSource._read_env_files = lambda _: {}  # type: ignore[method-assign, assignment]
-
-
-def bypass_proxies() -> None:
-    """Let requests to this machine reach it whatever proxy is set, in this process and its children."""
-    for name in ("no_proxy", "NO_PROXY"):
-        known = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
-        if known != ["*"]:
-            os.environ[name] = ",".join([*known, *(host for host in LOOPBACK if host not in known)])
-
-
-def drop_proxies() -> None:
-    """Leave out proxies that Prefect's client cannot speak to: it fails on them even where it needs none."""
-    spoken = {"", "http", "https"} | ({"socks5", "socks5h"} if _socks() else set())
-    for name in [name for name in os.environ if name.lower() in PROXIES]:
-        value = os.environ[name]
-        if "://" in value and urlsplit(value).scheme.lower() not in spoken:
-            del os.environ[name]
-
-
-def _socks() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("socksio") is not None
-
-
-def readable() -> None:
-    """Show a question mark for what the terminal's encoding does not have, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")

@@ -8,7 +8,7 @@ from agepipe.errors import ServiceError
 
 SECONDS = 5.0
 """How long the server may be silent."""
-REMEDY = "start it, or unset PREFECT_API_URL to use a temporary server"
+REMEDY = "start it, or unset PREFECT_API_URL (`agepipe down` for a server of `up`) to use a temporary one"
 
 
 def check_alive(url: str) -> None:

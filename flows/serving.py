@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, where
+from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, path, text, where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     import polars as pl
@@ -20,8 +20,8 @@ SHOWN = 10
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Photographs, folders, or archives of them.")],
-    output: Annotated[Path, typer.Option(help="Table to write: .csv, .parquet or .jsonl.")],
+    paths: Annotated[list[Path], typer.Argument(**path("PATH"), help="Photographs, folders, or archives of them.")],
+    output: Annotated[Path, typer.Option(**path("--output"), help="Table to write: .csv, .parquet or .jsonl.")],
     model: Reference = "champion",
     aligned: Annotated[bool, typer.Option(help="Take pictures as chips that are cut as UTKFace's are.")] = False,
     all_ranges: Annotated[bool, typer.Option(help="Write the probability of every range.")] = False,
@@ -105,14 +105,20 @@ def follow(name: str, version: int, place: "Where") -> None:
 
 
 def camera(
-    source: Annotated[str, typer.Option(help="Webcam (0), video, stream (rtsp://…), folder or picture.")] = "0",
+    source: Annotated[
+        str, typer.Option(**text("--source"), help="Webcam (0), video, stream (rtsp://…), folder or picture.")
+    ] = "0",
     model: Annotated[
         str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
     ] = "",
     endpoint: Endpoint = "",
     headless: Annotated[bool, typer.Option(help="Open no window.")] = False,
-    output: Annotated[Path | None, typer.Option(help="Annotated video (.mp4) or last picture (.jpg, .png).")] = None,
-    events: Annotated[Path | None, typer.Option(help="A line of JSON for each face of each frame (.jsonl).")] = None,
+    output: Annotated[
+        Path | None, typer.Option(**path("--output"), help="Annotated video (.mp4) or last picture (.jpg, .png).")
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(**path("--events"), help="A line of JSON for each face of each frame (.jsonl).")
+    ] = None,
     frames: Annotated[int, typer.Option(help="Frames after which it ends; 0 for no end.", min=0)] = 0,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,

@@ -40,7 +40,8 @@ def check_folder(option: str, folder: Path) -> None:
         ConfigError: names the option, the folder and what is wrong.
     """
     try:
-        there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+        above = (folder.absolute(), *folder.absolute().parents)
+        there = next(one for one in above if one.exists() or one.is_symlink())  # also a link that leads nowhere
         _try(there)
     except OSError as error:
         error.filename = str(folder)

@@ -51,6 +51,8 @@ def check(asked: Asked, unseen: bool = False) -> None:
         ServiceError: a window is wanted where there is no display.
     """
     check_endpoint(asked)
+    if not asked.source:
+        raise ConfigError("--source: '' is empty; name a webcam (0), a video, a stream, a folder or a picture.")
     if asked.output is not None:
         check_output("--output", asked.output, (*sinks.CODECS, *sinks.STILLS))
     if asked.events is not None:

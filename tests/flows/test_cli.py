@@ -1,16 +1,21 @@
 """The command line as its user meets it: a real process, its exit code and what it says. No Prefect server starts."""
 
+import errno
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+from bundles import make_bundle
 
 from agepipe import presets
-from flows import cli
+from agepipe.errors import AgepipeError, OutputError, ServiceError, TrackingError
+from flows import cli, failures
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 COMMANDS = (
@@ -111,6 +116,131 @@ def test_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
         cli.main()
     said = "error: the disk is full; make room, then give the same command again: it goes on from what is finished.\n"
     assert (ended.value.code, capsys.readouterr().err) == (1, said)
+
+
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        (("predict", "", "--output", "x.csv"), "PATH"),
+        (("predict", "x.jpg", "--output", ""), "--output"),
+        (("camera", "--source", ""), "--source"),
+        (("camera", "--headless", "--events", ""), "--events"),
+        (("camera", "--headless", "--output", ""), "--output"),
+        (("audit", ""), "DATA"),
+        (("import", "", "--order", "age"), "FILE"),
+        (("run", "sample", "--data", ""), "--data"),
+        (("run", "sample", "source.data=['']"), "source"),
+        (("evaluate", ""), "model"),
+        (("evaluate", "--data", ""), "--data"),
+        (("compare", "", "1"), "model"),
+        (("release", ""), "model"),
+        (("deploy", ""), "model"),
+        (("evaluate", "--workspace", ""), "--workspace"),
+        (("down", "--workspace", ""), "--workspace"),
+        (("predict", "x.jpg", "--output", "x.csv", "--tracking", ""), "--tracking"),
+    ],
+)
+def test_an_empty_string_is_no_path(
+    words: tuple[str, ...], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A variable that is not set would mean the whole current folder, here one with a bundle in it."""
+    make_bundle(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["agepipe", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert said.startswith(f"error: {field}:")
+    assert "''" in said or "empty" in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+MISTYPED = (
+    ("evaluate", "99"), ("evaluate", "nope"), ("evaluate", "f" * 32), ("evaluate", "BUNDLE", "--data", "/nope"),
+    ("compare", "1", "nope"), ("compare", "BUNDLE", "BUNDLE"), ("release", "99"), ("deploy", "nope"),
+    ("run", "laptop"), ("run", "laptop", "--data", "/nope"), ("run", "sample", "learn.weights=models:/agepipe/9"),
+    ("run", "sample", "--refresh", "trane"), ("promote", "99", "--because", "x"), ("rollback",),
+    ("audit", "/nope"), ("predict", "BUNDLE/card.json", "--model", "nope", "--output", "x.csv"),
+)  # fmt: skip
+REFUSING = """
+import sys
+from flows import cli
+for words in WORDS:
+    sys.argv = ["agepipe", *words]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        print(ended.code)
+print(*sorted({"prefect", "mlflow", "torch"} & set(sys.modules)))
+"""
+
+
+def test_what_is_mistyped_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    """A server takes half a minute to start, and would keep the failed run; nothing heavy is even imported."""
+    bundle = tmp_path / "bundle"
+    make_bundle(bundle)
+    (tmp_path / "empty").mkdir()
+    words = [[word.replace("BUNDLE", str(bundle)) for word in one] for one in MISTYPED]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSING.replace("WORDS", repr(words))], cwd=tmp_path / "empty", capture_output=True,
+        text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["1"] * len(words) + [""]
+    assert len(done.stderr.splitlines()) == len(words)
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines())
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf8_is_no_fault(encoding: str, tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['agepipe', 'predict', '/nope/→.jpg', '--output', 'ü→.csv']\n"
+    code += "from flows.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr[:7]) == (1, b"error: ")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "part"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), OutputError, "/a/b"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/b"), OutputError, "read-only"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/a/b"), OutputError, "/a/b"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/a/b"), OutputError, "/a/b"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), OutputError, "disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/a/b"), OutputError, "disk is full"),
+        (OSError("something else"), OutputError, "something else"),
+        (
+            httpx.ConnectError("refused", request=httpx.Request("GET", "http://127.0.0.1:1/api")),
+            ServiceError,
+            "127.0.0.1:1",
+        ),
+        (httpx.ReadTimeout("timed out"), ServiceError, "timed out"),
+        (
+            RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."),
+            ServiceError,
+            "Prefect",
+        ),
+        (sqlite3.OperationalError("database is locked"), TrackingError, "database is locked"),
+        (ModuleNotFoundError("no torch", name="torch.nn"), AgepipeError, "torch.nn"),
+        (AgepipeError("as it is"), AgepipeError, "as it is"),
+    ],
+)
+def test_errors_of_other_libraries_become_ours(error: Exception, kind: type[AgepipeError], part: str) -> None:
+    found = failures.understood(error)
+    assert type(found) is kind
+    assert part in str(found) and "\n" not in str(found)
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), KeyError("x"), ModuleNotFoundError("x", name="agepipe.nothing")])
+def test_a_fault_of_our_own_keeps_its_traceback(fault: Exception) -> None:
+    assert failures.understood(fault) is None
 
 
 def test_a_refused_run_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.temporary import reason
+
 pytestmark = pytest.mark.timeout(300)
 
 COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
@@ -34,7 +36,7 @@ def gone(process: psutil.Process) -> bool:
 )
 def test_the_server_ends_with_the_command(ending: signal.Signals, tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["evaluate", "no-such-model", "--workspace", str(tmp_path / "workspace")]
+    words = ["run", "sample", "--workspace", str(tmp_path / "workspace")]
     words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
     with (tmp_path / "output").open("wb") as output:
         command = subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
@@ -51,3 +53,44 @@ def test_the_server_ends_with_the_command(ending: signal.Signals, tmp_path: Path
     while left := [process for process in (*server, *guarded) if not gone(process)]:
         assert time.monotonic() < limit, f"{ending.name}: {left} live on"
         time.sleep(0.1)
+
+
+def test_why_a_server_ended_is_the_last_error_of_its_log() -> None:
+    log = (
+        "INFO: starting\nTraceback (most recent call last):\nsqlalchemy.exc.OperationalError: (sqlite3) no\nExiting.\n"
+    )
+    assert reason(log) == "sqlalchemy.exc.OperationalError: (sqlite3) no"
+    assert reason("a word\n\n") == "a word"
+    assert reason("")
+
+
+BROKEN = """
+import time
+from pathlib import Path
+from agepipe.errors import ServiceError
+from agepipe.where import Where
+from flows import environment
+environment.prepare(Where(workspace=Path("workspace")), None)
+Path("workspace/prefect/prefect.db").mkdir()
+from flows.temporary import TemporaryServer
+try:
+    TemporaryServer().start(timeout=250)
+except ServiceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_as_it_starts_is_noticed_at_once(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN],
+        env=environ,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
+    assert "unable to open database file" in done.stdout
+    assert done.stderr == ""
