@@ -17,7 +17,7 @@ from agepipe.where import Where
 
 def versions(name: str, where: Where) -> list[Version]:
     """All versions of a model as they stand, newest first."""
-    tracking.prepare(where)
+    tracking.prepare(where, reading=True)
     client, name = tracking.client(where), named(name, where)
     registered = client.search_registered_models(f"name = '{name}'")
     if not registered:
@@ -104,7 +104,8 @@ def weights_file(reference: str, where: Where) -> Path:
 
 def _of_run(run_id: str, where: Where) -> Model | None:
     """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
-    if not tracking.client(where).search_runs([tracking.prepare(where)], f"attributes.run_id = '{run_id}'"):
+    experiment = tracking.prepare(where, reading=True)
+    if not tracking.client(where).search_runs([experiment], f"attributes.run_id = '{run_id}'"):
         return None
     run = tracking.client(where).get_run(run_id)
     if registered := run.data.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one

@@ -53,8 +53,12 @@ def _client(address: str, _: int) -> "MlflowClient":
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
-def prepare(where: Where) -> str:
+def prepare(where: Where, *, reading: bool = False) -> str:
     """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
+
+    Args:
+        where: The store.
+        reading: Whether nothing will be logged, so that an experiment that was deleted will do.
 
     Returns:
         The experiment's id.
@@ -69,17 +73,17 @@ def prepare(where: Where) -> str:
             store.check_server(where)
         elif path.exists() and store.known(path):
             relocate(path)
-        return _experiment(where, path)
+        return _experiment(where, path, reading)
 
 
-def _experiment(where: Where, path: Path | None) -> str:
+def _experiment(where: Where, path: Path | None, reading: bool) -> str:
     quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.version import VERSION
 
     try:
         found = client(where).get_experiment_by_name(where.experiment)
-        if found is not None and found.lifecycle_stage == "deleted":
+        if found is not None and found.lifecycle_stage == "deleted" and not reading:
             raise TrackingError(
                 f"tracking: the experiment '{where.experiment}' in {where.tracking} was deleted; bring it back with "
                 f"`MLFLOW_TRACKING_URI={store.address(where)} mlflow experiments restore -x {found.experiment_id}`."
