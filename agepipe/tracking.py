@@ -66,8 +66,12 @@ def answering(where: Where) -> "MlflowClient":
     return client(where)
 
 
-def prepare(where: Where) -> str:
+def prepare(where: Where, *, reading: bool = False) -> str:
     """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
+
+    Args:
+        where: The store.
+        reading: Whether nothing will be logged, so that an experiment that was deleted will do.
 
     Returns:
         The experiment's id.
@@ -82,7 +86,7 @@ def prepare(where: Where) -> str:
             check_server(where)
         elif path.exists() and store.known(path):
             relocate(path)
-        return _experiment(where, path)
+        return _experiment(where, path, reading)
 
 
 def check_server(where: Where) -> None:
@@ -107,14 +111,14 @@ def check_server(where: Where) -> None:
     store.check_answer(where, answer.status_code, answer.text)
 
 
-def _experiment(where: Where, path: Path | None) -> str:
+def _experiment(where: Where, path: Path | None, reading: bool) -> str:
     quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.version import VERSION
 
     try:
         found = client(where).get_experiment_by_name(where.experiment)
-        if found is not None and found.lifecycle_stage == "deleted":
+        if found is not None and found.lifecycle_stage == "deleted" and not reading:
             raise TrackingError(
                 f"tracking: the experiment '{where.experiment}' in {where.tracking} was deleted; bring it back with "
                 f"`MLFLOW_TRACKING_URI={store.address(where)} mlflow experiments restore -x {found.experiment_id}`."

@@ -298,7 +298,7 @@ def up(
     except BaseException:
         services.down(where)  # servers without flows would only be in the way of the next `up`
         raise
-    show.services(kept, deployed, tracked.prepare(where), where)
+    show.services(kept, deployed, tracked.prepare(where, reading=True), where)
 
 
 @app.command(epilog="Example: agepipe down")

@@ -112,7 +112,7 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
         servers += [("mlflow", _mlflow_ui(where, mlflow_port), mlflow_port, "/health")]
     for name, _, port, _ in servers:
         bound(f"--{name}-port", "127.0.0.1", port).close()
-    tracking.prepare(where)
+    tracking.prepare(where, reading=True)  # the page shows a deleted experiment too
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:

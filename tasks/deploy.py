@@ -3,16 +3,16 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from agepipe import artifact
 from agepipe.serve import deploy as work
 from agepipe.serve.deploy import Deployed
 from agepipe.where import Where
-from tasks.tidy import tidy
 
 
 @task
 def deploy(model: str, name: str, where: Where) -> Deployed:
     """Check the bundle against the registered model, copy it and switch the pointer."""
-    tidy(where)
+    artifact.sweep(where.workspace)
     done = work.deploy(model, where, name)
     create_markdown_artifact(
         key="deployed",

@@ -12,7 +12,7 @@ from versions import RELEASE, Verdict, better, histories, judged, model, put, wo
 
 from agepipe import registry, store, tracking
 from agepipe.config import Config, SplitSettings
-from agepipe.errors import ModelError
+from agepipe.errors import ModelError, TrackingError
 from agepipe.learn.warm import with_files
 from agepipe.records import Model, Partition
 from agepipe.serve import bundle
@@ -185,6 +185,16 @@ def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where
     assert copy is not None
     assert copy.digest == drawn.digest
     assert pl.read_parquet(copy.members).equals(rows)
+
+
+def test_models_of_a_deleted_experiment_can_still_be_used(tracked: Where, tmp_path: Path) -> None:
+    first = put(tmp_path, tracked, 60.0)
+    put(tmp_path, tracked, 50.0)
+    tracking.client(tracked).delete_experiment(tracking.prepare(tracked))
+    assert registry.resolve("1", tracked).digest == first.digest
+    assert registry.rollback("agepipe", tracked) == 1
+    with pytest.raises(TrackingError, match="restore"):
+        put(tmp_path, tracked, 40.0)
 
 
 @pytest.mark.parametrize("earlier", [False, True])

@@ -185,6 +185,7 @@ def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Wh
     client.delete_experiment(experiment)
     with pytest.raises(TrackingError, match=f"'agepipe'.*restore -x {experiment}"):
         tracking.prepare(tracked)
+    assert tracking.prepare(tracked, reading=True) == experiment
     client.restore_experiment(experiment)
     assert tracking.prepare(tracked) == experiment
 
@@ -316,7 +317,7 @@ def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Pat
     with tracking.run(tracked, kind="train", name="t", key="k") as run:
         run.text("original", "a.txt")
     client = tracking.client(tracked)
-    with sqlite3.connect(tmp_path / "mlruns" / "mlflow.db") as connection:
+    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection, connection:
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (f"{tmp_path}/mlruns/0",)
         )
@@ -324,7 +325,6 @@ def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Pat
     copy = Where(tracking=f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db")
     tracking.prepare(copy)
     tracking.client(copy).log_text(run.run_id, "copy", "a.txt")
-    assert client.download_artifacts(run.run_id, "a.txt").startswith(str(tmp_path / "mlruns"))
     assert Path(client.download_artifacts(run.run_id, "a.txt")).read_text() == "original"
     with closing(sqlite3.connect(tmp_path / "copy" / "mlruns" / "mlflow.db")) as connection:
         said = "\n".join(connection.iterdump())

@@ -1,0 +1,170 @@
+"""A pipeline that is cancelled: every training ends at once, every MLflow run of it is KILLED within ten seconds."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from test_kill import finished, lives, under_way
+from test_services import agepipe, free_port
+
+from agepipe import tracking
+from agepipe.where import Where
+from flows import services
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+AGEPIPE = Path(sys.executable).with_name("agepipe")
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 10.0
+"""Seconds from the signal to the end of all MLflow runs."""
+SMALL = {
+    "ingest.size": "36",
+    "learn.size": "32",
+    "learn.network": "shufflenet_v2_x0_5",
+    "learn.batch": "32",
+    "search.grid": "{lr=[0.003,0.01,0.02]}",  # more trials than find a place at a time
+    "search.folds": "2",
+    "evaluate.draws": "200",
+}
+FOR_EVER = 2000
+"""Epochs that nobody waits for."""
+STAGES = {"search": "trials", "training": "models"}
+
+
+def epochs(moment: str) -> tuple[int, int]:
+    """Of a trial and of the last training, so that the moment lasts."""
+    return (FOR_EVER, 1) if moment == "search" else (1, FOR_EVER)
+
+
+def start(folder: Path, drawn: Path, moment: str, runner: str) -> subprocess.Popen[bytes]:
+    from prefect.settings import PREFECT_API_URL
+
+    trial, last = epochs(moment)
+    words = [f"{name}={value}" for name, value in SMALL.items()] + [f"learn.epochs={trial}", f"final.epochs={last}"]
+    words += ["--data", str(drawn), "--device", "cpu", "--workers", "2", "--threads", "1", "--runner", runner]
+    environ = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "OMP_NUM_THREADS": "1"}
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(
+            [AGEPIPE, "run", "sample", *words], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def states(where: Where) -> dict[str, list[tuple[str, str]]]:
+    """Of each kind of run, how they stand and why."""
+    found = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for run in found:
+        kinds.setdefault(run.data.tags["agepipe.kind"], []).append(
+            (run.info.status, run.data.tags.get("agepipe.error", ""))
+        )
+    return kinds
+
+
+def settled(where: Where, begun: float) -> dict[str, list[tuple[str, str]]]:
+    """The runs, once none is RUNNING."""
+    found = states(where)
+    while any(status == "RUNNING" for runs in found.values() for status, _ in runs):
+        assert time.monotonic() - begun < LIMIT, found
+        time.sleep(0.1)
+        found = states(where)
+    return found
+
+
+def check_killed(where: Where, moment: str, begun: float) -> None:
+    found = settled(where, begun)
+    assert [status for status, _ in found["pipeline"]] == ["KILLED"]
+    cut = {"search": "trial", "training": "train"}[moment]
+    assert Counter(status for status, _ in found[cut]) == {"KILLED": 2 if moment == "search" else 1}
+    assert all(status in ("KILLED", "FINISHED") for runs in found.values() for status, _ in runs)
+    assert not [why for runs in found.values() for _, why in runs if "BrokenPipe" in why]
+
+
+def wait_for(moment: str, workspace: Path) -> None:
+    limit = time.monotonic() + 300
+    while not under_way(workspace, STAGES[moment]):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    time.sleep(2)
+    assert len(finished(workspace, "trials")) == (0 if moment == "search" else 6)
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "group", "runner"),
+    [
+        ("search", signal.SIGTERM, False, "threads"),
+        ("search", signal.SIGINT, True, "threads"),
+        ("search", signal.SIGTERM, False, "processes"),
+        ("training", signal.SIGTERM, True, "threads"),
+        ("training", signal.SIGINT, True, "threads"),
+    ],
+)
+def test_a_signal_ends_all_trainings_and_all_runs(
+    moment: str, number: signal.Signals, group: bool, runner: str, drawn: Path, tmp_path: Path, prefect_server: None
+) -> None:
+    """Ctrl-C and Prefect's worker signal the whole group of processes, `kill` the command alone."""
+    where = Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    process = start(tmp_path, drawn, moment, runner)
+    try:
+        wait_for(moment, where.workspace)
+        family = psutil.Process(process.pid).children(recursive=True)
+        begun = time.monotonic()
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        check_killed(where, moment, begun)
+        assert process.wait(timeout=60) != 0
+        assert not [one.cmdline() for one in psutil.wait_procs(family, timeout=20)[1] if lives(one)]
+        assert "BrokenPipe" not in (tmp_path / "output").read_text()
+    finally:
+        if process.poll() is None:
+            services.end_family(psutil.Process(process.pid))
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Where]:
+    """A folder whose servers run."""
+    shutil.copy(ROOT / "prefect.yaml", tmp_path)
+    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    try:
+        done = agepipe(tmp_path, "up", *ports)
+        assert done.returncode == 0, done.stderr
+        yield Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    finally:
+        agepipe(tmp_path, "down")
+
+
+def prefect(where: Where, *words: str) -> str:
+    environ = {**services.environ(where, services.running(where).api_url), "COLUMNS": "300"}
+    command = [Path(sys.executable).with_name("prefect"), *words]
+    done = subprocess.run(
+        command, env=environ, cwd=where.workspace.parent, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("moment", ["search", "training"])
+def test_a_run_that_is_cancelled_in_prefect_leaves_killed_runs(moment: str, kept: Where, drawn: Path) -> None:
+    trial, last = epochs(moment)
+    config = {
+        "preset": "sample",
+        "source": {"data": [str(drawn)]},
+        "ingest": {"size": 36},
+        "learn": {"size": 32, "network": "shufflenet_v2_x0_5", "batch": 32, "epochs": trial},
+        "search": {"grid": {"lr": [0.003, 0.01, 0.02]}, "folds": 2},
+        "final": {"epochs": last},
+    }
+    params = json.dumps({"config": config, "where": {"workers": 2}})
+    said = prefect(kept, "deployment", "run", "pipeline/weekly", "--params", params)
+    run = next(word for word in said.split() if len(word) == 36 and word.count("-") == 4)
+    wait_for(moment, kept.workspace)
+    prefect(kept, "flow-run", "cancel", run)
+    check_killed(kept, moment, time.monotonic())
