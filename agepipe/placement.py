@@ -56,7 +56,8 @@ def finish(found: Version, pending: Pending, where: Where) -> None:
         tag(numbered(pending.beaten, found.name, where), {tags.REPLACED_BY: lost}, where)
     replaces = {tags.REPLACES: str(pending.replaces)} if pending.replaces else {}
     written = {tags.HISTORY: tags.noted(found.tags, pending), tags.REASON: pending.reason, tags.REPLACED_BY: ""}
-    client.update_model_version(found.name, str(found.number), pending.reason)
+    description = " ".join(filter(None, [pending.reason, found.tags.get(tags.WARNING)]))
+    client.update_model_version(found.name, str(found.number), tracking.without_mentions(description))
     tag(found, {**written, **replaces, tags.SETTLED: "yes"}, where)
     client.delete_model_version_tag(found.name, str(found.number), tags.PENDING)
 

@@ -212,13 +212,17 @@ class Evaluation(Made):
     """How one range was answered from the probabilities."""
     lineage: Literal["known", "unknown"] = "known"
     """Whether it is known what the model has seen; otherwise every figure may be too good."""
+    verdict: str = ""
+    """The main figures in plain words, each beside that of the best constant guess."""
+    warning: str = ""
+    """In what the model is not better than a constant guess; empty where it is better in every main figure."""
 
     @property
     def judged_on(self) -> str:
-        """The rows in words, with what they were to the model."""
+        """The photographs in words, with what they were to the model."""
         if self.lineage == "unknown":
-            return f"{self.count:,} rows, which the model may have seen: nobody knows what it was trained on"
-        return f"{self.count:,} rows that the model has not seen"
+            return f"{self.count:,} photographs, which the model may have seen: what it was trained on is unknown"
+        return f"{self.count:,} unseen photographs"
 
     @property
     def doubt(self) -> str:

@@ -9,6 +9,7 @@ move, which `prepare` does by itself. With `tracking = "http://..."` the server'
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -168,7 +169,7 @@ class Run:
 
     def description(self, sentence: str) -> None:
         """What the run is, at the top of its page; Markdown."""
-        self.tags({NOTE: sentence})
+        self.tags({NOTE: without_mentions(sentence)})
 
     def artifacts(self, source: Path, folder: str = "") -> None:
         """Copy all that a folder holds into the run."""
@@ -186,6 +187,11 @@ class Run:
         # MLflow looks for the data set and then inserts it: two trials that start at once would both insert.
         with store.locked(self._where, "dataset"):
             self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
+
+
+def without_mentions(text: str) -> str:
+    """The text with each `@name` escaped: MLflow's pages make a link to GitHub's user of that name out of it."""
+    return re.sub(r"(?<!\S)@(?=\w)", r"\\@", text)
 
 
 @contextmanager

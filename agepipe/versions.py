@@ -20,6 +20,8 @@ PENDING = "agepipe.pending"
 """Tag of a version whose alias is about to move, or has moved with the rest still to be written: a `Pending`."""
 REGISTERED = "model.version"
 """Tag of a pipeline's run: `NAME/NUMBER` of the version that it ended with."""
+WARNING = "test.warning"
+"""Tag of a version that is not better than a constant guess in every main figure: in which it is not."""
 PARTITION, PIPELINE, EVALUATED = "agepipe.partition", "agepipe.pipeline", "agepipe.evaluation_run"
 
 
@@ -108,6 +110,7 @@ def _judged(evaluation: Evaluation | None) -> dict[str, str]:
         "test.digest": evaluation.rows,
         "test.rows": str(evaluation.count),
         **{f"test.{name}": _figure(name, value, evaluation) for name, value in evaluation.metrics.items()},
+        **({WARNING: evaluation.warning} if evaluation.warning else {}),
         **({EVALUATED: evaluation.run} if evaluation.run else {}),
     }
 

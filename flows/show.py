@@ -125,7 +125,7 @@ def outcome(done: PipelineResult) -> None:
     found, parts, new = done.catalogue, done.partition, done.registered
     console.print(
         f"\nFound {counted(found)}, {found.rejected:,} rejected: "
-        f"{parts.development.count} to learn from, {parts.test.count} locked as test rows."
+        f"{parts.development.count:,} for training, {parts.test.count:,} locked for testing."
         + (f" {parts.left_out} left out: they tie test rows to others." if parts.left_out else "")
     )
     evaluation(done.evaluation)
@@ -145,21 +145,29 @@ def counted(found: Catalogue) -> str:
 
 def evaluation(done: Evaluation) -> None:
     """The figures, each with its interval, what the rows were to the model, and the report."""
-    table = Table(title=f"Figures on {done.judged_on}", title_justify="left")
+    table = Table(title=f"Results on {done.judged_on}", title_justify="left")
     for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, label in FIGURES.items():
         low, high = done.intervals[name]
         table.add_row(label, f"{done.metrics[name]:.3f}{done.doubt}", f"{low:.3f} to {high:.3f}")
     console.print(table)
+    console.print(done.verdict, markup=False)
+    warned(done)
     if done.excluded:
-        console.print(f"Left out: {done.excluded} rows that the model had seen.", style="yellow")
+        console.print(f"Left out: {done.excluded:,} photographs that the model had seen.", style="yellow")
     console.print(f"Report        {done.report}")
+
+
+def warned(done: Evaluation, title: str = "") -> None:
+    """In what a model is not better than a constant guess, where there is such a figure."""
+    if done.warning:
+        console.print(f"Warning: {title}{done.warning}", style="bold yellow", markup=False)
 
 
 def comparison(done: Mapping[str, PipelineResult]) -> None:
     """Several pipelines side by side: test figures of each, its classes, the epoch it kept and its version."""
-    table = Table(title="Test figures of each, on rows that it has not seen", title_justify="left")
+    table = Table(title="Results of each on its test photographs", title_justify="left")
     for heading in ("", *SHORT.values(), "ranges", "epoch", "version"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, one in done.items():
@@ -167,6 +175,8 @@ def comparison(done: Mapping[str, PipelineResult]) -> None:
         counts = (len(one.partition.test.ranges), one.model.epochs, one.registered.version)
         table.add_row(name, *values, *map(str, counts))
     console.print(table)
+    for name, one in done.items():
+        warned(one.evaluation, f"{name}: ")
     console.print("In MLflow each training has its precision, its recall and the error of both under curves/.")
 
 
@@ -192,16 +202,15 @@ def contrasted(done: Compared) -> None:
 
 
 def _figures(title: str, one: "Versus", found: "Contrast") -> Table:
-    from agepipe.judge.contrast_page import SHORT as NAMES
-    from agepipe.judge.sentences import figure, gap, gap_span
+    from agepipe.judge.sentences import WORDS, figure, gap, gap_span
 
-    table = Table(title=f"{title} against {found.titles[0]}, {found.count} rows", title_justify="left")
+    table = Table(title=f"{title} against {found.titles[0]}, {found.count:,} photographs", title_justify="left")
     interval = f"{found.settings.confidence * 100:g} % interval"
     for heading in ("figure", found.titles[0], title, "difference", interval):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, change in one.figures.items():
         values = (figure(change.second, name), figure(change.first, name), gap(change.difference, name))
-        table.add_row(NAMES[name], *values, gap_span((change.low, change.high), name))
+        table.add_row(WORDS[name], *values, gap_span((change.low, change.high), name))
     return table
 
 

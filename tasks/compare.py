@@ -11,7 +11,7 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("compare", version=1)
+@stage("compare", version=2)
 def compare(
     models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings, where: Where
 ) -> Compared:

@@ -5,6 +5,7 @@ from prefect import task
 from agepipe import registry
 from agepipe.config import EvaluateSettings
 from agepipe.judge import evaluate as work
+from agepipe.judge import report
 from agepipe.record import digest_of
 from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import read_card
@@ -14,7 +15,7 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=3)
+@stage("evaluate", version=4)
 def evaluate(
     model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, against: Evaluation | None, where: Where
 ) -> Evaluation:
@@ -26,7 +27,7 @@ def evaluate(
         done = work.evaluate(
             model, rows, settings, where, exclude_seen=exclude_seen, against=against, progress=watch("evaluate")
         )
-        run.description(f"Model {model.digest[:10]} on {rows.name}: {done.judged_on}.")
+        run.description(f"Model {model.digest[:10]} on {rows.name}, {done.judged_on}. {report.said(done)}")
         run.metrics(done.metrics)
         run.artifacts(done.folder, "evaluation")
     return done.model_copy(update={"run": run.run_id})

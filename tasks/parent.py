@@ -80,14 +80,16 @@ def _(record: Model) -> Facts:
 
 @facts.register
 def _(record: Evaluation) -> Facts:
-    return Facts(metrics=record.metrics, folder=record.folder, markdown=report.markdown(record))
+    return Facts(
+        metrics=record.metrics, folder=record.folder, markdown=report.markdown(record), sentence=report.said(record)
+    )
 
 
 @facts.register
 def _(record: Registered) -> Facts:
     version = f"{record.name}/{record.version}"
     tags = {versions.REGISTERED: version, "model.alias": record.alias, "model.reason": record.reason}
-    return Facts(tags=tags, sentence=f"Version {record.version} of {record.name}, @{record.alias}: {record.reason}")
+    return Facts(tags=tags, sentence=f"Version {record.version} of {record.name}, {record.alias}: {record.reason}")
 
 
 class ParentRun:
@@ -97,6 +99,7 @@ class ParentRun:
         self.id = run.run_id
         self.where = where.model_copy(update={"parent": run.run_id})
         self._run = run
+        self._sentences: list[str] = []
 
     def found(self, record: R) -> R:
         """Note what a stage made, and which run made it: this pipeline's own or an earlier one's."""
@@ -110,7 +113,8 @@ class ParentRun:
         if known.folder is not None:
             self._run.artifacts(known.folder, kind)
         if known.sentence is not None:
-            self._run.description(known.sentence)
+            self._sentences.append(known.sentence)
+            self._run.description("\n\n".join(self._sentences))
         if known.markdown is not None:
             create_markdown_artifact(key=kind, markdown=known.markdown)
         return record

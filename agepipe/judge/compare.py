@@ -23,8 +23,9 @@ from agepipe.judge.evaluate import check_model, judged_by, labelled
 from agepipe.judge.intervals import Difference, paired
 from agepipe.judge.lineage import overlap
 from agepipe.judge.metrics import Judged
+from agepipe.judge.sentences import WORDS, change, figure, gap
 from agepipe.judge.slices import slices
-from agepipe.judge.versus import SliceChange, slice_changes
+from agepipe.judge.versus import SliceChange, slice_changes, surely
 from agepipe.progress import Progress, silent
 from agepipe.records import Model, Rows
 from agepipe.serve.bundle import Card, read_lineage
@@ -123,16 +124,16 @@ def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) 
 def _obstacle(candidate: Model, cards: tuple[Card, Card], rows: int, excluded: int, release: ReleaseSettings) -> str:
     """Why the two cannot be compared; empty when they can."""
     if "unknown" in (candidate.lineage, cards[0].lineage):
-        return "Not promoted: nobody knows what the candidate was trained on, so it may have seen the test rows."
+        return "Not promoted: what the candidate was trained on is unknown, so it may have seen the test photographs."
     if rows < max(release.min_rows, 1):
         return (
-            f"Not promoted: only {rows} test rows are left that neither model has seen ({excluded} were left out), "
-            f"and release.min_rows asks for {release.min_rows}."
+            f"Not promoted: only {rows:,} photographs are left that neither model has seen ({excluded:,} were left "
+            f"out), and release.min_rows asks for {release.min_rows:,}."
         )
     if cards[0].ranges != cards[1].ranges and release.metric not in AGES_ONLY:
         return (
-            f"Not promoted: the candidate has {len(cards[0].ranges)} ranges and the champion other "
-            f"{len(cards[1].ranges)}, so {release.metric} does not compare them; set release.metric to mae."
+            f"Not promoted: the candidate has {len(cards[0].ranges)} ranges and the champion {len(cards[1].ranges)} "
+            f"others, so {release.metric} does not compare them; set release.metric to mae."
         )
     return ""
 
@@ -158,8 +159,8 @@ def _decided(
 
 def pays(one: SliceChange, release: ReleaseSettings) -> bool:
     """Whether a watched slice forbids the promotion; see the module's docstring."""
-    change = one.changes["mae"]
-    return change.difference > release.margin and 1 - change.share_better >= release.confidence
+    cost = one.changes["mae"]
+    return cost.difference > release.margin and 1 - cost.share_better >= release.confidence
 
 
 def _reason(
@@ -170,24 +171,25 @@ def _reason(
     rows: int,
     excluded: int,
 ) -> str:
-    left_out = f" ({excluded} were left out)" if excluded else ""
+    name, left_out = release.metric, f", {excluded:,} left out" if excluded else ""
     figures = (
-        f"{release.metric} {found.first:.4g} against the champion's {found.second:.4g} on the same {rows} rows"
-        f"{left_out}, a difference of {found.difference:+.3g} ({settings.confidence:.0%} interval {found.low:+.3g} to "
-        f"{found.high:+.3g}), better in {found.share_better:.1%} of the draws"
+        f"{WORDS[name]} {figure(found.first, name)}, champion {figure(found.second, name)} "
+        f"({change(found, name, settings.confidence)}; {rows:,} photographs{left_out})"
     )
     if found.share_better >= release.confidence:
         if not paying:
-            return f"Promoted: {figures}; {release.confidence:.0%} are needed."
+            return f"Promoted: {figures}."
         worst = max(paying, key=lambda one: one.changes["mae"].difference)
-        change = worst.changes["mae"]
+        cost = worst.changes["mae"]
         return (
-            f"Not promoted: a watched slice pays for it: {worst.kind} {worst.name} errs by {change.first:.2f} years "
-            f"instead of {change.second:.2f} ({worst.rows} rows, worse in {1 - change.share_better:.1%} of the draws), "
-            f"and release.margin allows {release.margin:g} more; otherwise better: {figures}."
+            f"Not promoted: {worst.kind} {worst.name} gets worse, by {gap(cost.difference, 'mae')} years to an age "
+            f"error of {cost.first:.2f} ({worst.rows:,} photographs; worse in {1 - cost.share_better:.1%} of draws); "
+            f"release.margin allows {release.margin:g}. Better over all: {figures}."
         )
-    if found.low <= 0 <= found.high:
-        return f"Not promoted: the two cannot be told apart: {figures}; {release.confidence:.0%} are needed."
-    if found.share_better < 0.5:
-        return f"Not promoted: the champion is better: {figures}; {release.confidence:.0%} are needed."
-    return f"Not promoted: probably better, but not surely enough: {figures}; {release.confidence:.0%} are needed."
+    if surely(found, name) < 0:
+        return f"Not promoted: the champion is better: {figures}."
+    short = "better, but not surely enough" if surely(found, name) > 0 else "no clear difference"
+    return (
+        f"Not promoted: {short}: {figures}; better in {found.share_better:.1%} of the draws, "
+        f"{release.confidence * 100:g}% needed."
+    )

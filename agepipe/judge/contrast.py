@@ -20,7 +20,7 @@ from agepipe.records import Compared, Model, Rows
 from agepipe.serve.bundle import Card
 from agepipe.where import Where
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs would give another folder."""
 
 
@@ -130,11 +130,11 @@ def _notes(models: Sequence[Model], cards: Sequence[Card], titles: Sequence[str]
     unknown = [t for t, m, c in zip(titles, models, cards, strict=True) if "unknown" in (m.lineage, c.lineage)]
     other = [t for t, card in zip(titles, cards, strict=True) if card.ranges != cards[0].ranges]
     notes = [
-        f"Nobody knows what {title} was trained on: it may have seen these very photographs, and then its figures are "
-        "too good."
+        f"What {title} was trained on is unknown. It may have seen these photographs, and then its figures are too "
+        "good."
         for title in unknown
     ]
-    return notes + [f"{title} has other ranges than {titles[0]}, so that only their years compare." for title in other]
+    return notes + [f"{title} has other ranges than {titles[0]}, so only the age error is compared." for title in other]
 
 
 def _write(folder: Path, found: Contrast) -> None:

@@ -44,8 +44,8 @@ def no_sets(card: Card, level: int) -> str:
     """Why there are no sets, in one sentence."""
     if not card.thresholds:
         return (
-            "The model carries no thresholds for prediction sets, so it answers one range however unsure it is; one "
-            "that is trained with rows kept apart for calibration has them."
+            "The model has no thresholds for prediction sets, so it answers one range however uncertain it is. A model "
+            "that is trained with validation data (final.validation) has them."
         )
-    have = sorted(card.thresholds)
-    return f"The model has no threshold for sets at {level} %; it has those from {have[0]} to {have[-1]} %."
+    have = ", ".join(map(str, sorted(card.thresholds)))
+    return f"The model has no threshold for prediction sets at {level} %. It has thresholds for these levels: {have} %."

@@ -26,7 +26,7 @@ from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
 from agepipe.where import Where
 
-VERSION = 3
+VERSION = 4
 """Raised when the same inputs would give another folder."""
 
 
@@ -172,7 +172,9 @@ def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
 def _notes(card: Card, rows: Rows, *, unmatched: bool) -> list[str]:
     notes = []
     if unmatched:
-        notes.append("The champion was judged on other rows or by other ranges, so its figures are not shown beside.")
+        notes.append(
+            "The champion was evaluated on other photographs or with other ranges, so its figures are not shown."
+        )
     if rows.size != card.size:
         notes.append(f"The pictures were stored at {rows.size} px and brought to the model's {card.size} px.")
     if rows.ranges != card.ranges:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agepipe.artifact import write_manifest
 from agepipe.errors import DataError
+from agepipe.judge import sentences
 from agepipe.judge.mistakes import DOUBTS, surest_mistakes
 from agepipe.judge.model_card import model_card
 from agepipe.judge.outcome import Outcome
@@ -46,7 +47,8 @@ def write(
     page = render(outcome, drawings, shown(outcome, pixels))
     (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "model-card.md").write_text(model_card(outcome), encoding="utf-8")
-    summary = {"digest": key, "version": version} | outcome.summary()
+    words = {"verdict": sentences.verdict(outcome), "warning": sentences.warning(outcome)}
+    summary = {"digest": key, "version": version} | words | outcome.summary()
     (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     inputs = {"model": outcome.model.digest, "rows": outcome.rows.digest}
     result = {name: summary[name] for name in ("digest", "count", "excluded", "outside", "notes")}
@@ -80,7 +82,10 @@ def read(folder: Path) -> Evaluation:
         DataError: its figures cannot be read.
     """
     path = folder / "metrics.json"
-    fields = ("digest", "model", "rows", "count", "metrics", "intervals", "confidence", "excluded", "decoding")
+    fields = (
+        "digest", "model", "rows", "count", "metrics", "intervals", "confidence", "excluded", "decoding", "verdict",
+        "warning",
+    )  # fmt: skip
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         kept = {name: found[name] for name in fields}

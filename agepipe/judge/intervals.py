@@ -197,6 +197,11 @@ def interval(values: Floats, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def share_limit(groups: int, confidence: float) -> float:
+    """The lower limit of a share that is 1 in all of so many groups (Clopper and Pearson, 1934): no draw shows it."""
+    return float(((1 - confidence) / 2) ** (1 / groups))
+
+
 def centred(values: Floats, value: float) -> Floats:
     """Draws of a calibration error, moved so that their mean is the error itself, never below 0.
 

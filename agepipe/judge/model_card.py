@@ -13,6 +13,7 @@ from agepipe import __version__
 from agepipe.judge import sentences
 from agepipe.judge.outcome import Outcome
 from agepipe.judge.report import TITLES
+from agepipe.judge.slice_table import FIGURES
 
 WORST = 8
 """Slices that the card lists; the report has all."""
@@ -37,4 +38,7 @@ def model_card(outcome: Outcome) -> str:
 
 
 def _slices(outcome: Outcome) -> list[dict[str, Any]]:
-    return list(outcome.slices.filter(pl.col("enough")).head(WORST).iter_rows(named=True))
+    """Those that are significantly worse in a figure come first, then the least accurate ones."""
+    judged, chance = outcome.slices.filter(pl.col("enough")), 1 - outcome.settings.confidence
+    worse = [sentences.behind(judged, name, chance) for name in FIGURES]
+    return list(pl.concat([*worse, judged]).unique(maintain_order=True).head(WORST).iter_rows(named=True))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from agepipe.ages import AgeRanges
 from agepipe.config import EvaluateSettings
 from agepipe.judge.calibration import BINS, bins_of, reliability, tempered
+from agepipe.judge.constant import against_constants, guesses
 from agepipe.judge.coverage import Sets, sets_of
-from agepipe.judge.intervals import centred, column_sums, drawn, group_sums, interval, scores_of
+from agepipe.judge.intervals import centred, column_sums, drawn, group_sums, interval, scores_of, share_limit
 from agepipe.judge.metrics import Judged, by_range, confusion, figures
 from agepipe.judge.mistakes import label_errors
 from agepipe.judge.slice_table import slice_sums, slice_table
@@ -38,12 +39,13 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
     """
     groups = np.unique(table["group"].to_numpy(), return_inverse=True)[1]
     raw, sets, parts = untempered(judged, card), sets_of(card, judged, settings.level), slices(table, card.ranges.words)
-    means = measures(judged, sets)
-    # what the figures, the error before tempering, the means, and the slices are sums of
-    columns = [group_sums(groups, judged), _gap_sums(groups, raw), column_sums(groups, np.stack([*means.values()], 1))]
+    means, constants = measures(judged, sets), guesses(judged)
+    # what the figures, the error before tempering, the means, the constant guesses, and the slices are sums of
+    columns = [group_sums(groups, judged), _gap_sums(groups, raw)]
+    columns += [column_sums(groups, np.stack([*one.values()], 1)) for one in (means, constants)]
     columns.append(slice_sums(groups, parts, judged))
     ends = np.cumsum([part.shape[1] for part in columns])[:-1]
-    of_figures, of_raw, of_means, of_slices = np.split(
+    of_figures, of_raw, of_means, of_constants, of_slices = np.split(
         drawn(np.hstack(columns), settings.draws, settings.seed), ends, 1
     )
     before, after = (reliability(one.confidence, one.right) for one in (raw, judged))
@@ -52,9 +54,13 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
     draws = scores_of(of_figures, len(card.ranges)) | {"ece_before": np.abs(of_raw).sum(axis=1) / rows}
     draws |= {name: of_means[:, at] / rows for at, name in enumerate(means)}
     draws |= {name: centred(draws[name], found[name]) for name in ("ece", "ece_before")}
+    guessed = {name: of_constants[:, at] / rows for at, name in enumerate(constants)}
+    intervals = {name: interval(values, settings.confidence) for name, values in draws.items()}
+    shares = {name for name in ("accuracy", "within_one", *means) if name != "set_size"}
     return {
         "figures": found,
-        "intervals": {name: interval(values, settings.confidence) for name, values in draws.items()},
+        "intervals": intervals | _ends({name: found[name] for name in shares}, groups, settings.confidence),
+        "constants": against_constants(judged, draws, guessed, found, settings.confidence),
         "baselines": baselines(judged, card.ranges),
         "ranges": by_range(card.ranges.names, *judged),
         "confusion": confusion(judged.labels, judged.predicted, len(card.ranges)),
@@ -93,6 +99,12 @@ def baselines(judged: Judged, ranges: AgeRanges) -> dict[str, dict[str, float]]:
         "majority": dict(figures(*known, np.full(count, commonest), "likeliest")),
         "median": dict(figures(*known, np.full(count, np.median(judged.ages)), "median")),
     }
+
+
+def _ends(shares: dict[str, float], groups: NDArray[np.int64], confidence: float) -> dict[str, tuple[float, float]]:
+    """Exact intervals of the shares of rows that are 0 or 1, of which every draw of the bootstrap is the same."""
+    end = share_limit(len(np.unique(groups)), confidence)
+    return {name: (0.0, 1 - end) if share == 0 else (end, 1.0) for name, share in shares.items() if share in (0, 1)}
 
 
 def _gap_sums(groups: NDArray[np.int64], judged: Judged) -> Floats:

@@ -12,6 +12,7 @@ from agepipe.config import EvaluateSettings
 from agepipe.judge.calibration import Reliability
 from agepipe.judge.champion import Champion
 from agepipe.judge.coverage import Sets
+from agepipe.judge.intervals import Difference
 from agepipe.judge.lineage import Overlap
 from agepipe.judge.metrics import Judged
 from agepipe.record import digest_of
@@ -40,6 +41,8 @@ class Outcome(Subject):
     judged: Judged
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    constants: dict[str, Difference]
+    """The model minus the best constant guess in each figure of `agepipe.judge.constant.COMPARED`."""
     baselines: dict[str, dict[str, float]]
     """The figures of two constant answers made of these very rows: `majority` and `median`."""
     champion: Champion | None
@@ -53,7 +56,7 @@ class Outcome(Subject):
     slices: pl.DataFrame
     """`agepipe.judge.slice_table.SCHEMA`."""
     doubtful: pl.DataFrame
-    """Rows whose label is likely wrong (`agepipe.judge.mistakes.label_errors`)."""
+    """Rows whose label is worth checking (`agepipe.judge.mistakes.label_errors`)."""
     curves: pl.DataFrame
     outside: int
     """Rows left out because the model has no range for their age."""
@@ -69,6 +72,11 @@ class Outcome(Subject):
     def groups(self) -> int:
         """Different photographs among the rows, copies counted once."""
         return self.table["group"].n_unique()
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few photographs to compare anything on: `settings.min_slice` are needed."""
+        return self.groups < self.settings.min_slice
 
     @property
     def roles(self) -> dict[str, int]:
@@ -98,6 +106,7 @@ class Outcome(Subject):
             "metrics": self.figures | {"seconds": self.seconds},
             "intervals": self.intervals,
             "confidence": self.settings.confidence,
+            "constants": {name: one._asdict() for name, one in self.constants.items()},
             "baselines": self.baselines,
             "champion": self._champion(),
             "ranges": self.card.ranges.names,

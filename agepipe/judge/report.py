@@ -105,6 +105,12 @@ def _doubts(doubtful: pl.DataFrame, pictures: Mapping[int, Image]) -> list[dict[
     return [row | {"picture": data_uri(pictures[row["index"]], SMALL)} for row in rows]
 
 
+def said(evaluation: Evaluation) -> str:
+    """The verdict of an evaluation, and its warning where there is one."""
+    warning = f"**Warning:** {evaluation.warning}" if evaluation.warning else ""
+    return " ".join(filter(None, [evaluation.verdict, warning]))
+
+
 def markdown(evaluation: Evaluation) -> str:
     """The figures with their intervals as a Markdown table, and where the page is."""
     lines = [
@@ -112,5 +118,5 @@ def markdown(evaluation: Evaluation) -> str:
         f"{span(evaluation.intervals[name], name)} |"
         for name, title in TITLES.items()
     ]
-    head = f"{evaluation.judged_on}. Report: `{evaluation.report}`"
+    head = f"{said(evaluation)}\n\nResults on {evaluation.judged_on}. Report: `{evaluation.report}`"
     return "\n".join([head, "", "| figure | value | interval |", "|---|---|---|", *lines])

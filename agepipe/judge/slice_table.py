@@ -29,6 +29,9 @@ SCHEMA: dict[str, type[pl.DataType]] = {
 }  # fmt: skip
 """One row a slice: `gap` is the slice less the rest, `p` corrected; both null where there is not enough to judge."""
 
+NOISE = 1e-9
+"""A gap or a spread up to this is one of rounding."""
+
 Floats = NDArray[np.float64]
 
 
@@ -58,18 +61,14 @@ def slice_table(
         The columns of `SCHEMA`.
     """
     whole = sums.sum(axis=0)[None]
+    sizes = [(len(np.unique(groups[one.rows])), len(np.unique(groups[~one.rows]))) for one in found]
     rows = [
         {"kind": one.kind, "slice": one.name, "rows": int(one.rows.sum())}
-        | _support(groups, one, settings.min_slice)
-        | _figures(_part(whole, at), _part(drawn, at), settings.confidence)
-        for at, one in enumerate(found, start=1)
+        | {"photographs": sizes[at][0], "enough": min(sizes[at]) >= settings.min_slice}
+        | _figures(_part(whole, at + 1), _part(drawn, at + 1), sizes[at], settings.confidence)
+        for at, one in enumerate(found)
     ]
     return _corrected(pl.DataFrame(rows, schema=SCHEMA)).sort("enough", "accuracy_gap", descending=[True, False])
-
-
-def _support(groups: NDArray[Any], one: Slice, least: int) -> dict[str, Any]:
-    inside, outside = (len(np.unique(groups[rows])) for rows in (one.rows, ~one.rows))
-    return {"photographs": inside, "enough": min(inside, outside) >= least}
 
 
 def _part(totals: Floats, at: int) -> tuple[Floats, Floats]:
@@ -78,12 +77,14 @@ def _part(totals: Floats, at: int) -> tuple[Floats, Floats]:
     return inside, totals[:, :_SUMS] - inside
 
 
-def _figures(whole: tuple[Floats, Floats], drawn: tuple[Floats, Floats], confidence: float) -> dict[str, float]:
+def _figures(
+    whole: tuple[Floats, Floats], drawn: tuple[Floats, Floats], sizes: tuple[int, int], confidence: float
+) -> dict[str, float]:
     found: dict[str, float] = {}
     for column, name in enumerate(FIGURES, start=1):
         (value, rest), (values, rests) = (_means(pair, column) for pair in (whole, drawn))
         gap, gaps = float(value[0] - rest[0]), values - rests
-        bounds = (*interval(values, confidence), gap, *interval(gaps, confidence), _p_value(gap, gaps))
+        bounds = (*interval(values, confidence), gap, *interval(gaps, confidence), _p_value(gap, gaps, sizes))
         found |= {name: float(value[0])} | {f"{name}_{key}": v for key, v in zip(_COLUMNS, bounds, strict=True)}
     return found
 
@@ -96,13 +97,21 @@ def _means(pair: tuple[Floats, Floats], column: int) -> tuple[Floats, Floats]:
     return inside, outside
 
 
-def _p_value(gap: float, gaps: Floats) -> float:
-    """Two-sided, that there is no gap; 1 where the draws show no spread, so that nothing can be said."""
-    from scipy.special import ndtr
+def _p_value(gap: float, gaps: Floats, sizes: tuple[int, int]) -> float:
+    """Two-sided, that there is no gap, of so many photographs inside and outside of the slice.
 
+    Where all rows inside are alike and so are all outside, the draws show no spread. Then it is that of the permutation
+    test: of all ways to part the photographs, only this one and its mirror image are so extreme.
+    """
+    from scipy.special import comb, ndtr
+
+    if abs(gap) <= NOISE:
+        return 1.0
     known = gaps[~np.isnan(gaps)]
     spread = float(known.std()) if len(known) else 0.0
-    return float(2 * ndtr(-abs(gap) / spread)) if spread > 0 else 1.0
+    if spread <= NOISE:
+        return min(1.0, float(2 / comb(sum(sizes), sizes[0])))
+    return float(2 * ndtr(-abs(gap) / spread))
 
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:

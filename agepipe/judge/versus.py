@@ -21,6 +21,8 @@ from agepipe.judge.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
 """The figures by which two models are compared."""
+NOISE = 1e-9
+"""A difference up to this is one of rounding: sums of floats in another order make it."""
 
 
 class Exact(BaseModel):
@@ -95,7 +97,7 @@ def changes(
     whole, draws = scores_of_both(groups, first, second, draws=settings.draws, seed=settings.seed)
     stacked = np.stack([draws[0][name] - draws[1][name] for name in figures], axis=1)
     values = [(float(whole[0][name][0]), float(whole[1][name][0])) for name in figures]
-    return dict(zip(figures, _differences(figures, values, stacked, settings.confidence), strict=True))
+    return dict(zip(figures, simultaneous(figures, values, stacked, settings.confidence), strict=True))
 
 
 def slice_changes(
@@ -138,7 +140,7 @@ def _sliced(
         (float(ours[part.rows].mean()), float(theirs[part.rows].mean())) for ours, theirs in means for part in parts
     ]
     names = [name for name in figures for _ in parts]
-    found = _differences(names, values, draws, settings.confidence)
+    found = simultaneous(names, values, draws, settings.confidence)
     for place in range(len(parts)):
         yield {name: found[at * len(parts) + place] for at, name in enumerate(figures)}
 
@@ -148,9 +150,17 @@ def _means(rows: Judged, figure: str) -> Floats:
     return rows.errors if figure == "mae" else rows.right.astype(np.float64)
 
 
-def _differences(
+def simultaneous(
     names: Sequence[str], values: list[tuple[float, float]], draws: Floats, confidence: float
 ) -> list[Difference]:
+    """Differences whose intervals hold all at once.
+
+    Args:
+        names: the figure of each difference.
+        values: the figure of the first and of the second model on all rows, for each difference.
+        draws: the differences on each draw of the groups, `(draws, differences)`.
+        confidence: with which all intervals hold at once.
+    """
     apart = np.array([first - second for first, second in values])
     half = half_widths(draws, confidence)
     better = np.array([-1.0 if name in LOWER_IS_BETTER else 1.0 for name in names]) * draws > 0
@@ -172,8 +182,8 @@ def half_widths(draws: Floats, confidence: float) -> Floats:
 
 
 def surely(change: Difference, figure: str) -> int:
-    """1 where the first is better beyond chance, -1 where it is worse, 0 where that cannot be told."""
-    above = int(change.low > 0) - int(change.high < 0)
+    """1 where the first is significantly better, -1 where it is significantly worse, 0 where neither can be told."""
+    above = int(change.low > NOISE) - int(change.high < -NOISE)
     return -above if figure in LOWER_IS_BETTER else above
 
 

@@ -205,7 +205,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
     settings = ReleaseSettings(metric="loss", confidence=0.51, watch=())
     verdict = release(names[0], settings=settings, evaluate=judged(first), where=home)
     assert verdict.alias in ("champion", "challenger")
-    assert f"on the same {first.partition.test.count} rows" in verdict.reason
+    assert f"{first.partition.test.count} photographs" in verdict.reason
     stranger = tmp_path / "stranger"
     shutil.copytree(first.model.folder, stranger)
     write_card(stranger, read_card(stranger).model_copy(update={"versions": {}}))

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,10 @@ def test_the_better_is_promoted_and_the_worse_is_not(tmp_path: Path, where: Wher
     good, poor = make_bundle(tmp_path / "good", sharpness=400), make_bundle(tmp_path / "poor", sharpness=5)
     up, down = run(good, poor, rows, where), run(poor, good, rows, where)
     assert up.promote
-    assert up.reason.startswith("Promoted: mae")
     assert up.difference is not None and up.difference < 0
     assert (up.rows, up.excluded) == (300, 0)
     assert not down.promote
-    assert "the champion is better" in down.reason
+    assert down.low is not None and down.low > 0
     assert down.difference == pytest.approx(-up.difference)
 
 
@@ -37,7 +37,7 @@ def test_two_that_cannot_be_told_apart_are_said_to_be(tmp_path: Path, where: Whe
     assert (same.promote, same.share_better) == (False, 0.0)
     near = run(make_bundle(tmp_path / "c", sharpness=61.0), make_bundle(tmp_path / "b"), rows, where, metric="accuracy")
     assert not near.promote
-    assert all("the two cannot be told apart" in found.reason for found in (same, near))
+    assert near.low is not None and near.high is not None and near.low <= 0 <= near.high
 
 
 def test_rows_that_either_has_seen_are_left_out(tmp_path: Path, where: Where) -> None:
@@ -55,7 +55,7 @@ def test_too_few_rows_decide_nothing(tmp_path: Path, where: Where) -> None:
     poor = make_bundle(tmp_path / "poor", sharpness=5)
     found = run(good, poor, rows, where)
     assert (found.promote, found.rows, found.excluded, found.difference) == (False, 20, 40, None)
-    assert "only 20 test rows are left" in found.reason
+    assert re.findall(r"\d+", found.reason) == ["20", "40", "50"]  # left, left out, and release.min_rows
     assert run(good, poor, rows, where, min_rows=20).promote
     all_seen = make_bundle(tmp_path / "all", lineage=seen(rows))
     assert run(all_seen, poor, rows, where, min_rows=1).rows == 0
@@ -66,8 +66,7 @@ def test_a_candidate_of_unknown_lineage_is_never_promoted(tmp_path: Path, where:
     stray = make_bundle(tmp_path / "stray", sharpness=400, known=False)
     poor = make_bundle(tmp_path / "poor", sharpness=5)
     found = run(stray, poor, rows, where)
-    assert not found.promote
-    assert "nobody knows" in found.reason
+    assert (found.promote, found.difference) == (False, None)
     assert not run(stray.model_copy(update={"lineage": "known"}), poor, rows, where).promote
 
 
@@ -77,7 +76,7 @@ def test_other_ranges_compare_by_years_alone(tmp_path: Path, where: Where) -> No
     coarse = make_bundle(tmp_path / "coarse", sharpness=5)
     found = run(fine, coarse, rows, where, metric="accuracy")
     assert not found.promote
-    assert "set release.metric to mae" in found.reason
+    assert "release.metric" in found.reason
     found = run(fine, coarse, rows, where)
     assert found.promote
     young = int((pl.read_parquet(rows.table)["age"] < 3).sum())
@@ -105,8 +104,8 @@ def test_a_watched_slice_that_pays_forbids_the_promotion_and_is_named(tmp_path: 
     by_name = {one.name: one.changes["mae"].difference for one in found.slices}
     assert by_name["male"] < 0 < 0.5 < by_name["female"]
     assert not found.promote
-    assert "a watched slice pays for it: gender female errs by" in found.reason
-    assert "release.margin allows 0.5 more" in found.reason
+    assert "gender female" in found.reason
+    assert "release.margin allows 0.5" in found.reason
     assert run(good, poor, rows, where, watch=()).promote
     assert run(good, poor, rows, where, watch=("gender",), margin=90).promote
 

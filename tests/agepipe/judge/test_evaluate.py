@@ -68,7 +68,7 @@ def test_the_same_file_is_never_judged_on(tmp_path: Path, where: Where) -> None:
     assert not where.workspace.exists()
     found = evaluate(model, rows, QUICK, where, exclude_seen=True)
     assert (found.count, found.excluded) == (70, 30)
-    assert "<strong>30 rows were left out</strong>" in found.report.read_text()
+    assert "<strong>30 photographs were left out</strong>" in found.report.read_text()
     seen_digests = set(seen(rows, "fitted", 30)["digest"])
     assert seen_digests.isdisjoint(pl.read_parquet(found.predictions)["digest"])
 
@@ -135,10 +135,12 @@ def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, where: Where) 
 def test_figures_of_a_model_of_unknown_lineage_never_stand_without_a_warning(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 60)
     unknown = evaluate(make_bundle(tmp_path / "unknown", known=False), rows, QUICK, where)
-    assert "nobody knows what it was trained on" in unknown.judged_on
+    assert "unseen" not in unknown.judged_on
+    assert "unseen" not in unknown.verdict
     shown = [line for line in markdown(unknown).splitlines() if line.startswith("| ")]
     assert all("may be too good" in line for line in shown[1:])
     assert "value (may be too good)" in unknown.report.read_text(encoding="utf-8")
     known = evaluate(make_bundle(tmp_path / "known"), rows, QUICK, where)
-    assert known.judged_on == "60 rows that the model has not seen"
+    assert "60 unseen photographs" in known.judged_on
+    assert "60 unseen photographs" in known.verdict
     assert "may be too good" not in markdown(known) + known.report.read_text(encoding="utf-8")

@@ -26,7 +26,9 @@ def test_it_says_what_the_evaluation_found(tmp_path: Path, where: Where) -> None
     assert "\n\n\n" not in card
 
 
-@pytest.mark.parametrize(("name", "licence"), [("sample", "Drawn faces"), ("faces", "non-commercial research only")])
+@pytest.mark.parametrize(
+    ("name", "licence"), [("sample", "drawn faces, made by this program"), ("faces", "non-commercial research only")]
+)
 def test_the_licence_is_that_of_the_data(tmp_path: Path, where: Where, name: str, licence: str) -> None:
     rows = make_rows(tmp_path / "rows", 60).model_copy(update={"name": name})
     card = evaluate(make_bundle(tmp_path / "model"), rows, QUICK, where).model_card.read_text(encoding="utf-8")
@@ -36,7 +38,7 @@ def test_the_licence_is_that_of_the_data(tmp_path: Path, where: Where, name: str
 def test_a_model_of_unknown_lineage_has_the_warning_on_its_card(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 60)
     card = evaluate(make_bundle(tmp_path / "model", known=False), rows, QUICK, where).model_card.read_text()
-    assert "Nobody knows what this model was trained on" in card
+    assert "What this model was trained on is unknown" in card
 
 
 def test_rows_without_gender_and_race_are_no_slices(tmp_path: Path, where: Where) -> None:

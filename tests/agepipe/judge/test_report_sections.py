@@ -35,9 +35,9 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
     found = evaluate(model, rows, QUICK, where)
     page = text(found.report)
     for words in (
-        "The temperature of 2, fitted on rows that are no test rows, tones down",
-        "This error is biased upward",
-        "Sets of neighbouring ranges at 90 % hold the true one for",
+        "The temperature of 2 makes the network less confident",
+        "in 15 bins",
+        "with a target of 90 % hold the true range for",
         "the median of its probabilities",
     ):
         assert words in page
@@ -51,8 +51,8 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
 
 def test_a_model_without_thresholds_or_temperature_says_so(tmp_path: Path, where: Where) -> None:
     page = text(evaluate(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, where).report)
-    assert "The model carries no thresholds for prediction sets" in page
-    assert "The model carries no temperature (it is 1)" in page
+    assert "final.validation" in page
+    assert "no temperature (it is 1)" in page
 
 
 def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path: Path, where: Where) -> None:
@@ -70,7 +70,7 @@ def test_slices_that_are_too_small_say_so(tmp_path: Path, where: Where) -> None:
     table = pl.read_csv(found.folder / "slices.csv")
     assert set(table.filter(kind="race")["enough"]) == {False}  # twenty each
     page = text(found.report)
-    assert re.search(r"Too few photographs to judge, .*race White \(20\).* At least 40 are needed", page)
+    assert re.search(r"Too few photographs to compare, .*race White \(20\).* At least 40 are needed", page)
     few = [row for row in json.loads((found.folder / "metrics.json").read_text())["slices"] if not row["enough"]]
     assert all(row["accuracy_gap"] is None for row in few)
 
@@ -108,8 +108,8 @@ def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, where: Where)
     )
     assert found.metrics["accuracy"] == 1
     page = text(found.report)
-    assert "There is no wrong answer among these rows." in page
-    assert "No label contradicts what the model believes" in page
+    assert "There is no wrong answer among these photographs." in page
+    assert pl.read_csv(found.folder / "label-errors.csv").is_empty()
 
 
 def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -> None:
@@ -119,7 +119,7 @@ def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -
     told = json.loads((found.folder / "metrics.json").read_text())["lineage"]
     assert told["roles"] == {"fitted": 40, "calibrated": 10}
     page = text(found.report)
-    assert "the model has seen 0" in page
+    assert "The model has seen none of these 60 photographs" in page
     for words in (*told["digests"].values(), "40 photographs", "10 photographs", rows.digest, "of 256 bits"):
         assert words in page
     again = json.loads(
