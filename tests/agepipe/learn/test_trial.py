@@ -53,6 +53,9 @@ def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnS
     assert done.parameters > 300_000
     assert done.metrics["macro_recall"] == max(event.metrics["validation_macro_recall"] for event in seen)
     assert pl.read_parquet(done.folder / "curves.parquet").height == 3
+    said = pl.read_parquet(done.folder / OUTCOMES)
+    found = said.select(pl.col("^p[0-9]+$")).to_numpy().argmax(1)
+    assert np.mean(found == said["label"].to_numpy()) == pytest.approx(done.metrics["accuracy"])
     assert sorted(path.name for path in done.folder.parent.iterdir()) == [done.folder.name]
     seen.clear()
     assert trial(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append) == done
