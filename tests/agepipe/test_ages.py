@@ -55,6 +55,14 @@ def test_every_way_to_a_class_gives_the_same_one(borders: list[int], is_open: bo
     assert label.dtype == named.dtype == pl.Int16
 
 
+def test_the_first_and_the_last_year_of_closed_ranges_have_a_class() -> None:
+    ranges = AgeRanges.of(("3-10", "11-20"))
+    wanted = [None] * 3 + [0] * 8 + [1] * 10 + [None] * 4
+    ages = pl.DataFrame({"age": range(25)})
+    assert ages.select(ranges.expression().alias("label"))["label"].to_list() == wanted
+    assert ranges.classes(ages["age"].to_numpy()).tolist() == [-1 if one is None else one for one in wanted]
+
+
 @given(BORDERS, st.booleans())
 def test_names_read_back_as_the_same_ranges(borders: list[int], is_open: bool) -> None:
     ranges = of_borders(borders, is_open)

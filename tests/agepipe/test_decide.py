@@ -33,6 +33,40 @@ def test_sets_are_contiguous_hold_the_answer_and_grow_with_the_threshold(decodin
     assert (before == 5).all()
 
 
+def _grown(row: np.ndarray, start: int) -> list[tuple[int, int, float]]:
+    """One row's sets by hand, smallest first: first and last class, and the probability of the set before."""
+    low = high = start
+    found = [(low, high, 0.0)]
+    while (low, high) != (0, len(row) - 1):
+        before = float(row[low : high + 1].sum())
+        younger = row[low - 1] if low > 0 else -1.0
+        older = row[high + 1] if high < len(row) - 1 else -1.0
+        low, high = (low - 1, high) if younger >= older else (low, high + 1)
+        found.append((low, high, before))
+    return found
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+def test_sets_and_scores_are_those_of_the_rows_taken_one_by_one(decoding: Decoding) -> None:
+    probabilities = np.vstack([shares(200), np.full((1, 6), 1 / 6), np.eye(6)])
+    labels = np.arange(len(probabilities)) % 6
+    steps = []
+    for row in probabilities:
+        half = next(at for at in range(6) if row[: at + 1].sum() >= row.sum() / 2)
+        steps.append(_grown(row, half if decoding == "median" else int(row.argmax())))
+    wanted = [
+        next(before for low, high, before in row if low <= label <= high)
+        for row, label in zip(steps, labels, strict=True)
+    ]
+    assert np.allclose(scores(probabilities, labels, decoding), wanted)
+    for threshold in (0.0, 0.35, 0.8, 1.0):
+        first, last = sets(probabilities, threshold, decoding)
+        kept = [[one for one in row if one[2] <= threshold or threshold >= 1][-1] for row in steps]
+        assert first.tolist() == [low for low, _, _ in kept]
+        assert last.tolist() == [high for _, high, _ in kept]
+        assert first.dtype == last.dtype == np.int64
+
+
 @pytest.mark.parametrize("level", [50, 80, 90, 95])
 @pytest.mark.parametrize("decoding", ["likeliest", "median"])
 def test_sets_reach_their_level_on_exchangeable_rows(level: int, decoding: Decoding) -> None:

@@ -123,6 +123,17 @@ def test_fit_averages_areas_when_it_shrinks() -> None:
     assert (np.abs(fit(image, 32).astype(int) - 100) <= 1).all()
 
 
+@pytest.mark.parametrize(("side", "size"), [(96, 32), (120, 50), (108, 80), (65, 64)])
+def test_a_shrunk_pixel_is_the_mean_of_the_area_that_it_covers(side: int, size: int) -> None:
+    """At one half, interpolation between pixels comes to the same; at a third it takes one pixel of nine."""
+    image = np.random.default_rng(5).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    step = side / size
+    low = np.arange(size)[:, None] * step
+    share = np.clip(np.minimum(low + step, np.arange(side) + 1) - np.maximum(low, np.arange(side)), 0, None) / step
+    expected = np.einsum("ai,bj,ijc->abc", share, share, image, optimize=True)
+    assert np.abs(fit(image, size) - expected).max() <= 1
+
+
 def test_fit_writes_where_it_is_told() -> None:
     store = np.zeros((3, 24, 24, 3), np.uint8)
     image = np.asarray(picture(60, 60))

@@ -54,6 +54,21 @@ def test_a_copy_that_is_mirrored_or_turned_by_quarters_is_seen(tmp_path: Path, m
     assert found(seen(fitted), again).by_appearance == 40
 
 
+def test_a_copy_is_seen_beside_rows_that_are_the_same_file(tmp_path: Path) -> None:
+    """Looks are compared for the rows whose file is another, however many files are the same."""
+    pixels = pictures(AGES, 64, 1, 0.05)
+    fitted = make_rows(tmp_path / "fitted", size=64, pixels=pixels, ages=AGES)
+    mixed = np.concatenate([pixels[:10], reencoded(pixels[10:30], 75), pictures(AGES[30:], 64, 2, 0.05)])
+    rows = make_rows(tmp_path / "mixed", size=64, pixels=mixed, ages=AGES)
+    lineage = seen(fitted).with_columns(
+        role=pl.when(pl.int_range(pl.len()) < 20).then(pl.lit("chosen")).otherwise("role")
+    )
+    result = found(lineage, rows)
+    assert (result.by_content, result.by_appearance, result.count) == (10, 20, 30)
+    assert result.seen.tolist() == [True] * 30 + [False] * 10
+    assert result.roles == {"fitted": 10, "chosen": 20}
+
+
 def test_other_pictures_are_not_seen(tmp_path: Path) -> None:
     fitted = make_rows(tmp_path / "fitted", size=64, pixels=pictures(AGES, 64, 1, 0.05), ages=AGES)
     other = make_rows(tmp_path / "other", size=64, pixels=pictures(AGES, 64, 2, 0.05), ages=AGES)

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from agepipe.config import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.split import holdout
@@ -11,6 +12,7 @@ from agepipe.decide import scores, sets, thresholds
 from agepipe.judge.calibration import fit_temperature, tempered
 from agepipe.learn.final import WEIGHTS, lineage_of, model_key, train
 from agepipe.learn.job import EpochEvent
+from agepipe.learn.network import build
 from agepipe.learn.runs import labelled
 from agepipe.learn.trial import choose, plan, trial
 from agepipe.records import Choice, Fold, Model, Rows
@@ -74,6 +76,33 @@ def test_the_card_says_what_the_network_is(model: Model, rows: Rows, learn: Lear
     assert curves["epoch"].to_list() == list(range(1, len(curves) + 1))
     assert {"lr", "seconds", "train_loss", "validation_mae", "validation_macro_precision"} <= set(curves.columns)
     assert str(rows.table.parent) not in (model.folder / "manifest.json").read_text()
+
+
+def test_normalisation_and_weights_come_from_the_fitted_rows_alone(model: Model, rows: Rows) -> None:
+    """Law 2: the validation rows are set aside before anything is computed of the pictures."""
+    card, table = read_card(model.folder), labelled(rows)
+    aside = table.filter(pl.Series(holdout(table, FINAL.validation, FINAL.seed)))["digest"].to_list()
+    fitted = table.filter(~pl.col("digest").is_in(aside))
+    assert sorted(read_lineage(model.folder).filter(pl.col("role") == "fitted")["digest"]) == sorted(fitted["digest"])
+    levels = np.load(rows.pixels).astype(np.float64) / 255
+    taken = levels[fitted["index"].to_numpy()]
+    assert card.mean == pytest.approx(taken.mean((0, 1, 2)), rel=1e-9)
+    assert card.std == pytest.approx(taken.std((0, 1, 2)), rel=1e-9)
+    assert card.mean != pytest.approx(levels.mean((0, 1, 2)), rel=1e-3)
+
+
+def test_the_export_has_the_temperature_of_the_card(model: Model, rows: Rows, learn: LearnSettings) -> None:
+    """The stored weights are those before it, and what the card says is all that lies between the two."""
+    card, pictures = read_card(model.folder), np.load(rows.pixels)[:40]
+    network = build(learn, rows.ranges, card.mean, card.std).eval()
+    network.load_state_dict(torch.load(model.folder / WEIGHTS, weights_only=True))
+    with torch.inference_mode():
+        raw, years = (one.double().numpy() for one in network(torch.from_numpy(pictures)))
+    raised = np.maximum(raw, 1e-12) ** (1 / card.temperature)
+    found = Predictor.load(model.folder).predict(pictures)
+    assert np.abs(found.probabilities - raised / raised.sum(1, keepdims=True)).max() < 2e-4
+    assert np.abs(found.probabilities - raw).max() > 2e-3
+    assert np.abs(found.years - years).max() < 0.01
 
 
 def test_it_is_calibrated_on_the_validation_rows(model: Model, rows: Rows) -> None:

@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import math
 import multiprocessing
 import os
 import resource
@@ -9,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from agepipe.config import AugmentSettings
 from agepipe.errors import DivergedError, ModelError, TrainingError, WorkerError
 from agepipe.learn import checkpoint
+from agepipe.learn.augment import augment, mix
+from agepipe.learn.batches import Batch
 from agepipe.learn.fit import BEST, CHECKPOINT, Training, network_of
-from agepipe.learn.job import EpochEvent, Fitted, Job
+from agepipe.learn.job import EpochEvent, Examples, Fitted, Job
 from agepipe.learn.process import isolated
 from agepipe.learn.runs import fitting
 
@@ -123,6 +128,111 @@ def test_a_network_carried_from_fold_to_fold_would_be_seen(job: Job) -> None:
     isolated(fitting, _with(job, "1"))
     after_another = isolated(fitting, dataclasses.replace(second, folder=job.folder / "3"))
     assert _no_time(after_another) == _no_time(alone)
+
+
+def _few(job: Job, folder: str, **changes: object) -> Job:
+    """A training of three steps an epoch."""
+    few = Examples(*(getattr(job.train, field.name)[:48] for field in dataclasses.fields(Examples)))
+    return dataclasses.replace(_with(job, folder, **changes), train=few)
+
+
+def _trained(job: Job) -> Training:
+    training = Training(job)
+    while not training.finished:
+        training.epoch()
+    return training
+
+
+def test_rows_that_are_not_for_learning_move_no_weight(job: Job, tmp_path: Path) -> None:
+    """Law 2: neither the validation rows nor the stored pictures of other rows, such as the test rows, have a part."""
+    changes = {"epochs": 2, "class_weights": True, "helpers": 0.3, "average": 0.5}
+    first = _few(job, "first", **changes)
+    pixels = np.load(job.pixels)
+    others = np.setdiff1d(np.arange(len(pixels)), first.train.index)
+    assert len(others) > len(job.validation)
+    pixels[others] = 255 - pixels[others] // 3
+    np.save(tmp_path / "other.npy", pixels)
+    flags = {name: np.zeros_like(getattr(job.validation, name)) for name in ("ages", "labels", "genders", "races")}
+    second = dataclasses.replace(
+        _few(job, "second", **changes), pixels=tmp_path / "other.npy",
+        validation=dataclasses.replace(job.validation, **flags),
+    )  # fmt: skip
+    one, two = _trained(first), _trained(second)
+    assert (one.mean, one.std) == (two.mean, two.std)
+    assert _same(one.network.state_dict(), two.network.state_dict())
+    assert _same(one.average.network.state_dict(), two.average.network.state_dict())  # type: ignore[union-attr]
+    for row, other in zip(one.curves, two.curves, strict=True):
+        assert all(row[name] == other[name] for name in row if name.startswith("train_"))
+        assert row["validation_mae"] != other["validation_mae"]
+
+
+def test_a_mixed_batch_counts_both_answers_by_their_shares(job: Job) -> None:
+    settings = AugmentSettings(mix=2.0)
+    changes = {"dropout": 0.0, "helpers": 0.4, "class_weights": True, "years_loss": 0.5, "augment": settings}
+    training = Training(_with(job, "mixed", **changes))
+    network = copy.deepcopy(training.network).train()
+    torch.manual_seed(11)
+    batch = next(training.train.shuffled())
+    before = torch.get_rng_state()
+    training.network.train()
+    loss, _ = training._step(batch, slice(None))
+
+    torch.set_rng_state(before)
+    mixed = mix(augment(batch.images, 32, settings), batch.ages, settings.mix)
+    assert abs(mixed.share - 0.5) > 0.1  # else the wrong share would hardly show
+    logits = network.everything(mixed.levels)
+    outputs = network.readout.outputs
+
+    def answered(rows: Batch) -> Tensor:
+        main = training.objective(network, logits[:, :outputs], rows.labels, rows.ages)
+        return main + training.objective.helping(logits[:, outputs:], rows.genders, rows.races)  # type: ignore[no-any-return]
+
+    partners = Batch(batch.images, *(column[mixed.partner] for column in batch[1:]))
+    assert (partners.labels != batch.labels).any()
+    expected = mixed.share * answered(batch) + (1 - mixed.share) * answered(partners)
+    expected.backward()
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+    for (name, mine), given in zip(network.named_parameters(), training.network.parameters(), strict=True):
+        assert torch.allclose(mine.grad, given.grad, rtol=1e-3, atol=1e-5), name  # type: ignore[arg-type]
+
+
+def _rates(schedule: str, steps: int) -> list[float]:
+    """The learning rate of each step, as a share of the largest."""
+    if schedule == "cosine":
+        return [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    top, last = 0.3 * steps - 1, steps - 1
+    rise = [1 + (1 / 25 - 1) * (1 + math.cos(math.pi * step / top)) / 2 for step in range(steps) if step <= top]
+    fall = [(1 + math.cos(math.pi * (step - top) / (last - top))) / 2 for step in range(len(rise), steps)]
+    return [*rise, *(1e-4 / 25 + (1 - 1e-4 / 25) * share for share in fall)]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
+def test_the_learning_rate_goes_through_its_whole_schedule_a_step_at_a_time(job: Job, schedule: str) -> None:
+    training = Training(_few(job, schedule, epochs=4, schedule=schedule))
+    rates: list[float] = []
+    training.optimizer.register_step_pre_hook(lambda moved, *_: rates.append(moved.param_groups[0]["lr"]))
+    while not training.finished:
+        training.epoch()
+    expected = [1.0] * 12 if schedule == "constant" else _rates(schedule, 12)
+    assert rates == pytest.approx([training.learn.lr * share for share in expected], rel=1e-6)
+
+
+def test_the_average_takes_in_every_step_by_the_decay_that_was_asked(job: Job) -> None:
+    training = Training(_few(job, "average", epochs=1, average=0.2))
+    weight = next(training.network.parameters())
+    expected = weight.detach().double().clone()
+    steps: list[int] = []
+
+    def follow(*_: object) -> None:
+        steps.append(1)
+        decay = min(0.2, (1 + len(steps)) / (10 + len(steps)))
+        expected.mul_(decay).add_(weight.detach().double(), alpha=1 - decay)
+
+    training.optimizer.register_step_post_hook(follow)
+    training.epoch()
+    assert len(steps) == 3
+    assert torch.allclose(next(training.judged.parameters()).double(), expected, atol=1e-6)
+    assert not torch.allclose(weight.double(), expected, atol=1e-4)
 
 
 def test_training_stops_when_patience_runs_out_and_stays_stopped(job: Job) -> None:

@@ -101,6 +101,40 @@ def test_mirrored_answers_are_the_same_for_both_mirror_images() -> None:
         assert torch.allclose(mirrored(images)[0], both, atol=1e-6)
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_mirrored_answer_is_the_mean_over_left_and_right_and_nothing_else(mirror: bool) -> None:
+    """A body that looks at each pixel: a picture turned upside down, or one counted twice, answers differently."""
+    images = _pictures(3, 36)
+    readout = Readout(UTKFACE, by_year=False)
+    weights = np.random.default_rng(4).normal(0, 0.02, (3 * 32 * 32, readout.outputs))
+    body = nn.Sequential(nn.Flatten(), nn.Linear(len(weights), readout.outputs, bias=False))
+    with torch.no_grad():
+        body[1].weight.copy_(torch.from_numpy(weights.T))
+    normalise = Normalise(MEAN, STD)
+    with torch.inference_mode():
+        found = AgeNetwork(body, normalise, readout, 32, mirror)(images)[0].numpy()
+    pixels = (images.numpy()[:, 2:34, 2:34] / 255 - MEAN) / STD
+
+    def shares(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+        raised = np.exp(levels.transpose(0, 3, 1, 2).reshape(3, -1) @ weights)
+        return raised / raised.sum(1, keepdims=True)
+
+    straight, turned = shares(pixels), shares(pixels[:, :, ::-1])
+    assert np.abs(straight - turned).max() > 0.1
+    assert np.allclose(found, (straight + turned) / 2 if mirror else straight, atol=1e-4)
+
+
+def test_a_temperature_is_applied_to_the_ranges_and_not_to_the_years() -> None:
+    distribution = torch.rand(4, 116, generator=torch.Generator().manual_seed(0)).softmax(1)
+    readout = Readout(UTKFACE, by_year=True)
+    shares, years = readout(distribution)
+    readout.temperature = 2.5
+    softened, same = readout(distribution)
+    raised = shares.numpy() ** (1 / 2.5)
+    assert np.allclose(softened.numpy(), raised / raised.sum(1, keepdims=True), atol=1e-6)
+    assert torch.equal(years, same)
+
+
 def test_the_network_sees_the_middle_of_the_stored_picture_at_unit_scale() -> None:
     images = _pictures(2, 40)
     seen = Normalise(MEAN, STD)(centre(images, 32))

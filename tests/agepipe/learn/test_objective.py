@@ -1,16 +1,85 @@
 import logging
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
-from agepipe.learn.network import GENDERS, RACES, AgeNetwork, build, single_years
+from agepipe.learn.network import GENDERS, RACES, AgeNetwork, Readout, build, single_years
 from agepipe.learn.objective import Objective, inverse_frequency, l1_norm, ordinal_targets, soft_targets
 
 UTKFACE = AgeRanges.of("utkface")
 AGES = torch.tensor([1, 8, 26, 26, 40, 63, 116, 90])
+LABELS = torch.from_numpy(UTKFACE.classes(AGES.numpy()))
+
+
+def _by_hand(learn: LearnSettings, logits: NDArray[np.float64]) -> float:
+    """The loss of `AGES` by the formulas of the settings' descriptions, in float64."""
+    log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    labels, ages, classes = LABELS.numpy(), AGES.numpy(), logits.shape[1]
+    years = np.arange(1, 117)
+    if learn.target == "years":
+        target = np.exp(-((years - ages[:, None]) ** 2) / (2 * (2 + 0.03 * ages[:, None]) ** 2))
+    elif learn.target == "ordinal":
+        target = np.exp(-((np.arange(classes) - labels[:, None]) ** 2.0))
+    else:
+        target = (1 - learn.label_smoothing) * np.eye(classes)[labels] + learn.label_smoothing / classes
+    target /= target.sum(1, keepdims=True)
+    counts = np.bincount(labels)
+    weight = len(labels) / (np.count_nonzero(counts) * counts[labels]) if learn.class_weights else np.ones(len(labels))
+    loss = (weight * -(target * log).sum(1)).mean()
+    if learn.target == "years":
+        loss += learn.years_loss * (weight * np.abs(np.exp(log) @ years - ages)).mean()
+    return float(loss)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"label_smoothing": 0.3},
+        {"class_weights": True},
+        {"class_weights": True, "label_smoothing": 0.3},
+        {"target": "ordinal"},
+        {"target": "ordinal", "class_weights": True},
+        {"target": "years", "years_loss": 0.0},
+        {"target": "years", "years_loss": 0.7},
+        {"target": "years", "years_loss": 0.7, "class_weights": True},
+    ],
+)
+def test_the_loss_is_that_of_its_formula(changes: dict[str, Any]) -> None:
+    """A term that is halved, counted twice or not weighted changes the gradient, and training would not fail."""
+    learn = LearnSettings(**changes)
+    readout = Readout(UTKFACE, by_year=learn.target == "years")
+    logits = 2 * torch.randn(len(AGES), readout.outputs, generator=torch.Generator().manual_seed(0))
+    network = nn.Linear(1, 1)
+    objective = Objective(learn, UTKFACE, readout, LABELS)
+    loss = float(objective(network, logits, LABELS, AGES))  # type: ignore[arg-type]
+    assert loss == pytest.approx(_by_hand(learn, logits.double().numpy()), rel=1e-5)
+    with_l1 = Objective(learn.model_copy(update={"l1": 0.4}), UTKFACE, readout, LABELS)
+    weighed = float(with_l1(network, logits, LABELS, AGES, 0.25).detach())  # type: ignore[arg-type]
+    norm = sum(float(one.detach().abs().sum()) for one in network.parameters())
+    assert weighed == pytest.approx(0.25 * loss + 0.4 * norm, rel=1e-5)
+
+
+def test_the_helping_loss_is_the_cross_entropy_of_gender_and_that_of_race() -> None:
+    logits = 2 * torch.randn(5, GENDERS + RACES, generator=torch.Generator().manual_seed(0))
+    genders, races = torch.tensor([0, 1, -1, 1, 0]), torch.tensor([4, -1, 2, -1, 0])
+    values = logits.double().numpy()
+
+    def entropy(columns: slice, truth: Tensor) -> list[float]:
+        shares = np.exp(values[:, columns]) / np.exp(values[:, columns]).sum(1, keepdims=True)
+        return [-np.log(shares[row, label]) for row, label in enumerate(truth.tolist()) if label >= 0]
+
+    gender, race = entropy(slice(0, 2), genders), entropy(slice(2, 7), races)
+    objective = Objective(LearnSettings(helpers=0.3), UTKFACE, Readout(UTKFACE, by_year=False), LABELS)
+    assert float(objective.helping(logits, genders, races)) == pytest.approx(0.3 * (np.mean(gender) + np.mean(race)))
+    parts = objective.helping(logits, genders, races, [torch.tensor(8), torch.tensor(5)])
+    assert float(parts) == pytest.approx(0.3 * (sum(gender) / 8 + sum(race) / 5))
 
 
 def _gradient(**changes: object) -> tuple[Tensor, float]:

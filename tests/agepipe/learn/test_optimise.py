@@ -38,6 +38,18 @@ def test_adamw_decays_no_norms_and_biases() -> None:
     assert [decay[id(one)] for one in network.parameters()] == [0.3, 0, 0, 0, 0.3, 0]
 
 
+def test_the_optimizers_have_the_settings_as_they_are() -> None:
+    network = nn.Linear(2, 2)
+    learn = LearnSettings(lr=0.3, momentum=0.7, weight_decay=0.2, optimizer="sgd", nesterov=True)
+    for group in optimizer(learn, network).param_groups:
+        found = (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"], group["dampening"])
+        assert found == (0.3, 0.7, 0.2, True, 0)
+    still = learn.model_copy(update={"momentum": 0.0})  # torch has no Nesterov step without momentum
+    assert not optimizer(still, network).param_groups[0]["nesterov"]
+    for group in optimizer(learn.model_copy(update={"optimizer": "adamw"}), network).param_groups:
+        assert (group["lr"], group["betas"]) == (0.3, (0.7, 0.999))
+
+
 def _rates(kind: str, steps: int = 100) -> list[float]:
     moving = optimizer(LearnSettings(lr=0.4), nn.Linear(2, 2))
     moves = schedule(LearnSettings(lr=0.4, schedule=kind), moving, steps)

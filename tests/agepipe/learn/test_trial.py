@@ -6,13 +6,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from agepipe.config import LearnSettings, SearchSettings
+from agepipe.data.split import folds
 from agepipe.errors import ConfigError, TrainingError, WorkerError
 from agepipe.learn.job import EpochEvent
-from agepipe.learn.trial import choose, plan, trial
+from agepipe.learn.runs import labelled
+from agepipe.learn.trial import OUTCOMES, choose, plan, trial
 from agepipe.records import Fold, Rows, Trial
 from agepipe.where import Where
 
@@ -50,10 +53,34 @@ def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnS
     assert done.parameters > 300_000
     assert done.metrics["macro_recall"] == max(event.metrics["validation_macro_recall"] for event in seen)
     assert pl.read_parquet(done.folder / "curves.parquet").height == 3
+    said = pl.read_parquet(done.folder / OUTCOMES)
+    found = said.select(pl.col("^p[0-9]+$")).to_numpy().argmax(1)
+    assert np.mean(found == said["label"].to_numpy()) == pytest.approx(done.metrics["accuracy"])
     assert sorted(path.name for path in done.folder.parent.iterdir()) == [done.folder.name]
     seen.clear()
     assert trial(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append) == done
     assert seen == []
+
+
+def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
+    rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
+) -> None:
+    """Law 2: with other pictures in the fold the training is the same to the last bit, and its judgement is not."""
+    table = labelled(rows)
+    fold = table.filter(folds(table, FOLD.count, FOLD.seed, rows.ranges) == FOLD.index)
+    assert FOLD.count * len(fold) == pytest.approx(len(table), abs=6)
+    pixels = np.load(rows.pixels)
+    pixels[fold["index"].to_numpy()] = 255 - pixels[fold["index"].to_numpy()] // 3
+    np.save(tmp_path / "other.npy", pixels)
+    curves = []
+    for name, store in (("one", rows.pixels), ("two", tmp_path / "other.npy")):
+        place = where.model_copy(update={"workspace": tmp_path / name})
+        done = trial(rows.model_copy(update={"pixels": store}), learn, {}, 0, FOLD, place)
+        curves.append(pl.read_parquet(done.folder / "curves.parquet"))
+        assert pl.read_parquet(done.folder / OUTCOMES)["digest"].sort().equals(fold["digest"].sort())
+    train, judged = pl.selectors.starts_with("train_"), pl.selectors.starts_with("validation_")
+    assert curves[0].select(train).equals(curves[1].select(train))
+    assert not curves[0].select(judged).equals(curves[1].select(judged))
 
 
 def test_the_result_follows_from_content_not_from_the_order_of_the_rows(
