@@ -286,7 +286,7 @@ def up(
     with show.waiting("Starting the servers"):
         kept = services.up(where, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
-    os.environ["PREFECT_API_URL"] = api_url  # what follows is for this server, whichever one the user has elsewhere
+    os.environ.pop("PREFECT_API_URL", None)  # of a server of the user's, which is not meant here
     environment.prepare(where, api_url)
     from agepipe import tracking as tracked
     from flows import deployments

@@ -18,6 +18,8 @@ from flows.services import POOL, environ
 WATCH = "agepipe: runs without a heartbeat have crashed"
 HEARTBEATS_MISSED = timedelta(seconds=120)
 """Four heartbeats: a run that a busy machine holds up for a minute is not dead."""
+TEMPLATE = Path(__file__).with_name("pool.json")
+"""What a run of the pool may change of its process: nothing. Prefect's own lets it name a command."""
 LIVING = "prefect.flow-run.heartbeat"
 ENDINGS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
@@ -51,7 +53,8 @@ def deploy(where: Where, api_url: str) -> bool:
     if not Path("prefect.yaml").is_file():
         return False
     prefect = str(Path(sys.executable).with_name("prefect"))
-    for words in (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all")):
+    pool = ("work-pool", "create", POOL, "--type", "process", "--base-job-template", str(TEMPLATE), "--overwrite")
+    for words in (pool, ("deploy", "--all")):
         done = subprocess.run(
             [prefect, "--no-prompt", *words], env=environ(where, api_url), capture_output=True, text=True, check=False
         )

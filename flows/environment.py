@@ -12,7 +12,7 @@ from pathlib import Path
 from agepipe import store
 from agepipe.errors import ConfigError
 from agepipe.where import Where
-from flows import shell
+from flows import access, shell
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
@@ -77,6 +77,7 @@ def prepare(where: Where, api_url: str | None) -> None:
 
     Raises:
         ConfigError: the path of the workspace or of the store is too long for a database.
+        ServiceError: the password of the kept server cannot be read.
     """
     home, database = prefect_home(where), store.database(where)
     for option, path in (("--workspace", home / "prefect.db"), ("--tracking", database)):
@@ -87,6 +88,8 @@ def prepare(where: Where, api_url: str | None) -> None:
     kept = inherited()
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
+    if not os.environ.get("PREFECT_API_URL"):  # a password that the user has set is for a server that is not used here
+        os.environ.update(access.client(access.kept(where)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
         os.environ.setdefault(name, value)

@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agepipe import store, tracking
 from agepipe.errors import ServiceError
 from agepipe.ports import bound
+from agepipe.serve.mlflow_page import AUTH
 from agepipe.where import Where
-from flows import environment
+from flows import access, environment
 
 POOL = "agepipe"
 START_LIMIT = 180.0
@@ -107,6 +109,14 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
     """
     if running(where).alive:
         raise ServiceError("The servers run already; `agepipe down` ends them.")
+    auth = access.made(where)
+    protected = {
+        "prefect": {
+            **access.server(auth, f"http://127.0.0.1:{prefect_port}"),
+            "PREFECT_UI_API_URL": "/api",  # by whatever name of this machine the page was opened
+        },
+        "mlflow": {AUTH: auth},
+    }
     servers = [("prefect", _prefect_server(prefect_port), prefect_port, "/api/health")]
     if store.database(where):  # an MLflow server that runs elsewhere has its own page
         servers += [("mlflow", _mlflow_ui(where, mlflow_port), mlflow_port, "/health")]
@@ -116,10 +126,10 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:
-            started.append(_start(where, name, command, f"http://127.0.0.1:{port}"))
+            started.append(_start(where, name, command, f"http://127.0.0.1:{port}", protected[name]))
         for service, (_, _, _, path) in zip(started, servers, strict=True):
             _wait(service, path)
-        started.append(_start(where, "worker", _worker(), None, api_url=f"{started[0].url}/api"))
+        started.append(_start(where, "worker", _worker(), None, environ(where, f"{started[0].url}/api")))
     except BaseException:
         for item in started:
             _end(item)
@@ -137,8 +147,8 @@ def down(where: Where) -> list[str]:
 
 
 def environ(where: Where, api_url: str | None) -> dict[str, str]:
-    """The environment of a kept process: ours, with the addresses of the kept servers."""
-    extra = {"PREFECT_API_URL": api_url} if api_url else {}
+    """The environment of a kept process: ours, with the addresses of the kept servers and what they ask for."""
+    extra = {"PREFECT_API_URL": api_url, **access.client(access.kept(where))} if api_url else {}
     stores = {"AGEPIPE_WORKSPACE": str(where.workspace), "AGEPIPE_TRACKING": store.address(where)}
     ours = {**environment.settings(where), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
@@ -150,11 +160,13 @@ def _tool(name: str) -> list[str]:
 
 
 def _prefect_server(port: int) -> list[str]:
-    return [*_tool("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-P", "-m", "flows.pages", str(port)]
 
 
 def _mlflow_ui(where: Where, port: int) -> list[str]:
-    bind = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    if not entry_points(group="mlflow.app", name="agepipe"):
+        raise ServiceError("The installed agepipe is older than this code; install it again (`uv sync`).")
+    bind = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", "agepipe"]
     return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(where), *bind]
 
 
@@ -162,7 +174,7 @@ def _worker() -> list[str]:
     return [*_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process", "--name", "agepipe-up"]
 
 
-def _start(where: Where, name: str, command: Sequence[str], url: str | None, api_url: str | None = None) -> Service:
+def _start(where: Where, name: str, command: Sequence[str], url: str | None, extra: Mapping[str, str]) -> Service:
     log = where.workspace / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment.prefect_home(where).mkdir(exist_ok=True)
@@ -172,7 +184,7 @@ def _start(where: Where, name: str, command: Sequence[str], url: str | None, api
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environ(where, api_url),
+            env={**environ(where, None), **extra},
             cwd=environment.prefect_home(where),  # no prefect.toml or .env of another program lies there
             start_new_session=True,
         )

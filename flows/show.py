@@ -20,6 +20,7 @@ from agepipe.learn.standing import standings
 from agepipe.records import Catalogue, Compared, Evaluation, PipelineResult, Registered
 from agepipe.settings import combinations
 from agepipe.where import Where
+from flows import access
 from flows.services import Services
 from flows.table import Trials, drawn
 from tasks.watch import Step, logger
@@ -232,6 +233,10 @@ def services(kept: Services, deployed: bool, experiment: str, where: Where) -> N
     console.print(f"Runs     {mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     if not deployed:
         console.print("No prefect.yaml here, so no flow was deployed; call `agepipe up` in a checkout to have them.")
+    console.print(f"Password {access.kept(where)}   (in {access.file(where)})", markup=False)
+    console.print("         Prefect's page asks for all of it, MLflow's for user and password around the colon.")
+    if not access.private(where):
+        console.print("Others can read that file: its file system keeps no permissions.", style="yellow")
     console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")
 
 

@@ -92,18 +92,19 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.errors(), self._requests()  # what an earlier page left
+        self.errors(), self.requests()  # what an earlier page left
         self.driver.get(address)
         # On a busy machine `get` has returned with the end of a long page still to come.
         WebDriverWait(self.driver, PATIENCE).until(lambda driver: driver.execute_script(COMPLETE))
         seen: dict[str, Any] = self.driver.execute_script(LOOK)
-        return Sight(**seen, errors=self.errors(), requests=self._requests())
+        return Sight(**seen, errors=self.errors(), requests=self.requests())
 
     def errors(self) -> list[str]:
         """What went to the console as an error since this was asked last."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
-    def _requests(self) -> list[str]:
+    def requests(self) -> list[str]:
+        """Addresses that were asked for since this was asked last."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 

@@ -149,7 +149,7 @@ def server(shared: Shared, host: str) -> uvicorn.Server:
     """A server that can be run on a bound socket."""
     return uvicorn.Server(
         uvicorn.Config(
-            Guard(app(shared), host), ws_max_size=UNREAD, ws_per_message_deflate=False, log_config=None,
+            Guard(app(shared), host, strict=True), ws_max_size=UNREAD, ws_per_message_deflate=False, log_config=None,
             access_log=False, server_header=False, limit_concurrency=256, timeout_graceful_shutdown=3,
         )
     )  # fmt: skip

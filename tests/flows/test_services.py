@@ -1,5 +1,6 @@
 """What `agepipe up` keeps and `agepipe down` ends."""
 
+import base64
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 
 from agepipe.errors import ServiceError
 from agepipe.where import Where
-from flows import services
+from flows import access, services
 from flows.services import Service, Services
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
@@ -195,7 +196,7 @@ def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
         family = [member for item in kept.services for member in tree(item)]
         assert [item.name for item in kept.services] == ["prefect", "mlflow", "worker"]
         for port in ports.values():
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            with urllib.request.urlopen(known(f"http://127.0.0.1:{port}/", where), timeout=30) as page:
                 assert (page.status, page.headers.get_content_type()) == (200, "text/html")
         second = agepipe(tmp_path, *words)
         assert (second.returncode, second.stderr.count("The servers run already; `agepipe down` ends them.")) == (1, 1)
@@ -203,16 +204,28 @@ def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
         for flow in ("pipeline/weekly", "evaluate/evaluate", "compare/compare", "release/release"):
             assert flow in deployed
         assert "runs without a heartbeat" in known_to(where, kept.api_url or "", "automation", "ls")
-        check_form(kept.api_url or "")
+        check_form(kept.api_url or "", where)
     finally:
         last = agepipe(tmp_path, "down")
     assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
     assert ended(family)
 
 
-def check_form(api_url: str) -> None:
+def known(url: str, where: Where, body: bytes | None = None) -> urllib.request.Request:
+    """A request with the password, and against forgery what Prefect wants of one that changes something."""
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    asked.add_header("Authorization", "Basic " + base64.b64encode(access.kept(where).encode()).decode())
+    if body is not None:
+        api = url.partition("/api/")[0] + "/api"
+        with urllib.request.urlopen(known(f"{api}/csrf-token?client=test", where), timeout=30) as answer:
+            asked.add_header("Prefect-Csrf-Token", json.load(answer)["token"])
+        asked.add_header("Prefect-Csrf-Client", "test")
+    return asked
+
+
+def check_form(api_url: str, where: Where) -> None:
     """The page's form for a run knows every setting with its bounds and its words, and the server holds to them."""
-    with urllib.request.urlopen(f"{api_url}/deployments/name/pipeline/weekly", timeout=30) as answer:
+    with urllib.request.urlopen(known(f"{api_url}/deployments/name/pipeline/weekly", where), timeout=30) as answer:
         deployment = json.load(answer)
     form = deployment["parameter_openapi_schema"]
     assert set(form["properties"]) == {"config", "where"}
@@ -221,8 +234,7 @@ def check_form(api_url: str) -> None:
     assert learn["dropout"]["description"].startswith("Dropout before")
     assert learn["target"]["enum"] == ["ranges", "ordinal", "years"]
     wrong = json.dumps({"parameters": {"config": {"learn": {"dropout": 1.5}}}}).encode()
-    asked = urllib.request.Request(f"{api_url}/deployments/{deployment['id']}/create_flow_run", wrong)
-    asked.add_header("Content-Type", "application/json")
+    asked = known(f"{api_url}/deployments/{deployment['id']}/create_flow_run", where, wrong)
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(asked, timeout=30)
     assert (refused.value.code, "dropout" in refused.value.read().decode()) == (409, True)
