@@ -20,7 +20,8 @@ from agepipe.imaging import Image, decode, fit
 from agepipe.serve.align import align
 from agepipe.serve.bundle import read_lineage
 from agepipe.serve.camera import LOOK
-from agepipe.serve.faces import Detector, Face
+from agepipe.serve.face import Face
+from agepipe.serve.faces import Detector
 from agepipe.serve.haar import Haar
 from agepipe.serve.predictor import Predictor
 from agepipe.serve.yunet import checked

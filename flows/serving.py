@@ -50,7 +50,10 @@ def predict(
     typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
     if len(found.rejects):
         listed = work.write(found.rejects, work.rejects_path(output))
-        typer.echo(f"{len(found.rejects)} files have no row; they are in {listed} with the reason:", err=True)
+        typer.echo(
+            f"{len(found.rejects)} files have no row, or faces without one; they are in {listed} with the reason:",
+            err=True,
+        )
         for path, reason, detail in found.rejects.head(SHOWN).iter_rows():
             typer.echo(f"  {path}: {reason}: {detail}", err=True)
 

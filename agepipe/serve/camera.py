@@ -15,7 +15,8 @@ from agepipe.imaging import Image, fit
 from agepipe.progress import Progress, silent
 from agepipe.serve.align import align
 from agepipe.serve.bundle import Card
-from agepipe.serve.faces import Face, Finder
+from agepipe.serve.face import LEGIBLE, Face
+from agepipe.serve.faces import Finder
 from agepipe.serve.frames import Frame, Source
 from agepipe.serve.overlay import draw
 from agepipe.serve.predictor import Prediction
@@ -64,6 +65,8 @@ class Summary:
     frames: int = 0
     faces: int = 0
     """Counted in each frame anew."""
+    illegible: int = 0
+    """Faces too small to be answered, counted in each frame anew."""
     people: set[int] = field(default_factory=set)
     """Numbers of the tracks."""
     seconds: float = 0.0
@@ -88,6 +91,8 @@ class Camera:
 
     def __init__(self, model: Model, detector: Finder) -> None:
         self.model, self.detector, self._tracker = model, detector, Tracker()
+        self.illegible = 0
+        """Faces in the last frame that are too small to be answered."""
 
     def look(self, frame: Frame, apart: bool = False) -> list[Track]:
         """The faces of a frame, as they stand after it.
@@ -98,7 +103,9 @@ class Camera:
         """
         if self.model.renewed() or apart:
             self._tracker.forget()
-        find = self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
+        seen = self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
+        find = [face for face in seen if face.legible]
+        self.illegible = len(seen) - len(find)
         rule = self.model.predictor.card.rule
         return self._tracker.update(find, self._answers(frame.image, find), frame.seconds, rule)
 
@@ -151,10 +158,16 @@ def run(
         except KeyboardInterrupt:
             done.stopped = True
         finally:
-            done.notes += [*source.notes(), *camera.model.notes()]
+            done.notes += [*source.notes(), *camera.model.notes(), *_small(done)]
     if not done.frames and not done.stopped:
         raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())
     return done
+
+
+def _small(done: Summary) -> list[str]:
+    if not done.illegible:
+        return []
+    return [f"{done.illegible} faces were smaller than {LEGIBLE} px, too small to be answered."]
 
 
 def _total(source: Source, most: int) -> int:
@@ -172,6 +185,7 @@ def _treat(
     for sink in sinks:
         sink.take(Seen(frame, drawn, tracks, ranges, model))
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
+    done.illegible += camera.illegible
     done.people.update(track.number for track in tracks)
     if model not in done.models:
         done.models.append(model)

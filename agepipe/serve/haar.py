@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from agepipe.errors import DetectorError, ModelError
 from agepipe.imaging import Image
 from agepipe.serve.align import LANDMARKS, SIDE
-from agepipe.serve.faces import Detector, Face, Finder, searched, shrunk
+from agepipe.serve.face import Face
+from agepipe.serve.faces import Detector, Finder, shrunk
 from agepipe.serve.yunet import URL, located
 from agepipe.where import Where
 
@@ -22,8 +23,9 @@ STEP, NEIGHBOURS = 1.1, 5
 """By what the cascade grows between two passes, and how many hits at one place make a face."""
 SMALLEST = 24
 """Side of the cascade's own window, px."""
-SIDES = (640, 1280)
-"""Longest sides, px, at which a photograph is looked at until a face is found."""
+LARGEST = 2560
+"""Longest side, px, to which a photograph is shrunk before it is searched: the cascade sees faces of all sizes at once,
+and above this side more that are none."""
 WIDE, LOWER = 0.98, 0.085
 """Side of UTKFace's chip as a share of the cascade's box, and by what share of the box its centre lies lower."""
 
@@ -62,8 +64,8 @@ class Haar:
         return sorted(faces, key=lambda face: -face.area)
 
     def search(self, image: Image) -> list[Face]:
-        """The faces of a photograph of any size, largest first; looked for at several sizes until there is one."""
-        return searched(self, image, SIDES)
+        """The upright faces of a photograph of any size, largest first."""
+        return self.find(image, LARGEST)
 
 
 def _face(box: NDArray[np.float32]) -> Face:

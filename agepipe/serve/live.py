@@ -126,9 +126,9 @@ class Live:
             data: the message; None where it was text.
 
         Returns:
-            `model`; `width` and `height` of the picture, px; for each of the `faces` its `track`, `box` (left, top,
-            width, height, px), `range`, `probability`, `age` in years, and where the model is unsure `set`, the ages
-            of the 90 % set in words.
+            `model`; `width` and `height` of the picture, px; `small`, how many faces are too small to be answered; for
+            each of the other `faces` its `track`, `box` (left, top, width, height, px), `range`, `probability`, `age`
+            in years, and where the model is unsure `set`, the ages of the 90 % set in words.
         """
         try:
             camera = self._looking()
@@ -142,6 +142,7 @@ class Live:
         card = camera.model.predictor.card
         return {
             "model": camera.model.title, "width": image.shape[1], "height": image.shape[0],
+            "small": camera.illegible,
             "faces": [described(track, card) for track in tracks],
         }  # fmt: skip
 

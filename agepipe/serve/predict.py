@@ -18,6 +18,7 @@ from agepipe.progress import Progress, silent
 from agepipe.serve import pictures
 from agepipe.serve.align import align
 from agepipe.serve.bundle import Card
+from agepipe.serve.face import LEGIBLE, Face
 from agepipe.serve.faces import Finder
 from agepipe.serve.pictures import Picture
 from agepipe.serve.predictor import BATCH, Prediction, Predictor
@@ -25,6 +26,7 @@ from agepipe.serve.predictor import BATCH, Prediction, Predictor
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 """Kinds of table that `write` writes."""
 NO_FACE = "no face"
+SMALL = "face too small"
 SCHEMA = {
     "path": pl.String, "face": pl.Int32, "range": pl.String, "probability": pl.Float64, "age": pl.Float64,
     "low": pl.Int32, "high": pl.Int32,
@@ -40,7 +42,7 @@ class Predictions(NamedTuple):
     and `high` (first and last year of the 90 % set; `high` is null for an open range, both where nothing was
     calibrated), and where asked for one column of probabilities a range, in class order."""
     rejects: pl.DataFrame
-    """`path`, `reason`, `detail` of every file without a row."""
+    """`path`, `reason`, `detail` of every file without a row, and of every file with faces that are too small."""
 
 
 def predict(
@@ -70,35 +72,41 @@ def predict(
     tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), predictor.card)]
     waiting: list[tuple[str, int, Image]] = []
     for done, picture in enumerate(pictures.read(locations), start=1):
-        chips = list(_chips(picture, detector))
-        if not chips:
-            rejects.append(_rejected(picture))
+        faces = None if picture.image is None or detector is None else detector.search(picture.image)
+        chips = list(_chips(picture, faces))
+        if not chips or (faces and not all(face.legible for face in faces)):
+            rejects.append(_rejected(picture, faces))
         waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
         if waiting and (len(waiting) >= BATCH or done == total):
             tables.append(_table(waiting, predictor.predict(np.stack([chip for *_, chip in waiting])), predictor.card))
             waiting = []
         progress(done, total, f"{len(rejects)} not usable" if rejects else "")
-    faces = pl.concat(tables)
+    found = pl.concat(tables)
     rows = [(picture.path, picture.reason, picture.detail) for picture in rejects]
-    shown = faces if all_ranges else faces.select(list(SCHEMA))
+    shown = found if all_ranges else found.select(list(SCHEMA))
     return Predictions(shown, pl.DataFrame(rows, schema=REJECTS, orient="row"))
 
 
-def _chips(picture: Picture, detector: Finder | None) -> Iterator[Image]:
+def _chips(picture: Picture, faces: Sequence[Face] | None) -> Iterator[Image]:
+    """The faces that can be answered; the whole picture where none were looked for."""
     if picture.image is None:
         return
-    if detector is None:
+    if faces is None:
         yield picture.image
         return
-    for face in detector.search(picture.image):
-        yield align(picture.image, face.landmarks)
+    for face in faces:
+        if face.legible:
+            yield align(picture.image, face.landmarks)
 
 
-def _rejected(picture: Picture) -> Picture:
-    """The picture without its pixels, and why there is no row of it."""
+def _rejected(picture: Picture, faces: Sequence[Face] | None) -> Picture:
+    """The picture without its pixels, and why it, or some of its faces, have no row."""
     if picture.image is None:
         return picture
     height, width = picture.image.shape[:2]
+    if small := [face for face in faces or () if not face.legible]:
+        detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {LEGIBLE} px."
+        return Picture(picture.path, None, SMALL, detail)
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.decide import Decoding, Rule, decide, sets
-from agepipe.serve.faces import Face
+from agepipe.serve.face import Face
 from agepipe.serve.predictor import Prediction
 
 MEMORY = 0.5

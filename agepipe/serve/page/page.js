@@ -46,11 +46,13 @@ function showFaces(faces) {
   part("faces").replaceChildren(...rows);
 }
 
-function speak(faces) {
+function speak(faces, small) {
   if (performance.now() - state.spoken < SPOKEN) return;
   state.spoken = performance.now();
   const ages = faces.map((face) => face.range).join(", ");
-  say(faces.length ? `${faces.length === 1 ? "One face" : `${faces.length} faces`}: ${ages}.` : "No face in the picture.");
+  const found = faces.length ? `${faces.length === 1 ? "One face" : `${faces.length} faces`}: ${ages}.` : "";
+  const more = small ? `${small === 1 ? "One face is" : `${small} faces are`} too small to be answered.` : "";
+  say([found, more].filter(Boolean).join(" ") || "No face in the picture.");
 }
 
 function show(answer, mirrored) {
@@ -59,7 +61,7 @@ function show(answer, mirrored) {
   draw(canvas, sent, answer.faces, mirrored);
   const listed = [...answer.faces].sort((one, other) => one.track - other.track);  // so that rows keep their places
   showFaces(listed);
-  speak(listed);
+  speak(listed, answer.small);
 }
 
 function toSend(source, width, height, quality) {

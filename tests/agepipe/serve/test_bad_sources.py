@@ -39,6 +39,17 @@ def picture(path: Path, image: Image) -> Path:
     return path
 
 
+def test_faces_that_are_too_small_are_counted_and_not_answered(
+    here: Where, sample_archive: Path, tmp_path: Path
+) -> None:
+    chips = real_chips(sample_archive, step=70)[0]
+    scene = pasted(pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22), chips[5], (420, 220), 220)
+    done = look(picture(tmp_path / "both.png", scene), tmp_path, here)
+    assert (done.faces, done.illegible) == (1, 1)
+    assert [note for note in done.notes if note.startswith("1 faces")]
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [

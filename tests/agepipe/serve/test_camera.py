@@ -21,7 +21,8 @@ from agepipe.serve.align import align
 from agepipe.serve.bundle import Card
 from agepipe.serve.camera import Camera
 from agepipe.serve.deploy import folder_of, switch
-from agepipe.serve.faces import Detector, Face
+from agepipe.serve.face import Face
+from agepipe.serve.faces import Detector
 from agepipe.serve.frames import opened
 from agepipe.serve.model import Fixed, Following
 from agepipe.serve.overlay import described

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from agepipe.decide import Rule
 from agepipe.imaging import Image
-from agepipe.serve.faces import Face
+from agepipe.serve.face import Face
 from agepipe.serve.overlay import draw
 from agepipe.serve.track import Track
 

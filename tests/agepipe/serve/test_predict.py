@@ -129,6 +129,20 @@ def test_faces_are_found_aligned_and_numbered_by_size(
     assert "640×480" in found.rejects["detail"][0]
 
 
+def test_faces_that_are_too_small_have_no_row_but_are_listed(
+    predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
+) -> None:
+    chips, detector = real_chips(sample_archive, step=70)[0], Detector(detector_file(shared))
+    tiny = pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22)
+    (tmp_path / "both.png").write_bytes(png(pasted(tiny, chips[5], (420, 220), 220)))
+    (tmp_path / "tiny.png").write_bytes(png(tiny))
+    found = predict(predictor, [tmp_path / "both.png", tmp_path / "tiny.png"], detector)
+    assert [Path(path).name for path in found.faces["path"]] == ["both.png"]
+    assert [Path(path).name for path in found.rejects["path"]] == ["both.png", "tiny.png"]
+    assert set(found.rejects["reason"]) == {"face too small"}
+    assert ["1 of 2" in found.rejects["detail"][0], "1 of 1" in found.rejects["detail"][1]] == [True, True]
+
+
 def test_real_chips_that_are_found_again_are_answered_nearly_as_they_are(
     predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agepipe.decide import Decoding, Rule, decide
-from agepipe.serve.faces import Face
+from agepipe.serve.face import Face
 from agepipe.serve.predictor import Prediction
 from agepipe.serve.track import PATIENCE, Tracker, overlap
 
