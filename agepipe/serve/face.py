@@ -10,7 +10,7 @@ SAME = 0.3
 INSIDE = 0.6
 """Share of the smaller box that lies in the other, above which two boxes are of one face."""
 LEGIBLE = 24
-"""Side of a box, px, below which a face is too small to be answered: its chip has fewer than a tenth of the pixels of what
+"""Side of a box, px, below which a face is too small to be answered: its chip has fewer than a tenth of the pixels that
 the presets' networks are trained on."""
 
 

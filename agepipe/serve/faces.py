@@ -1,11 +1,10 @@
 """Faces in a picture: a box and five landmarks each, found by YuNet through OpenCV (`agepipe.serve.haar` stands in)."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from agepipe.errors import ModelError
 from agepipe.imaging import Image

@@ -27,8 +27,8 @@ TURNED = 1024
 ENLARGED = 1280
 """A photograph with a shorter longest side, px, is searched at twice its size too, for its small faces."""
 TILE, SHARED = 1600, 192
-"""Side, px, of a part that is searched at a time, which bounds memory; and what two neighbouring parts share, so that no
-face that only this size can find is cut in two."""
+"""Side, px, of a part that is searched at a time, which bounds memory; and what two neighbours share, so that no face
+that only this size can find is cut in two."""
 CLOSE = 240
 """Longest side, px, of a face with its surroundings that is looked at again: YuNet sees faces of this size best."""
 ONE = np.ones(2)

@@ -43,7 +43,7 @@ def test_faces_that_are_too_small_are_counted_and_not_answered(
     here: Where, sample_archive: Path, tmp_path: Path
 ) -> None:
     chips = real_chips(sample_archive, step=70)[0]
-    scene = pasted(pasted(background(np.random.default_rng(0)), chips[1], (120, 240), 22), chips[5], (420, 220), 220)
+    scene = pasted(pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22), chips[5], (420, 220), 220)
     done = look(picture(tmp_path / "both.png", scene), tmp_path, here)
     assert (done.faces, done.illegible) == (1, 1)
     assert [note for note in done.notes if note.startswith("1 faces")]

@@ -133,7 +133,7 @@ def test_faces_that_are_too_small_have_no_row_but_are_listed(
     predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
 ) -> None:
     chips, detector = real_chips(sample_archive, step=70)[0], Detector(detector_file(shared))
-    tiny = pasted(background(np.random.default_rng(0)), chips[1], (120, 240), 22)
+    tiny = pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22)
     (tmp_path / "both.png").write_bytes(png(pasted(tiny, chips[5], (420, 220), 220)))
     (tmp_path / "tiny.png").write_bytes(png(tiny))
     found = predict(predictor, [tmp_path / "both.png", tmp_path / "tiny.png"], detector)
