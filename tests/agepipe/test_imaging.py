@@ -124,6 +124,17 @@ def test_fit_averages_areas_when_it_shrinks() -> None:
     assert (np.abs(fit(image, 32).astype(int) - 100) <= 1).all()
 
 
+@pytest.mark.parametrize("side", [96, 200, 101])
+def test_every_pixel_counts_when_fit_shrinks(side: int) -> None:
+    random = np.random.default_rng(side)
+    image = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    small, whole = fit(image, 24).astype(float), image.astype(float)
+    assert small.mean() == pytest.approx(whole.mean(), abs=0.5)
+    assert small.std() == pytest.approx(whole.std() * 24 / side, rel=0.15), (
+        "an average of n values has 1/√n of the spread"
+    )
+
+
 def test_fit_writes_where_it_is_told() -> None:
     store = np.zeros((3, 24, 24, 3), np.uint8)
     image = np.asarray(picture(60, 60))
