@@ -43,7 +43,8 @@ class IngestSettings(Settings):
     min_side: Annotated[int, Field(ge=1, le=4096)] = 32
     """A photograph with a shorter side, in px, is rejected as too small."""
     max_pixels: Annotated[int, Field(ge=1_000, le=500_000_000)] = 40_000_000
-    """A header that announces more pixels is rejected as a decompression bomb, before anything is decoded."""
+    """A picture of more pixels is decoded at a half, a quarter or an eighth of its sides; one whose decoding takes more
+    than 20 bytes for each of these pixels is rejected before anything is decoded."""
     min_age: Annotated[int, Field(ge=0, le=130)] = 1
     """A younger age in a file name is rejected as out of range."""
     max_age: Annotated[int, Field(ge=1, le=130)] = 116

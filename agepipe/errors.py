@@ -46,7 +46,7 @@ class ImageError(AgepipeError):
     """Bytes that cannot be used as a photograph.
 
     Attributes:
-        reason: one of `agepipe.imaging.Fault`.
+        reason: one of `agepipe.headers.Fault`.
         detail: what was found and what is allowed.
     """
 

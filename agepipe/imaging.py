@@ -1,85 +1,175 @@
 """The one way from a file's bytes to a square RGB picture: ingest, serving and prediction all take it.
 
-The header is read first, so that nothing large, small, broken or foreign is decoded: that of a plain JPEG by a few
-lines here, because Pillow's way costs a tenth of the decoding, all others by Pillow. OpenCV decodes, because it is
-twice as fast. Pillow's format plugins are called directly: its `Image.open` tries formats that are no photographs, and
-its own bomb check warns where ours refuses.
+The header is read first, by a few lines here: nothing is decoded, and no memory taken, before the announced size is
+accepted. Then the file must be whole: what a decoder has to repair or fill up is no photograph. A picture that would
+take too much memory comes at a half, a quarter or an eighth of its sides.
 """
 
 import base64
 import io
-import re
 import struct
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, ExifTags, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
-from PIL.ImageFile import ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
 
+from agepipe import headers, jpeg, png
 from agepipe.errors import ImageError
+from agepipe.headers import Header
 
-Fault = Literal["not an image", "truncated", "too small", "decompression bomb"]
 Image = NDArray[np.uint8]
 
 MAX_PIXELS = 40_000_000
-"""Pixels above which a header counts as a decompression bomb, unless a caller allows more."""
+"""Pixels that a decoded picture may have, unless a caller allows more; a larger one is made smaller."""
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
 """File names that promise a photograph which can be read."""
 
-_PLUGINS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    (b"RIFF", WebPImagePlugin.WebPImageFile),
-    (b"BM", BmpImagePlugin.BmpImageFile),
-)
 _BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 """What Pillow's plugins raise over damaged files."""
 _DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_JPEG_PLAIN = b"\xff\xd8\xff\xe0"
-_JPEG_TABLES = frozenset({b"\xff\xe0", b"\xff\xdb", b"\xff\xc4", b"\xff\xdd", b"\xff\xfe"})
-"""JFIF, quantisation and Huffman tables, restart interval, comment."""
-_JPEG_FRAMES = frozenset({b"\xff\xc0", b"\xff\xc1", b"\xff\xc2"})
-"""Baseline, extended, progressive."""
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-_JPEG_BARE = frozenset({b"\xff\x01", b"\xff\xd8"})
-_JPEG_SCAN = b"\xff\xda"
-_JPEG_END = b"\xff\xd9"
+_PIXEL = 6
+"""Bytes that a pixel takes: its colours, once as decoded and once upright."""
+_SHRINKS = (1, 2, 4, 8)
 
 
 class Limits(NamedTuple):
-    """Which headers are let through."""
+    """Which pictures are let through."""
 
     min_side: int = 1
     """Smallest side, px."""
     max_pixels: int = MAX_PIXELS
-    """Largest width × height, px."""
+    """Largest width × height of a decoded picture, px; a larger one is decoded at 1/2, 1/4 or 1/8 of its sides."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that decoding may take beside the file: of a JPEG, which shrinks while it is decoded, seldom much."""
+        return 20 * self.max_pixels
+
+    @property
+    def file(self) -> int:
+        """Bytes above which a file is not even read."""
+        return 4 * self.max_pixels
 
 
 DEFAULT_LIMITS = Limits()
 
 
+class Photograph(NamedTuple):
+    """A decoded picture, and how large it is in its file."""
+
+    image: Image
+    """Upright, uint8 RGB `(height, width, 3)`."""
+    width: int
+    """Of the original, upright, px: more than `image` has where that was made smaller."""
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the original for each pixel of `image`, along a side."""
+        return self.width / int(self.image.shape[1])
+
+
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
     """The whole photograph, upright (its EXIF orientation applied), uint8 RGB `(height, width, 3)`.
 
-    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture do no harm.
+    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture do no harm. A picture of more pixels than the
+    limits allow is made smaller; `photograph` says by how much.
 
     Raises:
-        ImageError: with the reason `not an image`, `truncated`, `too small` or `decompression bomb`.
+        ImageError: with the reason `not an image`, `truncated`, `damaged`, `too small` or `too large`.
     """
-    header = _plain_jpeg(data)
-    if header is None:
-        header = _read_by_pillow(data, limits)
-    else:
-        _check_size(header, limits)
+    return photograph(data, limits).image
+
+
+def photograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Photograph:
+    """The same as `decode`, with the size of the original.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    image, header = _decoded(data, limits)
+    sides = (header.height, header.width) if header.turn in (5, 6, 7, 8) else (header.width, header.height)
+    return Photograph(_upright(image, header.turn), *sides)
+
+
+def _decoded(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    """The picture as stored, made smaller where it must be."""
+    if data.startswith(b"\xff\xd8\xff"):
+        found = jpeg.read(data)
+        return jpeg.decode(data, found, _shrink(found.header, limits)), found.header
+    if data.startswith(png.SIGNATURE):
+        return _png(data, limits)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        header = headers.webp(data)
+        shrink = _shrink(header, limits)
+        return _smaller(_by_opencv(data, header), shrink), header
+    if data.startswith(b"BM"):
+        return _bmp(data, limits)
+    raise headers.unknown(data)
+
+
+def _shrink(header: Header, limits: Limits) -> int:
+    """By what the sides are divided: 1, 2, 4 or 8; only JPEG is decoded so, of the others the whole is in memory.
+
+    Raises:
+        ImageError: the picture is too small, or takes too much memory even so.
+    """
+    pixels, said = header.width * header.height, f"{header.width}×{header.height} px"
+    if min(header.width, header.height) < limits.min_side:
+        raise ImageError("too small", f"{said}; each side must have at least {limits.min_side} px.")
+    shrink = next((part for part in _SHRINKS if pixels <= limits.max_pixels * part**2), 0)
+    whole = pixels if header.format != "JPEG" else limits.max_pixels if shrink else pixels // _SHRINKS[-1] ** 2
+    needed = header.working + _PIXEL * min(whole, pixels)
+    if not shrink or needed > limits.memory:
+        raise ImageError(
+            "too large",
+            f"{said}; decoding this {header.format} takes {needed / 1e6:.0f} MB of memory, at most "
+            f"{limits.memory / 1e6:.0f} MB are allowed; make it smaller or save it as an ordinary JPEG.",
+        )
+    return shrink
+
+
+def _png(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    header = png.header(data)
+    shrink = _shrink(header, limits)
+    found = png.read(data)
+    png.check_whole(data, found)
+    return _smaller(_by_opencv(png.plain(data, found), header), shrink), header._replace(turn=found.turn)
+
+
+def _bmp(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    try:
+        opened = BmpImageFile(io.BytesIO(data))  # reads the header alone
+    except _BROKEN as error:
+        raise ImageError("not an image", f"its BMP header cannot be read ({error}).") from error
+    width, height = opened.size
+    header = Header("BMP", width, height, working=4 * width * height)
+    shrink = _shrink(header, limits)
+    try:
+        opened.load()
+    except _BROKEN as error:
+        raise ImageError("truncated", f"its BMP data stops early ({error}).") from error
+    del opened
+    return _smaller(_by_opencv(data, header), shrink), header
+
+
+def _by_opencv(data: bytes, header: Header) -> Image:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE)
     except cv2.error as error:
         raise ImageError("not an image", f"its {header.format} data cannot be decoded ({error.err}).") from error
     if image is None:
         raise ImageError("not an image", f"its header is that of a {header.format}, but nothing can be decoded.")
-    return _upright(cast(Image, image), header.turn)
+    return cast(Image, image)
+
+
+def _smaller(image: Image, shrink: int) -> Image:
+    if shrink == 1:
+        return image
+    size = (-(-image.shape[1] // shrink), -(-image.shape[0] // shrink))
+    return cast(Image, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
 def fit(image: Image, size: int, out: Image | None = None) -> Image:
@@ -96,99 +186,6 @@ def fit(image: Image, size: int, out: Image | None = None) -> Image:
     square = image[top : top + side, left : left + side]
     method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     return cast(Image, cv2.resize(square, (size, size), dst=out, interpolation=method))
-
-
-class _Header(NamedTuple):
-    format: str
-    width: int
-    height: int
-    turn: int
-    """EXIF orientation."""
-
-
-def _plain_jpeg(data: bytes) -> _Header | None:
-    """The header of a whole JPEG that has nothing but a JFIF segment, tables and one frame before its scan; else None.
-
-    Most photographs are such. An EXIF segment may stand behind the frame as well, so the walk goes on to the scan.
-    """
-    if not data.startswith(_JPEG_PLAIN) or not data.endswith(_JPEG_END):
-        return None
-    at, frame = 2, b""
-    while (marker := data[at : at + 2]) in _JPEG_TABLES or (marker in _JPEG_FRAMES and not frame):
-        if marker in _JPEG_FRAMES:
-            frame = data[at + 5 : at + 9]
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    if marker != _JPEG_SCAN:
-        return None
-    height, width = int.from_bytes(frame[:2], "big"), int.from_bytes(frame[2:], "big")
-    return _Header("JPEG", width, height, 1) if width and height else None
-
-
-def _read_by_pillow(data: bytes, limits: Limits) -> _Header:
-    opened = _open(data)
-    header = _Header(str(opened.format), *opened.size, _orientation(opened))
-    _check_size(header, limits)  # before Pillow may have to decode it
-    _check_whole(opened, data)
-    return header
-
-
-def _open(data: bytes) -> ImageFile:
-    plugin = next((kind for magic, kind in _PLUGINS if data.startswith(magic)), None)
-    if plugin is None:
-        start = data[:8].hex(" ") or "nothing"
-        raise ImageError("not an image", f"it starts with {start}; JPEG, PNG, WebP and BMP are read.")
-    try:
-        return plugin(io.BytesIO(data))
-    except _BROKEN as error:
-        cut = plugin is JpegImagePlugin.JpegImageFile and not _jpeg_ends(data)
-        reason: Fault = "truncated" if cut else "not an image"
-        raise ImageError(reason, f"its header cannot be read ({error}).") from error
-
-
-def _check_size(header: _Header, limits: Limits) -> None:
-    width, height = header.width, header.height
-    if width * height > limits.max_pixels:
-        raise ImageError("decompression bomb", f"{width}×{height} px; at most {limits.max_pixels} px are decoded.")
-    if min(width, height) < limits.min_side:
-        raise ImageError("too small", f"{width}×{height} px; each side must have at least {limits.min_side} px.")
-
-
-def _check_whole(opened: ImageFile, data: bytes) -> None:
-    """Refuse a picture that stops early: OpenCV would fill the rest with grey and say nothing.
-
-    A JPEG that has its end marker where it belongs is whole; for all else Pillow's strict decoder decides.
-    """
-    if opened.format == "JPEG" and _jpeg_ends(data):
-        return
-    try:
-        opened.load()
-    except _BROKEN as error:
-        raise ImageError("truncated", f"its {opened.format} data stops early ({error}).") from error
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether a JPEG whose header can be read has its end marker, found by walking the segments (ITU-T T.81, B).
-
-    Bytes may follow it. A search for any FF D9 would be fooled by a thumbnail inside the EXIF segment; one at the
-    very end of the file is no thumbnail's, since the header went on behind it.
-    """
-    if data.endswith(_JPEG_END):
-        return True
-    at = 2
-    while marker := _JPEG_MARKER.search(data, at):
-        at = marker.end()
-        if marker[0] == _JPEG_END:
-            return True
-        if marker[0] not in _JPEG_BARE:
-            at += int.from_bytes(data[at : at + 2], "big")
-    return False
-
-
-def _orientation(opened: ImageFile) -> int:
-    try:
-        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except _BROKEN:
-        return 1  # a damaged EXIF block says nothing about the picture
 
 
 def _upright(image: Image, turn: int) -> Image:

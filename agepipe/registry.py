@@ -56,7 +56,9 @@ __all__ = [
     "weights_file",
 ]
 
-REQUIREMENTS = ("mlflow", "numpy", "opencv-python", "pillow", "onnxruntime", "pydantic", "polars", "pandas")
+REQUIREMENTS = (
+    "mlflow", "numpy", "opencv-python", "pillow", "simplejpeg", "onnxruntime", "pydantic", "polars", "pandas",
+)  # fmt: skip
 """All that a served model needs, at the versions that are installed here."""
 
 

@@ -2,12 +2,15 @@
 
 The order is fixed: a folder's files by path, an archive's members as they lie in it, which is what lets a compressed
 archive be read in one pass. An archive inside a folder is read as if it were a folder; one inside an archive is not.
+Every file is an entry. One that cannot be read, a folder that cannot be listed, and an archive inside a folder that is
+damaged are entries with a reason, and the rest goes on; only what was named itself and is unusable is an error.
 Files that systems leave behind (hidden ones, `__MACOSX`, `Thumbs.db`, `desktop.ini`) are no part of a source.
 """
 
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,18 +18,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from agepipe.data.utkface import Reject
 from agepipe.errors import SourceError
+from agepipe.imaging import Limits
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 """How a file's name ends that is read as an archive."""
 LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
-_MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
-"""What `zipfile` raises over a member that is damaged or packed in a way it does not know, besides OSError."""
-_DAMAGE = (*_MEMBER_DAMAGE, tarfile.TarError, OSError, UnicodeDecodeError)
+_MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
+"""What `zipfile` raises over a damaged member, besides OSError."""
+_DAMAGE = (*_MEMBER_DAMAGE, tarfile.TarError, OSError, ValueError, struct.error)
 """What the archive modules raise over files that are damaged or not archives."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+"""Ways of packing that are understood."""
+_METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd"}
+_LONGEST_HEADER = 1 << 20
+"""Bytes of a member's header in a tar: names and attributes; it is read whole."""
 _ENCRYPTED = 0x1
 
 
@@ -39,7 +49,7 @@ class Entry:
     size: int
     """Bytes."""
     read: Callable[[], bytes]
-    """The content; raises OSError, or SourceError for an archive that is cut short."""
+    """The content; raises OSError, or SourceError for a named archive that is cut short."""
     at_any_time: bool = False
     """Whether `read` may be called later and from another thread."""
     reject: Reject | None = None
@@ -66,6 +76,24 @@ def is_litter(path: str) -> bool:
     return any((part[:1] == "." and part not in (".", "..")) or part.lower() in LITTER for part in path.split("/"))
 
 
+def missing(path: Path) -> str:
+    """Why there is nothing at a path, as the end of "the path ..."; empty where there is something."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be reached ({error.strerror})"
+    return ""
+
+
+def too_large(entry: Entry, limits: Limits) -> Reject | None:
+    """Why a file is not even read: it has more bytes than any picture that is let through."""
+    if entry.size <= limits.file:
+        return None
+    return Reject("too large", f"a file of {entry.size} bytes; at most {limits.file} are read.")
+
+
 def check(archive: Path) -> None:
     """Open an archive and close it again.
 
@@ -76,7 +104,7 @@ def check(archive: Path) -> None:
         if archive.suffix.lower() == ".zip":
             zipfile.ZipFile(archive).close()
         else:
-            tarfile.open(archive, "r:*").close()
+            _opened(archive).close()
 
 
 def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
@@ -87,7 +115,8 @@ def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
         prefix: put before each path, such as `faces.tar/`.
 
     Raises:
-        SourceError: an archive is damaged.
+        SourceError: the location is an archive that is damaged.
+        OSError: the location is a folder that cannot be listed.
     """
     if location.is_dir():
         found = _folder(location, prefix)
@@ -100,48 +129,115 @@ def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
 
 def _as_text(entry: Entry) -> Entry:
     """The entry itself, or one that is refused because its path cannot be written down as it is."""
-    path = _escaped(entry.path)
+    path = escaped(entry.path)
     if path == entry.path:
         return entry
     reject = entry.reject or Reject("unparsable name", "its path is not UTF-8; rename the file or its folder.")
     return replace(entry, path=path, reject=reject)
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
     """Bytes that are not UTF-8, which Python keeps as surrogates, as backslash, x and two digits; all else stays."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Path (from `folder`, with `/`) and entry of every file and link below, litter left out, links not followed."""
-    stack = [(folder, "")]
+class Found(NamedTuple):
+    """What lies in a folder."""
+
+    path: str
+    """From the folder that was named, with `/`."""
+    item: os.DirEntry[str]
+    fault: OSError | None = None
+    """Why a folder could not be listed."""
+
+    def status(self) -> os.stat_result | None:
+        """Its size and times, a link's own; None where it has vanished meanwhile."""
+        try:
+            return self.item.stat(follow_symlinks=False)
+        except OSError:
+            return None
+
+
+def walk(folder: Path) -> Iterator[Found]:
+    """Every file and link below, and every folder that cannot be listed; litter left out, links not followed.
+
+    Raises:
+        OSError: the folder itself cannot be listed.
+    """
+    stack: list[tuple[str, os.DirEntry[str] | None]] = [("", None)]
     while stack:
-        here, prefix = stack.pop()
-        with os.scandir(here) as found:
-            for item in found:
-                if is_litter(item.name):
-                    continue
-                if item.is_dir(follow_symlinks=False):
-                    stack.append((Path(item.path), f"{prefix}{item.name}/"))
-                else:
-                    yield prefix + item.name, item
+        prefix, here = stack.pop()
+        try:
+            with os.scandir(here or folder) as listed:
+                items = [item for item in listed if not is_litter(item.name)]
+        except OSError as error:
+            if here is None:
+                raise
+            yield Found(prefix.removesuffix("/"), here, error)
+            continue
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                stack.append((f"{prefix}{item.name}/", item))
+            else:
+                yield Found(prefix + item.name, item)
 
 
 def _folder(folder: Path, prefix: str) -> Iterator[Entry]:
-    found = sorted((path.split("/"), path, item) for path, item in walk(folder))
-    for _, path, item in found:
-        if item.is_symlink():
-            yield _refused(prefix + path, Reject("link", "links are not followed; put the file itself there."))
-        elif not item.is_file():
-            yield _refused(prefix + path, Reject("not an image", "it is not a regular file."))
+    for found in sorted(walk(folder), key=lambda found: found.path.split("/")):
+        path, item, status = prefix + found.path, Path(found.item.path), found.status()
+        if found.fault is not None:
+            yield _refused(path, Reject("unreadable", f"the folder cannot be listed ({found.fault.strerror})."))
+        elif status is None:
+            yield _refused(path, Reject("unreadable", "it was there, but has vanished."))
+        elif stat.S_ISLNK(status.st_mode):
+            yield _refused(path, Reject("link", "links are not followed; put the file itself there."))
+        elif not stat.S_ISREG(status.st_mode):
+            yield _refused(path, Reject("not an image", "it is not a regular file."))
         elif is_archive(path):
-            yield from entries(Path(item.path), f"{prefix}{path}/")
+            yield from _inside(item, path)
         else:
-            yield Entry(prefix + path, item.stat().st_size, Path(item.path).read_bytes, at_any_time=True)
+            yield Entry(path, status.st_size, item.read_bytes, at_any_time=True)
+
+
+def _inside(archive: Path, path: str) -> Iterator[Entry]:
+    """The members of an archive in a folder, and last, where it is damaged, the archive itself with the reason."""
+    count = 0
+    try:
+        for entry in entries(archive, f"{path}/"):
+            count += 1
+            yield replace(entry, read=_alone(entry.read))
+    except SourceError as error:
+        before = f"; what follows its first {count} files is lost" if count else "; nothing of it is used"
+        yield _refused(path, Reject("unreadable", f"{error.__cause__}{before}; fetch or pack the archive again."))
+
+
+def _alone(read: Callable[[], bytes]) -> Callable[[], bytes]:
+    """The same, where damage of the archive is that of one file among others."""
+
+    def reading() -> bytes:
+        try:
+            return read()
+        except SourceError as error:
+            raise OSError(str(error.__cause__)) from error
+
+    return reading
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header may not fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.type not in tarfile.REGULAR_TYPES and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes; at most {_LONGEST_HEADER} are read")
+        return super()._proc_member(archive)  # type: ignore[misc,no-any-return]
+
+
+def _opened(archive: Path) -> tarfile.TarFile:
+    return tarfile.open(archive, "r:*", tarinfo=_Member)
 
 
 def _tar(archive: Path, prefix: str) -> Iterator[Entry]:
-    with _named(archive), tarfile.open(archive, "r:*") as tar:
+    with _named(archive), _opened(archive) as tar:
         while member := tar.next():
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
             if not member.isdir() and not is_litter(member.name.replace("\\", "/")):
@@ -164,12 +260,12 @@ def _tar_entry(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, pre
             tar.fileobj.seek(member.offset_data)
             data = tar.fileobj.read(member.size)
             if len(data) != member.size:
-                raise EOFError(f"'{_escaped(member.name)}' is cut short")
+                raise EOFError(f"'{escaped(member.name)}' is cut short")
             return data
 
     reject = _misplaced(member.name)
     if reject is None and (member.issym() or member.islnk()):
-        reject = Reject("link", f"it is a link to '{_escaped(member.linkname)}'; put the file itself there.")
+        reject = Reject("link", f"it is a link to '{escaped(member.linkname)}'; put the file itself there.")
     if reject is None and (not member.isreg() or member.issparse()):
         reject = Reject("not an image", "it is not a regular file.")
     return Entry(prefix + member.name.removeprefix("./"), member.size, read, reject=reject)
@@ -195,6 +291,9 @@ def _zip_entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, pref
         reject = Reject("link", "links are not followed; put the file itself there.")
     if reject is None and member.flag_bits & _ENCRYPTED:
         reject = Reject("unreadable", "it is encrypted; unpack it and give the folder.")
+    if reject is None and member.compress_type not in _METHODS:
+        method = _METHOD_NAMES.get(member.compress_type, f"method {member.compress_type}")
+        reject = Reject("unreadable", f"it is packed by {method}, which is not read; unpack it and give the folder.")
     return Entry(prefix + name, member.file_size, read, reject=reject)
 
 
@@ -219,6 +318,6 @@ def _named(archive: Path) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         raise SourceError(
-            f"source: {_escaped(str(archive))} cannot be read as a {' / '.join(SUFFIXES)} archive ({error}); fetch or "
+            f"source: {escaped(str(archive))} cannot be read as a {' / '.join(SUFFIXES)} archive ({error}); fetch or "
             "pack it again."
         ) from error

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from agepipe.config import IngestSettings
 from agepipe.data import duplicates
-from agepipe.data.archives import Entry
+from agepipe.data.archives import Entry, too_large
 from agepipe.data.utkface import Reject, class_folder, parse
 from agepipe.errors import ImageError
-from agepipe.imaging import SUFFIXES, Image, Limits, decode, fit
+from agepipe.headers import unknown_name
+from agepipe.imaging import SUFFIXES, Image, Limits, fit, photograph
 
 LEDGER: dict[str, Any] = {
     "path": pl.String,
@@ -34,8 +35,6 @@ LEDGER: dict[str, Any] = {
 }
 """One row a file, in the source's order; a reject has only its path, reason and detail, a photograph all but these."""
 
-_BYTES_PER_PIXEL = 4
-"""A file with more bytes than the largest allowed picture has uncompressed is no photograph."""
 _TOGETHER = 16
 """Pictures that are measured at a time: few enough to stay in the processor's cache."""
 
@@ -90,17 +89,16 @@ def _row(entry: Entry, settings: IngestSettings, limits: Limits, out: Image) -> 
         return {"path": entry.path, **label._asdict()}
     try:
         data = entry.read()
-        image = decode(data, limits)
+        found = photograph(data, limits)
     except OSError as error:
         return {"path": entry.path, "reason": "unreadable", "detail": error.strerror or str(error)}
     except ImageError as error:
         return {"path": entry.path, "reason": error.reason, "detail": error.detail}
-    if fit(image, settings.size, out) is not out:
-        out[...] = fit(image, settings.size)
-    height, width = image.shape[:2]
+    if fit(found.image, settings.size, out) is not out:
+        out[...] = fit(found.image, settings.size)
     return {
         "path": entry.path, **label._asdict(), "folder": class_folder(entry.folder),
-        "digest": sha256(data).hexdigest(), "width": width, "height": height,
+        "digest": sha256(data).hexdigest(), "width": found.width, "height": found.height,
     }  # fmt: skip
 
 
@@ -109,10 +107,8 @@ def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
     if entry.reject is not None:
         return entry.reject
     if not entry.name.lower().endswith(SUFFIXES):
-        return Reject("not an image", f"files ending in {', '.join(SUFFIXES)} are read.")
-    if entry.size > _BYTES_PER_PIXEL * settings.max_pixels:
-        return Reject("decompression bomb", f"{entry.size} bytes; no allowed picture takes so many.")
-    return None
+        return Reject("not an image", unknown_name(entry.name, SUFFIXES))
+    return too_large(entry, Limits(settings.min_side, settings.max_pixels))
 
 
 class _Scratch(NamedTuple):

@@ -105,7 +105,8 @@ def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path
 
 def _bytes(location: Path) -> int:
     if location.is_dir():
-        return sum(item.stat(follow_symlinks=False).st_size for _, item in archives.walk(location))
+        known = (found.status() for found in archives.walk(location))
+        return sum(status.st_size for status in known if status is not None)
     return location.stat().st_size
 
 
@@ -222,7 +223,10 @@ def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, k
     counts = rejects.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rows()) or "it holds no files"
     if usable == 0:
-        raise SourceError(f"source: no usable photograph ({reasons}; listed in {kept}); check source.data.")
+        firsts = rejects.unique("reason", keep="first", maintain_order=True).rows()
+        why = "; ".join(f"{path}: {detail.rstrip('.')}" for path, _, detail in firsts[:3])
+        told = f"{reasons}; {why}; all are listed in {kept}" if why else reasons
+        raise SourceError(f"source: no usable photograph ({told}); check source.data.")
     share = len(rejects) / (len(rejects) + usable)
     if share > settings.max_reject_share:
         raise TooManyRejectsError(

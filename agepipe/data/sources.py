@@ -3,7 +3,6 @@
 `fingerprint` finds out what there is, quickly: it lists names, sizes and times and decodes nothing.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -76,11 +75,11 @@ def _locate(text: str, settings: SourceSettings, where: Where, progress: Progres
     if text == SAMPLE:
         return _sample(settings, where, progress)
     path = _download(text.removeprefix(KAGGLE)) if text.startswith(KAGGLE) else Path(text).expanduser().absolute()
-    if not path.exists():
-        raise SourceError(f"source: {path} does not exist; {EMPTY}")
+    if missing := archives.missing(path):
+        raise SourceError(f"source: {path} {missing}; {EMPTY}")
     if path.is_dir():
         return path, digest_of(*_listing(path))
-    if not archives.is_archive(path.name):
+    if not archives.is_archive(path.name) or not path.is_file():
         raise SourceError(f"source: {path} is neither a folder nor an archive; {EMPTY}")
     archives.check(path)
     status = path.stat()
@@ -89,7 +88,7 @@ def _locate(text: str, settings: SourceSettings, where: Where, progress: Progres
 
 def _listing(folder: Path) -> list[tuple[str, int, int]]:
     try:
-        found = sorted(_stamp(path, item) for path, item in archives.walk(folder))
+        found = sorted(_stamp(found) for found in archives.walk(folder))
     except OSError as error:
         raise SourceError(f"source: {folder} cannot be listed ({error}); check its permissions.") from error
     if not found:
@@ -97,9 +96,11 @@ def _listing(folder: Path) -> list[tuple[str, int, int]]:
     return found
 
 
-def _stamp(path: str, item: os.DirEntry[str]) -> tuple[str, int, int]:
-    status = item.stat(follow_symlinks=False)
-    return path, status.st_size, status.st_mtime_ns
+def _stamp(found: archives.Found) -> tuple[str, int, int]:
+    status = found.status()
+    if status is None or found.fault is not None:
+        return found.path, -1, 0  # what cannot be read is part of the source: once it can be, the source is another
+    return found.path, status.st_size, status.st_mtime_ns
 
 
 def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:

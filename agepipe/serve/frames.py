@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from agepipe import headers
 from agepipe.data.archives import is_archive
 from agepipe.errors import SourceError
 from agepipe.imaging import SUFFIXES, Image
@@ -29,6 +30,8 @@ PAUSE = 1.0
 """Seconds between two tries, and for which the reader of a live source waits for a frame at a time."""
 STALL = 5.0
 """Seconds for which a stream may be silent before it counts as broken off; FFmpeg itself would wait for 30."""
+STILLS = frozenset(headers.FOREIGN) - {".gif"}
+"""How the names of pictures end that cannot be read, and whose kind is then named; a GIF is read as a video."""
 
 
 class Frame(NamedTuple):
@@ -40,6 +43,8 @@ class Frame(NamedTuple):
     """When it was taken, s from the start."""
     name: str = ""
     """Path of a picture."""
+    scale: float = 1.0
+    """Pixels of the original for each pixel of `image`, along a side."""
 
 
 class Source(Protocol):
@@ -76,7 +81,7 @@ def opened(text: str) -> Source:
         raise SourceError(
             f"--source: {text} does not exist; name a webcam (0), a video, a folder, a picture, or a stream (rtsp://…)."
         )
-    if path.is_dir() or path.suffix.lower() in SUFFIXES or is_archive(path.name):
+    if path.is_dir() or path.suffix.lower() in (*SUFFIXES, *STILLS) or is_archive(path.name):
         return Pictures(path)
     return Video(path)
 
@@ -141,7 +146,8 @@ class Pictures:
             if picture.image is None:
                 self._bad.append(f"{picture.path}: {picture.reason}: {picture.detail}")
             else:
-                yield Frame(np.ascontiguousarray(picture.image), number / self.rate, picture.path)
+                image = np.ascontiguousarray(picture.image)
+                yield Frame(image, number / self.rate, picture.path, picture.scale)
 
     def notes(self) -> list[str]:
         """What could not be used."""

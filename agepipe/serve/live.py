@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from agepipe.errors import AgepipeError, DataError, ModelError, ServiceError
-from agepipe.imaging import Limits, decode
+from agepipe.imaging import Limits, photograph
 from agepipe.serve.bundle import Card
 from agepipe.serve.camera import Camera, Model
 from agepipe.serve.faces import Finder
@@ -16,7 +16,7 @@ from agepipe.serve.frames import Frame
 from agepipe.serve.track import Track
 
 LIMITS = Limits(max_pixels=8_500_000)
-"""A frame of 3840×2160 is let through; decoding a larger one would keep all others waiting."""
+"""A frame of 3840×2160 is taken as it is; a larger one would keep all others waiting, and is made smaller."""
 LARGEST = 4 * 2**20
 """Bytes of a picture; the page sends about 40 kB."""
 PAUSE = 5.0
@@ -126,14 +126,15 @@ class Live:
             data: the message; None where it was text.
 
         Returns:
-            `model`; `width` and `height` of the picture, px; `small`, how many faces are too small to be answered; for
-            each of the other `faces` its `track`, `box` (left, top, width, height, px), `range`, `probability`, `age`
-            in years, and where the model is unsure `set`, the ages of the 90 % set in words.
+            `model`; `width` and `height` of the picture as it was sent, px; `small`, how many faces are too small to be
+            answered; for each of the other `faces` its `track`, `box` (left, top, width, height, in the same px),
+            `range`, `probability`, `age` in years, and where the model is unsure `set`, the ages of the 90 % set in
+            words.
         """
         try:
             camera = self._looking()
-            image = decode(_taken(data), LIMITS)
-            tracks = camera.look(Frame(image, time.monotonic()), self._apart)
+            taken = photograph(_taken(data), LIMITS)
+            tracks = camera.look(Frame(taken.image, time.monotonic()), self._apart)
         except ServiceError as error:
             self._shared.lose(error)
             return {"error": str(error)}
@@ -141,9 +142,9 @@ class Live:
             return {"error": str(error)}
         card = camera.model.predictor.card
         return {
-            "model": camera.model.title, "width": image.shape[1], "height": image.shape[0],
+            "model": camera.model.title, "width": taken.width, "height": taken.height,
             "small": camera.illegible,
-            "faces": [described(track, card) for track in tracks],
+            "faces": [described(track, card, taken.scale) for track in tracks],
         }  # fmt: skip
 
     def _looking(self) -> Camera:
@@ -162,11 +163,11 @@ def _taken(data: bytes | None) -> bytes:
     return data
 
 
-def described(track: Track, card: Card) -> Record:
-    """A face as it is sent."""
+def described(track: Track, card: Card, scale: float) -> Record:
+    """A face as it is sent; its box is in pixels of the picture that came, `scale` for each in which it was found."""
     found = track.ends
     return {
-        "track": track.number, "box": [round(float(value), 1) for value in track.face.box],
+        "track": track.number, "box": [round(float(value) * scale, 1) for value in track.face.box],
         "range": card.ranges.words[track.label], "probability": round(track.probability, 4),
         "age": round(track.years, 1),
         "set": card.ranges.span_words(*found) if found and found[0] < found[1] else None,

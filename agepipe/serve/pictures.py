@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agepipe.data import archives
 from agepipe.data.archives import Entry
 from agepipe.errors import ImageError, SourceError
-from agepipe.imaging import Image, decode
+from agepipe.imaging import DEFAULT_LIMITS, Image, photograph
 
 
 class Picture(NamedTuple):
@@ -20,6 +20,8 @@ class Picture(NamedTuple):
     reason: str = ""
     """Why not: a reject's reason, as in the catalogue."""
     detail: str = ""
+    scale: float = 1.0
+    """Pixels of the file for each pixel of `image`, along a side: above 1 where a very large one was made smaller."""
 
 
 def check(locations: Sequence[Path]) -> None:
@@ -31,8 +33,9 @@ def check(locations: Sequence[Path]) -> None:
     if not locations:
         raise SourceError("path: none is given; name a photograph, a folder or an archive.")
     for location in locations:
-        if not location.exists():
-            raise SourceError(f"path: {location} does not exist; name a photograph, a folder or an archive.")
+        if missing := archives.missing(location):
+            path = archives.escaped(str(location))
+            raise SourceError(f"path: {path} {missing}; name a photograph, a folder or an archive.")
 
 
 def count(locations: Sequence[Path]) -> int:
@@ -48,21 +51,26 @@ def read(locations: Sequence[Path]) -> Iterator[Picture]:
 
 
 def _entries(location: Path) -> Iterator[Entry | Picture]:
-    """The files of one path, and last the reason why an archive could not be read to its end."""
-    if location.is_file() and not archives.is_archive(location.name):
-        yield Entry(str(location), location.stat().st_size, location.read_bytes)
-        return
+    """The files of one path, and last the reason why a folder or archive could not be read to its end."""
+    path = archives.escaped(str(location))
     try:
-        yield from archives.entries(location, f"{location}/")
+        if location.is_dir() or (location.is_file() and archives.is_archive(location.name)):
+            yield from archives.entries(location, f"{location}/")
+        elif location.is_file():
+            yield Entry(path, location.stat().st_size, location.read_bytes)
+        else:
+            yield Picture(path, None, "not an image", "it is not a regular file.")
     except (SourceError, OSError) as error:
-        yield Picture(str(location), None, "unreadable", str(error))
+        yield Picture(path, None, "unreadable", str(error))
 
 
 def _decoded(entry: Entry) -> Picture:
-    if entry.reject is not None:
-        return Picture(entry.path, None, entry.reject.reason, entry.reject.detail)
+    reject = entry.reject or archives.too_large(entry, DEFAULT_LIMITS)
+    if reject is not None:
+        return Picture(entry.path, None, reject.reason, reject.detail)
     try:
-        return Picture(entry.path, decode(entry.read()))
+        found = photograph(entry.read())
+        return Picture(entry.path, found.image, scale=found.scale)
     except ImageError as error:
         return Picture(entry.path, None, error.reason, error.detail)
     except (OSError, SourceError) as error:

@@ -77,10 +77,12 @@ def predict(
         if not chips or (faces and not all(face.legible for face in faces)):
             rejects.append(_rejected(picture, faces))
         waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
-        if waiting and (len(waiting) >= BATCH or done == total):
-            tables.append(_table(waiting, predictor.predict(np.stack([chip for *_, chip in waiting])), predictor.card))
+        if len(waiting) >= BATCH:
+            tables.append(_answered(waiting, predictor))
             waiting = []
         progress(done, total, f"{len(rejects)} not usable" if rejects else "")
+    if waiting:  # not by the count: files come and go while others are read
+        tables.append(_answered(waiting, predictor))
     found = pl.concat(tables)
     rows = [(picture.path, picture.reason, picture.detail) for picture in rejects]
     shown = found if all_ranges else found.select(list(SCHEMA))
@@ -108,6 +110,10 @@ def _rejected(picture: Picture, faces: Sequence[Face] | None) -> Picture:
         detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {LEGIBLE} px."
         return Picture(picture.path, None, SMALL, detail)
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
+
+
+def _answered(chips: Sequence[tuple[str, int, Image]], predictor: Predictor) -> pl.DataFrame:
+    return _table(chips, predictor.predict(np.stack([chip for *_, chip in chips])), predictor.card)
 
 
 def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, card: Card) -> pl.DataFrame:

@@ -150,8 +150,9 @@ def write_picture(path: Path, image: Image) -> Path:
 class Events:
     """A line of JSON for each face of each frame.
 
-    It has frame, seconds, track, box, range, probability, age, low and high (first and last year of the 90 % set; high
-    is null for an open range, both where nothing was calibrated), model, and of a picture its path.
+    It has frame, seconds, track, box (left, top, width and height in pixels of the original picture), range,
+    probability, age, low and high (first and last year of the 90 % set; high is null for an open range, both where
+    nothing was calibrated), model, and of a picture its path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -165,7 +166,8 @@ class Events:
             low, high = (None, None) if track.ends is None else seen.ranges.span(*track.ends)
             line = {
                 "frame": self._number, "seconds": round(seen.frame.seconds, 3), "track": track.number,
-                "box": [round(float(value), 1) for value in track.face.box], "range": seen.ranges.words[track.label],
+                "box": [round(float(value) * seen.frame.scale, 1) for value in track.face.box],
+                "range": seen.ranges.words[track.label],
                 "probability": round(track.probability, 6), "age": round(track.years, 3),
                 "low": low, "high": high, "model": seen.model,
             }  # fmt: skip

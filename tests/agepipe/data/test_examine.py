@@ -56,4 +56,4 @@ def test_a_file_too_large_for_any_allowed_picture_is_not_read() -> None:
 
     entry = Entry("25_0_2_20170104020210475.jpg", 5_000, read)
     examined = examine([entry], IngestSettings(size=32, max_pixels=1_000), np.empty((1, 32, 32, 3), np.uint8))
-    assert examined.ledger["reason"].to_list() == ["decompression bomb"]
+    assert examined.ledger["reason"].to_list() == ["too large"]

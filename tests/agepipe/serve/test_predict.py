@@ -106,7 +106,7 @@ def test_bad_files_are_listed_and_stop_nothing(predictor: Predictor, tmp_path: P
     assert [Path(path).name for path in found.faces["path"]] == ["first.png", "good.png"]
     reasons = {Path(row["path"]).name: row["reason"] for row in found.rejects.to_dicts()}
     assert reasons == {
-        "cut.tar": "unreadable", "bomb.png": "decompression bomb", "empty.jpg": "not an image",
+        "cut.tar": "unreadable", "bomb.png": "too large", "empty.jpg": "not an image",
         "half.jpg": "truncated", "text.jpg": "not an image",
     }  # fmt: skip
     assert all(found.rejects["detail"])

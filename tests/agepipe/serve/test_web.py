@@ -125,7 +125,7 @@ def test_rubbish_is_answered_by_a_sentence_and_the_connection_goes_on(server: st
         (b"\x00" * 1000, "not an image"),
         (b"no picture at all, a text file named .jpg", "not an image"),
         (jpeg(scene())[:5000], "truncated"),
-        (png_bomb(20_000), "decompression bomb"),
+        (png_bomb(20_000), "too large"),
     ]
     with opened(server) as socket:
         for message, why in bad:
