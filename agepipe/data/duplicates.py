@@ -1,9 +1,10 @@
 """Which photographs are the same one: exact copies by digest, near copies by appearance, and copies across data sets.
 
 Inside one data set, `groups` joins near duplicates, mirrored ones included: on aligned face chips a correlation of
-24×24 grey thumbnails above 0.975 always was the same photograph, looked at by eye, and so was one above 0.97 with a
-mirrored thumbnail (29 pairs of UTKFace; the first wrong pair has 0.967). Across data sets and years, `looks` gives each picture 256 bits
-of appearance that a model can carry along, and `near` finds re-encoded copies by them.
+24×24 grey thumbnails above 0.975 always was the same photograph, looked at by eye, and so was one above 0.969 with a
+mirrored thumbnail (30 pairs of UTKFace; the first wrong pair has 0.967). Across data sets and years, `looks` gives each
+picture 256 bits of appearance that a model can carry along, and `near` finds re-encoded copies by them. Behind the bits
+a look has a sketch of the picture, by which `agepipe.data.recognise` finds copies that are cropped or turned.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.data.neighbours import alike, joined, merge
+from agepipe.data.recognise import sketched
 
 SIDE = 24
 """Side of a thumbnail, px."""
@@ -81,7 +83,8 @@ def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) 
     """The name of each row's group of duplicates: the smallest content digest in it.
 
     Rows share a group when their digests or their thumbnails are equal, or when a chain of thumbnails with a
-    correlation above the threshold, as they are or mirrored, links them. The answer does not depend on the order of the rows.
+    correlation above the threshold, as they are or mirrored, links them. The answer does not depend on the order of
+    the rows.
 
     Args:
         thumbs: uint8 `(n, side, side)`.
@@ -108,17 +111,24 @@ def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray
 
 
 def looks(pixels: NDArray[np.uint8]) -> list[bytes]:
-    """A hash of appearance, 32 bytes for each RGB or grey picture of uint8 `(n, size, size[, 3])`.
+    """Appearance of each RGB or grey picture of uint8 `(n, size, size[, 3])`: 256 bits, then a sketch.
 
-    The signs of the 256 lowest frequencies of the small grey picture (a perceptual hash of the DCT kind), the mean
-    left out: brightness, contrast, size, colour and compression hardly change them.
+    The bits are the signs of the 256 lowest frequencies of the small grey picture (a perceptual hash of the DCT kind),
+    the mean left out: brightness, contrast, size, colour and compression hardly change them. The sketch is that of
+    `recognise.sketched`.
     """
     waves, rows, columns = _lowest()
     small = np.empty((len(pixels), LOOK_SIDE, LOOK_SIDE), dtype=np.float32)
     for start in range(0, len(pixels), TALL):
         small[start : start + TALL] = _shrunk(halved(luma(pixels[start : start + TALL])), LOOK_SIDE)
     frequencies = waves @ small @ waves.T
-    return [bits.tobytes() for bits in np.packbits(frequencies[:, rows, columns] > 0, axis=1)]
+    bits = np.packbits(frequencies[:, rows, columns] > 0, axis=1)
+    return [one.tobytes() + sketch for one, sketch in zip(bits, sketched(frequencies), strict=True)]
+
+
+def sketches(looks_: Sequence[bytes]) -> list[bytes]:
+    """The sketch of each look; empty for a look of an earlier version, which has its bits alone."""
+    return [look[BITS // 8 :] for look in looks_]
 
 
 @cache
@@ -134,7 +144,8 @@ def _lowest() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]
 def tied(looks_: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:
     """Components of looks that a chain of pairs within `limit` bits links, int64 `(n,)`; equal numbers are tied.
 
-    A pair may also be that close where one of the two is mirrored. The cost does not grow with the square of the rows, and what is tied does not depend on their order.
+    A pair may also be that close where one of the two is mirrored. The cost does not grow with the square of the rows,
+    and what is tied does not depend on their order.
     """
     if len(looks_) == 0:
         return np.empty(0, dtype=np.int64)
@@ -195,5 +206,7 @@ def near(looks_a: Sequence[bytes], looks_b: Sequence[bytes], limit: int = COPY_B
 
 
 def _words(looks_: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Looks as uint64 `(4, n)`."""
-    return np.frombuffer(b"".join(looks_), dtype=np.uint64).reshape(-1, BITS // 64).T.copy()
+    """The bits of looks as uint64 `(4, n)`."""
+    return (
+        np.frombuffer(b"".join(look[: BITS // 8] for look in looks_), dtype=np.uint64).reshape(-1, BITS // 64).T.copy()
+    )

@@ -14,13 +14,13 @@ from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
 from agepipe.config import SplitSettings
 from agepipe.data.draw import check_sides, drawn, folds, holdout, units
 from agepipe.data.relabel import read_table, rows_digest
-from agepipe.data.ties import MEMBERS, bound
+from agepipe.data.ties import MEMBERS, Links, across, bound
 from agepipe.errors import DataError, LeakageError
 from agepipe.record import digest_of
 from agepipe.records import Partition, Rows
 from agepipe.where import Where
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows and settings would give another partition."""
 COLUMNS = ("digest", "group", "look", "label")
 """Columns of labelled rows that a split looks at."""
@@ -103,12 +103,35 @@ def place(
 
     Returns:
         The rows with `side` and with `group` as it holds for the split; the members, one row for each content, those
-        of the earlier split that are no longer among the rows included; and the new rows that were left out.
+        of the earlier split that are no longer among the rows included; and the rows that were left out: new ones that
+        tie a test row to a development row, and development rows of the earlier split that show a test row's
+        photograph.
 
     Raises:
         ConfigError: one side would be empty.
     """
-    ties = bound(frame, before)
+    links: list[tuple[str, str]] = []
+    while True:
+        placed, ties, left_out = _draw(frame, settings, before, links)
+        sides = {side: placed.filter(pl.col("side") == side) for side in ("development", "test")}
+        found = across(sides["development"], sides["test"])
+        fixed = set(before["digest"])
+        if all(fixed.issuperset(pair) for pair in found):
+            break
+        links += found
+    torn = pl.col("digest").is_in([digest for _, digest in found])  # an earlier split has placed both
+    left_out = pl.concat([left_out, placed.filter(torn).drop("side")])
+    placed = placed.filter(~torn)
+    check_sides((placed["side"] == "test").to_numpy().astype(np.bool_), "split.test", settings.test, placed)
+    members = pl.concat([placed.select(list(MEMBERS)), ties.head(len(before)).select(list(MEMBERS))])
+    return placed, members.unique("digest", keep="first", maintain_order=True).sort("digest"), left_out
+
+
+def _draw(
+    frame: pl.DataFrame, settings: SplitSettings, before: pl.DataFrame, links: Links
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The rows with `side` and `group`, what binds them and the earlier members, and the rows that were left out."""
+    ties = bound(frame, before, links)
     here = ties.tail(len(frame))
     placed = frame.with_columns(here["group"], here["side"], here["tie"])
     left_out = placed.filter(pl.col("tie")).drop("tie", "side")
@@ -118,10 +141,7 @@ def place(
         units(placed, "test", settings.seed).join(fixed, on="group", how="left", maintain_order="left"), settings.test
     )
     side = pl.when(pl.col("group").is_in(list(chosen))).then(pl.lit("test")).otherwise(pl.lit("development"))
-    placed = placed.with_columns(pl.coalesce("side", side).alias("side"))
-    check_sides((placed["side"] == "test").to_numpy().astype(np.bool_), "split.test", settings.test, placed)
-    members = pl.concat([placed.select(list(MEMBERS)), ties.head(len(before)).select(list(MEMBERS))])
-    return placed, members.unique("digest", keep="first", maintain_order=True).sort("digest"), left_out
+    return placed.with_columns(pl.coalesce("side", side).alias("side")), ties, left_out
 
 
 def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.data.duplicates import COPY_BITS, near, oriented
+from agepipe.data.duplicates import COPY_BITS, near, oriented, sketches
+from agepipe.data.recognise import recognised
 from agepipe.errors import LeakageError
 from agepipe.serve.bundle import Role
 
@@ -90,6 +91,9 @@ def _copies(
     for turned in oriented(looks):
         left = np.flatnonzero(places < 0)
         places[left] = near([turned[row] for row in left], known["look"].to_list(), LIMIT)
+    left = np.flatnonzero(places < 0)
+    again = sketches(looks)
+    places[left] = recognised([again[row] for row in left], sketches(known["look"].to_list()))
     found[asked] = [role[digests[place]] if place >= 0 else "" for place in places]
     return found
 

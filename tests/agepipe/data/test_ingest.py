@@ -54,7 +54,7 @@ def test_rows_and_pictures_belong_together(tmp_path: Path, where: Where) -> None
         assert np.array_equal(pixels[row["index"]], expected)
         assert row["age"] == int(row["path"].split("_")[0])
         assert (row["width"], row["height"]) == (48, 48)
-        assert len(row["look"]) == 32
+        assert len(row["look"]) == 32 + 275
         assert 0 < row["brightness"] < 1 and row["sharpness"] > 0
 
 
