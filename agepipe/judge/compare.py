@@ -90,7 +90,7 @@ def compare(
         draws=evaluate.draws, confidence=evaluate.confidence, seed=evaluate.seed,
     )  # fmt: skip
     watched = watch(labelled(cards[0], kept)[0], first, second, cards, release.watch, evaluate)
-    return _decided(found, watched, release, evaluate, len(kept), excluded)
+    return decided(found, watched, release, evaluate, len(kept), excluded)
 
 
 def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
@@ -138,7 +138,7 @@ def _obstacle(candidate: Model, cards: tuple[Card, Card], rows: int, excluded: i
     return ""
 
 
-def _decided(
+def decided(
     found: Difference,
     watched: tuple[SliceChange, ...],
     release: ReleaseSettings,
@@ -146,6 +146,11 @@ def _decided(
     rows: int,
     excluded: int,
 ) -> Comparison:
+    """What becomes of the candidate, by the difference in the figure that decides and by the watched slices.
+
+    Raises:
+        DataError: the difference is not a number.
+    """
     paying = [one for one in watched if pays(one, release)]
     promote = found.share_better >= release.confidence and not paying
     if not np.isfinite(found.difference):

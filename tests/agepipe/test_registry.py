@@ -1,14 +1,17 @@
 """Versions in a real registry: registered once, promoted with a reason, found by every name, fetched from a server."""
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 import pytest
 from bundles import make_rows, seen
-from versions import RELEASE, Verdict, better, histories, judged, model, put, worse
+from versions import RELEASE, Verdict, better, histories, judged, model, put, standing, worse
 
 from agepipe import registry, store, tracking
 from agepipe.config import Config, SplitSettings
@@ -18,6 +21,9 @@ from agepipe.records import Model, Partition
 from agepipe.serve import bundle
 from agepipe.settings import changed
 from agepipe.where import Where
+
+MENTION = re.compile(r"(^|\s)@[a-z\d]", re.IGNORECASE | re.MULTILINE)
+"""What MLflow's pages make a link to somebody's account at GitHub of."""
 
 
 def split(folder: Path) -> Partition:
@@ -126,6 +132,38 @@ def test_promotion_and_rollback_by_hand_write_history(tracked: Where, tmp_path: 
         registry.rollback("agepipe", tracked)
 
 
+def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    put(tmp_path, tracked, 50.0, worse)
+    assert put(tmp_path, tracked, 40.0).alias == "champion"
+    assert registry.rollback("agepipe", tracked) == 1
+    assert [found.alias for found in registry.versions("agepipe", tracked)] == ["retired", "challenger", "champion"]
+    registry.promote("agepipe", 2, "Better at night.", tracked)
+    registry.promote("agepipe", 1, "Better by day.", tracked)
+    assert registry.rollback("agepipe", tracked) == 2
+
+
+def test_whatever_changes_the_registry_waits_for_its_turn(tracked: Where, tmp_path: Path) -> None:
+    put(tmp_path, tracked, 60.0)
+    put(tmp_path, tracked, 50.0)
+    new, two = model(tmp_path, 40.0), registry.resolve("2", tracked)
+    changes: list[Callable[[], object]] = [
+        lambda: registry.rollback("agepipe", tracked),
+        lambda: registry.promote("agepipe", 2, "Better at night.", tracked),
+        lambda: registry.release(two, "agepipe", tracked, worse),
+        lambda: registry.register(new, judged(new), RELEASE, tracked, decide=worse),
+    ]
+    with ThreadPoolExecutor(1) as pool:
+        for change in changes:
+            before = standing(tracked)
+            with store.locked(tracked, "registry"):
+                running = pool.submit(change)
+                with pytest.raises(TimeoutError):
+                    running.result(timeout=0.5)
+                assert standing(tracked) == before
+            running.result(timeout=60)
+
+
 def test_a_promotion_needs_a_version_and_a_reason(tracked: Where, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     with pytest.raises(ModelError, match="because: it is empty"):
@@ -157,6 +195,21 @@ def test_a_run_that_was_not_registered_gives_its_bundle(tracked: Where, tmp_path
         run.artifacts(new.folder, "bundle")
     found = registry.resolve(run.run_id, tracked)
     assert (found.digest, found.run) == (new.digest, run.run_id)
+
+
+def test_a_version_that_is_no_better_than_a_guess_says_so_and_links_to_no_stranger(
+    tracked: Where, tmp_path: Path
+) -> None:
+    new = model(tmp_path)
+    poor = judged(new).model_copy(update={"warning": "No better than a guess."})
+    registry.register(new, poor, RELEASE, tracked)
+    registry.register(model(tmp_path, 50.0), None, RELEASE, tracked, decide=worse)
+    client = tracking.client(tracked)
+    assert "No better than a guess." in client.get_model_version("agepipe", "1").description
+    registry.promote("agepipe", 2, "@anna tried it, says @bert", tracked)
+    described = client.get_model_version("agepipe", "2").description
+    assert not re.search(MENTION, described)
+    assert described.replace("\\", "") == "@anna tried it, says @bert"
 
 
 @pytest.mark.parametrize("name", ["nobody", "0" * 32, "7", "models:/other/1", str(Path("no") / "such" / "folder")])

@@ -1,5 +1,6 @@
 """The whole pipeline in process: what it makes, what it computes again, and what it leaves alone."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: Pipelin
     low, high = first.evaluation.intervals["accuracy"]
     assert low <= first.evaluation.metrics["accuracy"] <= high
     assert registry.resolve("champion", home, "agepipe-sample").digest == first.model.digest
+
+
+def test_no_description_links_to_a_stranger_and_the_pipeline_s_has_the_verdict(
+    first: PipelineResult, home: Where
+) -> None:
+    runs = tracking.client(home).search_runs([tracking.prepare(home)], max_results=1000)
+    notes = {run.info.run_id: run.data.tags.get("mlflow.note.content", "") for run in runs}
+    assert not [note for note in notes.values() if re.search(r"(^|\s)@\w", note)]
+    (pipeline_note,) = [note for note in notes.values() if "Version 1 of agepipe-sample, champion" in note]
+    for note in (pipeline_note, notes[first.evaluation.run or ""]):
+        assert first.evaluation.verdict in note
+        assert first.evaluation.warning in note
 
 
 def test_search_and_training_receive_no_test_row(first: PipelineResult) -> None:

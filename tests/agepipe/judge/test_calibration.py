@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from agepipe.errors import DataError
-from agepipe.judge.calibration import by_chance, fit_temperature, reliability, tempered
+from agepipe.judge.calibration import BINS, bins_of, by_chance, fit_temperature, reliability, tempered
+from agepipe.judge.intervals import group_sums, scores_of
+from agepipe.judge.metrics import checked
 
 
 def drawn(count: int = 20_000, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,3 +54,20 @@ def test_nothing_can_be_said_of_no_rows() -> None:
         reliability(np.empty(0), np.empty(0, dtype=bool))
     with pytest.raises(DataError, match=r"final\.validation"):
         fit_temperature(np.empty((0, 3)), np.empty(0, dtype=int))
+
+
+def test_the_error_is_that_of_fifteen_bins_in_the_figure_and_in_its_draws() -> None:
+    """Confidence too high in one bin and too low in the next cancel in wider bins, and so in a smaller error."""
+    rows = 100
+    sure = np.repeat((np.arange(15) + 0.5) / 15, rows)
+    share = np.clip(sure + np.where(np.repeat(np.arange(15), rows) % 2, 0.03, -0.03), 0, 1)
+    right = np.tile(np.arange(rows), 15) < np.round(share * rows)
+    expected = np.mean([abs(sure[at] - right[at : at + rows].mean()) for at in range(0, 15 * rows, rows)])
+    assert (BINS, set(bins_of(sure))) == (15, set(range(15)))
+    assert reliability(sure, right).error == pytest.approx(expected)
+    assert reliability(sure, right, bins=5).error < 0.6 * expected
+    judged = checked(np.where(right, 0, 1), np.stack([sure, 1 - sure], axis=1), right, right, "likeliest")
+    confident = judged.confidence  # of the answer, so one half or more
+    found = scores_of(group_sums(np.arange(len(sure)), judged).sum(axis=0)[None], 2)["ece"][0]
+    assert found == pytest.approx(reliability(confident, judged.right, bins=15).error)
+    assert found != pytest.approx(reliability(confident, judged.right, bins=5).error, rel=1e-3)

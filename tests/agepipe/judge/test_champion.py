@@ -10,6 +10,7 @@ from agepipe.ages import AgeRanges
 from agepipe.config import EvaluateSettings
 from agepipe.errors import DataError
 from agepipe.judge.evaluate import evaluate, examine, finished, judge
+from agepipe.judge.intervals import differences
 from agepipe.judge.sentences import against, side
 from agepipe.where import Where
 
@@ -71,3 +72,20 @@ def test_predictions_that_cannot_be_read_are_named(tmp_path: Path, where: Where)
     with pytest.raises(DataError, match=r"predictions\.parquet: not a readable table; evaluate the champion again"):
         evaluate(make_bundle(tmp_path / "model", sharpness=9), rows, QUICK, where, against=first)
     assert pl.read_parquet(rows.table).height == 60
+
+
+def test_the_champion_is_compared_on_draws_of_groups(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 120, noise=0.05, groups=[str(at // 6) for at in range(120)])
+    first = make_bundle(tmp_path / "champion", sharpness=20)
+    outcome = judge(
+        examine(make_bundle(tmp_path / "model"), rows), QUICK, where, against=evaluate(first, rows, QUICK, where)
+    )
+    other = judge(examine(first, rows), QUICK, where).judged
+    groups = outcome.table["group"].to_numpy()
+    expected = differences(groups, outcome.judged, other, draws=200, seed=QUICK.seed)
+    as_rows = differences(range(120), outcome.judged, other, draws=200, seed=QUICK.seed)
+    assert outcome.champion is not None
+    for name in ("accuracy", "mae", "loss"):
+        found = outcome.champion.differences[name]
+        assert found == pytest.approx(expected[name], rel=1e-5, abs=1e-6)
+    assert outcome.champion.differences["mae"][3:5] != pytest.approx(as_rows["mae"][3:5], rel=1e-3)

@@ -8,8 +8,13 @@ from bundles import make_bundle, make_rows, pictures, seen
 
 from agepipe.ages import AgeRanges
 from agepipe.config import EvaluateSettings, ReleaseSettings
-from agepipe.judge.compare import Comparison, compare
+from agepipe.judge.answers import read_rows
+from agepipe.judge.compare import Comparison, compare, decided, judged_on, pays
+from agepipe.judge.intervals import Difference, paired
+from agepipe.judge.versus import SliceChange
+from agepipe.progress import silent
 from agepipe.records import Model, Rows
+from agepipe.serve.bundle import read_card
 from agepipe.where import Where
 
 QUICK = EvaluateSettings(draws=400)
@@ -116,3 +121,47 @@ def test_slices_too_small_to_judge_forbid_nothing(tmp_path: Path, where: Where) 
     found = run(good, poor, rows, where)
     assert found.promote
     assert {one.kind for one in found.slices} == {"gender"}  # each race has 24 photographs
+
+
+def difference(share_better: float, grown: float = 1.0) -> Difference:
+    return Difference(5.0 + grown, 5.0, grown, grown - 1, grown + 1, share_better)
+
+
+@pytest.mark.parametrize(("share", "promoted"), [(0.5, False), (0.949, False), (0.95, True), (1.0, True)])
+def test_as_many_draws_as_were_asked_for_must_be_better(share: float, promoted: bool) -> None:
+    release = ReleaseSettings(metric="mae", confidence=0.95)
+    assert decided(difference(share, -1.0), (), release, QUICK, 300, 0).promote is promoted
+    assert decided(difference(share, -1.0), (), release.model_copy(update={"confidence": 0.5}), QUICK, 300, 0).promote
+
+
+@pytest.mark.parametrize(
+    ("grown", "share_better", "forbids"),
+    [
+        (1.0, 0.04, True),
+        (1.0, 0.06, False),
+        (1.0, 0.5, False),
+        (0.5, 0.0, False),
+        (0.51, 0.0, True),
+        (-1.0, 1.0, False),
+    ],
+)
+def test_a_slice_pays_by_its_estimate_and_surely(grown: float, share_better: float, forbids: bool) -> None:
+    """The estimate lies above the margin, and in as many draws as a gain needs the error grows at all."""
+    change = difference(share_better, grown)
+    one = SliceChange(kind="gender", name="male", rows=90, photographs=90, changes={"mae": change})
+    release = ReleaseSettings(metric="mae", margin=0.5, confidence=0.95)
+    assert pays(one, release) is forbids
+    assert decided(difference(1.0, -1.0), (one,), release, QUICK, 300, 0).promote is not forbids
+
+
+def test_the_gate_draws_groups_and_the_same_ones_for_both(tmp_path: Path, where: Where) -> None:
+    groups = [str(at // 10) for at in range(300)]
+    rows = make_rows(tmp_path / "rows", 300, noise=0.05, groups=groups)
+    models = make_bundle(tmp_path / "a", sharpness=40), make_bundle(tmp_path / "b", sharpness=20)
+    found = run(*models, rows, where)
+    table = read_rows(rows)
+    both = [judged_on(model, read_card(model.folder), rows, table, where, silent) for model in models]
+    expected = paired(table["group"].to_numpy(), *both, "mae", draws=400, seed=QUICK.seed)
+    assert (found.low, found.high, found.share_better) == pytest.approx(expected[3:])
+    as_rows = paired(range(300), *both, "mae", draws=400, seed=QUICK.seed)
+    assert (found.low, found.high) != pytest.approx(as_rows[3:5], rel=1e-3)

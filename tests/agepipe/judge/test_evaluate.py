@@ -69,6 +69,13 @@ def test_the_same_file_is_never_judged_on(tmp_path: Path, where: Where) -> None:
     found = evaluate(model, rows, QUICK, where, exclude_seen=True)
     assert (found.count, found.excluded) == (70, 30)
     assert "<strong>30 photographs were left out</strong>" in found.report.read_text()
+    summary = json.loads((found.folder / "metrics.json").read_text(encoding="utf-8"))
+    assert (summary["excluded"], summary["lineage"]["seen_by_content"], summary["lineage"]["seen_by_appearance"]) == (
+        30, 30, 0,
+    )  # fmt: skip
+    assert json.loads((found.folder / "manifest.json").read_text(encoding="utf-8"))["result"]["excluded"] == 30
+    assert "(30 that it had seen were left out)" in found.model_card.read_text(encoding="utf-8")
+    assert "30 by content, 0 by appearance, all left out" in found.report.read_text(encoding="utf-8")
     seen_digests = set(seen(rows, "fitted", 30)["digest"])
     assert seen_digests.isdisjoint(pl.read_parquet(found.predictions)["digest"])
 

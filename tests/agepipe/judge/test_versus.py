@@ -91,6 +91,13 @@ def test_copies_are_one_observation() -> None:
     assert copied.exact == once.exact
     for name, change in copied.figures.items():
         assert change.high - change.low == pytest.approx(once.figures[name].high - once.figures[name].low, rel=0.1)
+    alike = {(one.kind, one.name): one for one in copied.slices if one.kind == "range"}
+    for one in (part for part in once.slices if part.kind == "range" and part.changes):
+        other = alike[one.kind, one.name]
+        assert other.photographs == one.photographs
+        for name, change in one.changes.items():
+            five_times = other.changes[name].high - other.changes[name].low
+            assert five_times == pytest.approx(change.high - change.low, rel=0.1)
 
 
 def test_slices_too_small_and_models_of_other_ranges() -> None:
