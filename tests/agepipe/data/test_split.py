@@ -98,6 +98,13 @@ def test_many_single_rows_come_within_half_a_row_of_the_share() -> None:
         assert abs(test - 0.2 * len(part)) <= 0.5, label
 
 
+def test_where_no_group_fits_the_share_the_smallest_is_drawn() -> None:
+    for seed in range(5):
+        frame = rows_of([(0, 4), (0, 4), (0, 1), (0, 4)], str(seed))
+        test = [digest for digest, side in sides(frame, 0.05, seed).items() if side == "test"]
+        assert test == [name(str(seed), 2, 0)]
+
+
 def test_another_seed_draws_others() -> None:
     frame = many()
     one, two = sides(frame, seed=1), sides(frame, seed=2)
@@ -239,6 +246,20 @@ def test_copies_of_placed_photographs_follow_them() -> None:
     assert found[copies["digest"][0]] == "test"
 
 
+def test_a_placed_photograph_and_its_new_copies_are_one_group() -> None:
+    """Also where a copy's digest is the smaller, which names the group: folds and intervals go by it."""
+    old = rows_of([(0, 1)] * 40, "old")
+    _, before, _ = place(old, SplitSettings(), NOTHING)
+    copies = rows_of([(0, 1)] * 40, "copies").with_columns(old["look"])
+    smaller = (copies["digest"] < old["digest"]).sum()
+    assert 10 < smaller < 30
+    placed, members, _ = place(pl.concat([old, copies]), SplitSettings(), before)
+    for found in (placed, members):
+        bound = found.group_by("look").agg(pl.col("group").n_unique(), pl.col("side").n_unique(), pl.len())
+        assert bound.select("group", "side", "len").unique().rows() == [(1, 1, 2)]
+    assert placed["group"].n_unique() == 40
+
+
 def test_a_photograph_that_ties_both_sides_is_left_out_and_counted(tmp_path: Path, where: Where) -> None:
     old = rows_of([(0, 1)] * 40, "old")
     first = split(saved(old, tmp_path / "a"), SplitSettings(), where)
@@ -303,6 +324,12 @@ def test_folds_are_even_over_all_ranges() -> None:
     frame = rows_of([(label, 1) for label in range(14) for _ in range(7)])
     assert np.bincount(folds(frame, 3, 0)).tolist() in ([33, 33, 32], [33, 32, 33], [32, 33, 33])
     assert (folds(frame, 3, 0) != folds(frame, 3, 1)).any()
+
+
+def test_large_groups_are_placed_first_so_that_small_ones_even_the_folds() -> None:
+    for seed in range(5):
+        frame = rows_of([(0, 1)] * 6 + [(0, 6)], str(seed))
+        assert np.bincount(folds(frame, 2, seed)).tolist() == [6, 6]
 
 
 def test_too_many_folds_name_the_range_and_the_most_there_can_be() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agepipe.errors import DataError
-from agepipe.judge.intervals import bootstrap, group_sums, paired, scores_of
+from agepipe.judge.intervals import bootstrap, column_sums, group_sums, paired, scores_of
 from agepipe.judge.metrics import FIGURES, Judged, checked, figures
 
 
@@ -126,6 +126,9 @@ def test_bad_questions_are_refused() -> None:
         bootstrap(np.arange(20), judged, wanted=("speed",))
     with pytest.raises(DataError, match="groups: shape"):
         bootstrap(np.arange(19), judged)
+    with pytest.raises(DataError, match="groups: shape"):
+        column_sums([], np.empty((0, 2)))
+    assert column_sums(["one"], np.array([[3.0, 4.0]])).tolist() == [[3.0, 4.0]]
     with pytest.raises(DataError, match="20 and 10"):
         paired(np.arange(20), judged, rows(10), "mae")
 

@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import polars as pl
 import pytest
+from bundles import make_bundle
 from labelled import labelled_rows
 
 from agepipe.config import EvaluateSettings, FinalSettings, LearnSettings, SearchSettings
 from agepipe.errors import ModelError
 from agepipe.judge.evaluate import evaluate, examine, judge
-from agepipe.judge.preprocessing import SCALE, SHIFT
+from agepipe.judge.preprocessing import SCALE, SHIFT, doubt
 from agepipe.learn.final import train
 from agepipe.learn.trial import choose
 from agepipe.records import Model, Rows
@@ -95,3 +96,24 @@ def test_a_network_whose_card_is_wrong_too_gives_itself_away(
     unvalidated = planted(trained, tmp_path / "refit", card_too=True)
     write_lineage(unvalidated.folder, pl.read_parquet(unvalidated.folder / LINEAGE).filter(pl.col("role") == "fitted"))
     assert judge(examine(unvalidated, own), QUICK, here).notes == ()
+
+
+def _doubt(folder: Path, metric: str, share: float, chosen: int = 100, judged: int = 200) -> str:
+    """What is said where epochs were right in 0.7, 0.6 and 0.9 of the validation rows, and now in a share of others."""
+    card = read_card(make_bundle(folder).folder).model_copy(update={"config": {"final": {"metric": metric}}})
+    curves = pl.DataFrame(
+        {"validation_accuracy": [0.7, 0.6, 0.9], "validation_mae": [5.0, 4.0, 6.0], "validation_loss": [2.0, 3.0, 1.0]}
+    )
+    lineage = pl.DataFrame({"role": ["fitted"] * 500 + ["chosen"] * chosen})
+    return doubt(card, curves, lineage, np.arange(judged) < share * judged)
+
+
+@pytest.mark.parametrize(("metric", "before"), [("accuracy", 0.9), ("mae", 0.6), ("loss", 0.9)])
+def test_the_fall_is_measured_from_the_epoch_that_was_kept(tmp_path: Path, metric: str, before: float) -> None:
+    said = _doubt(tmp_path / "far", metric, before - 0.3)
+    assert all(f"{share:.0%}" in said for share in (before, before - 0.3))
+    assert " 100 " in said
+    assert _doubt(tmp_path / "near", metric, before - 0.05) == ""
+    assert _doubt(tmp_path / "better", metric, 1.0) == ""
+    assert _doubt(tmp_path / "few", metric, before - 0.3, chosen=10, judged=10) == ""
+    assert _doubt(tmp_path / "none", "macro_recall", 0.0) == ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agepipe.ages import AgeRanges
 from agepipe.config import LearnSettings
 from agepipe.errors import ModelError
-from agepipe.learn.export import compare, export
+from agepipe.learn.export import OPSET, compare, export
 from agepipe.learn.network import AgeNetwork, Normalise, build
 
 UTKFACE = AgeRanges.of("utkface")
@@ -53,6 +53,7 @@ def test_the_file_names_no_path_and_is_the_same_each_time(
     assert b"agepipe/learn" not in content
     export(network, faces[:16], tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == content
+    assert [(one.domain, one.version) for one in onnx.load(path).opset_import] == [("", OPSET)]
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_param
 
 

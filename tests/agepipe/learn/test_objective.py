@@ -139,6 +139,13 @@ def test_an_l1_that_dwarfs_the_loss_is_warned_of_once(caplog: pytest.LogCaptureF
         _gradient(l1=0.9)
     assert sum("learn.l1" in record.message for record in caplog.records) == 1
     caplog.clear()
+    readout = Readout(UTKFACE, by_year=False)
+    objective = Objective(LearnSettings(l1=0.9), UTKFACE, readout, LABELS)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            objective(nn.Linear(99, 99), torch.zeros(len(AGES), readout.outputs), LABELS, AGES)
+    assert len(caplog.records) == 1
+    caplog.clear()
     _gradient(l1=1e-7)
     assert not caplog.records
 

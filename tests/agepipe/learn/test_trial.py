@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agepipe.config import LearnSettings, SearchSettings
+from agepipe.config import LearnSettings, Metric, SearchSettings
 from agepipe.data.split import folds
 from agepipe.errors import ConfigError, TrainingError, WorkerError
-from agepipe.learn.job import EpochEvent
+from agepipe.learn.job import EpochEvent, Fitted
 from agepipe.learn.runs import labelled
-from agepipe.learn.trial import OUTCOMES, choose, plan, trial
+from agepipe.learn.trial import OUTCOMES, choose, first_epochs, plan, trial
 from agepipe.records import Fold, Rows, Trial
 from agepipe.where import Where
 
@@ -123,6 +123,26 @@ def test_a_killed_trial_goes_on_and_gives_the_same_figures(
     found = trial(rows, longer, {}, 0, FOLD, where, after.append)
     assert after[0].epoch >= 3
     assert found.metrics == expected.metrics
+
+
+@pytest.mark.parametrize(
+    ("metric", "count", "best"), [("accuracy", 4, 3), ("accuracy", 2, 2), ("mae", 4, 4), ("mae", 2, 1)]
+)
+def test_the_first_epochs_of_a_training_are_judged_by_what_they_had_shown(
+    metric: Metric, count: int, best: int
+) -> None:
+    rows = ((0.2, 7.0), (0.3, 8.0), (0.6, 6.0), (0.5, 4.0), (0.9, 1.0))
+    curves = [
+        {"epoch": at + 1, "seconds": 2.0, "train_mae": 0.1, "validation_accuracy": right, "validation_mae": error}
+        for at, (right, error) in enumerate(rows)
+    ]
+    whole = Fitted(
+        curves=curves, best=5, metrics={"accuracy": 0.9, "mae": 1.0}, probabilities=np.ones((2, 2)), seconds=10.0
+    )
+    found = first_epochs(whole, count, metric)
+    assert (found.best, found.curves, found.seconds) == (best, curves[:count], 2.0 * count)
+    assert found.metrics == {"accuracy": rows[best - 1][0], "mae": rows[best - 1][1]}
+    assert found.probabilities is None
 
 
 def _trial(setting: int, index: int, score: float, tmp_path: Path, **changes: object) -> Trial:
