@@ -5,8 +5,13 @@ holds one end of a pipe; the other is the command's, and the system closes it wh
 """
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+from prefect.server.api import server as prefect_server
 from prefect.server.api.server import SubprocessASGIServer
 
 GRACE = 10
@@ -22,7 +27,8 @@ class TemporaryServer(SubprocessASGIServer):
 
     def _run_uvicorn_command(self) -> "subprocess.Popen[Any]":
         self._dismiss()  # that of a server which found its port taken
-        server = super()._run_uvicorn_command()
+        with _session_of_its_own():
+            server = super()._run_uvicorn_command()
         self._guard = _guarded(server.pid)
         return server
 
@@ -36,6 +42,17 @@ class TemporaryServer(SubprocessASGIServer):
             self._guard.kill()
             self._guard.communicate()
         self._guard = None
+
+
+@contextmanager
+def _session_of_its_own() -> Iterator[None]:
+    """Start the server so that Ctrl-C does not reach it: the command has yet to tell it how its run ended."""
+    popen = partial(subprocess.Popen, start_new_session=True)
+    prefect_server.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": popen})  # type: ignore[attr-defined,assignment]
+    try:
+        yield
+    finally:
+        prefect_server.subprocess = subprocess  # type: ignore[attr-defined]
 
 
 def _guarded(server: int) -> "subprocess.Popen[bytes]":
