@@ -70,6 +70,7 @@ class TemporaryServer(SubprocessASGIServer):
                 ],
                 pass_fds=[listener.fileno()], env=_environ(), stdout=self._said, stderr=self._said,
                 cwd=get_current_settings().home,  # no prefect.toml of another program lies there
+                start_new_session=True,  # Ctrl-C must not reach it: the command has yet to tell it how its run ended
             )  # fmt: skip
         self._guard = _guarded(server.pid)
         return server

@@ -28,6 +28,15 @@ from agepipe.where import Where
 print(tracking.prepare(Where(tracking=sys.argv[1])))
 """
 
+LOG = """
+import sys
+from agepipe import tracking
+from agepipe.where import Where
+where = Where(tracking=sys.argv[1])
+tracking.prepare(where)
+tracking.client(where).log_text(sys.argv[2], "copy", "a.txt")
+"""
+
 ABANDON = """
 import os, signal, sys
 from agepipe import tracking
@@ -322,9 +331,8 @@ def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Pat
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (f"{tmp_path}/mlruns/0",)
         )
     shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns")
-    copy = Where(tracking=f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db")
-    tracking.prepare(copy)
-    tracking.client(copy).log_text(run.run_id, "copy", "a.txt")
+    copy = python(LOG, f"sqlite:///{tmp_path}/copy/mlruns/mlflow.db", run.run_id)  # MLflow remembers a run's folder
+    assert copy.communicate(timeout=120)[1] == ""
     assert Path(client.download_artifacts(run.run_id, "a.txt")).read_text() == "original"
     with closing(sqlite3.connect(tmp_path / "copy" / "mlruns" / "mlflow.db")) as connection:
         said = "\n".join(connection.iterdump())

@@ -52,6 +52,7 @@ def start(folder: Path, drawn: Path, moment: str, runner: str) -> subprocess.Pop
     words = [f"{name}={value}" for name, value in SMALL.items()] + [f"learn.epochs={trial}", f"final.epochs={last}"]
     words += ["--data", str(drawn), "--device", "cpu", "--workers", "2", "--threads", "1", "--runner", runner]
     environ = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "OMP_NUM_THREADS": "1"}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     with (folder / "output").open("wb") as output:
         return subprocess.Popen(
             [AGEPIPE, "run", "sample", *words], cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT,

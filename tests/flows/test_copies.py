@@ -29,6 +29,7 @@ RUN = (
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     # without the address of a server of this test session: each folder has a temporary one of its own
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "600"  # two at a time, on a machine that is busy
     output = subprocess.PIPE
     return subprocess.Popen([AGEPIPE, *words], cwd=folder, env=environ, stdout=output, stderr=output, text=True)
 
