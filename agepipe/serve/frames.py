@@ -127,6 +127,7 @@ class Video:
             )
         nominal, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         usable = 0 < nominal <= FASTEST
+        self._nominal = nominal if usable else RATE
         self.total = max(0, int(count)) if usable else 0
         self._length = count / nominal if usable else 0.0
         self.rate = _rate(path, nominal if usable else 0.0)
@@ -141,7 +142,7 @@ class Video:
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 seconds = clock.at(stamp)
                 # the length of some files begins at 0, whatever their first timestamp is
-                self._reached = max(seconds, stamp)
+                self._reached = max(seconds, stamp, self._capture.get(cv2.CAP_PROP_PTS) / self._nominal)
                 if done:
                     self._read += 1
                     yield Frame(_rgb(image), seconds)

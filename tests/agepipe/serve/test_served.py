@@ -113,14 +113,11 @@ def served(version: Path) -> object:
         return mlflow.pyfunc.load_model(str(version)).unwrap_python_model()
 
 
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
 def test_it_answers_by_the_decoding_of_its_card_and_its_age_lies_in_the_range(tmp_path: Path) -> None:
-    import warnings
-
     from mlflow.pyfunc.model import PythonModelContext
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from agepipe.serve.served import ServedModel
+    from agepipe.serve.served import ServedModel
 
     folder = make_bundle(tmp_path / "model" / "artifacts" / "bundle", sharpness=9.0, decoding="median").folder
     model, predictor = ServedModel(), Predictor.load(folder)
