@@ -147,6 +147,11 @@ class AgeRanges(BaseModel):
         return np.array([item.low for item in self.ranges], dtype=np.int64)
 
     @cached_property
+    def highs(self) -> NDArray[np.float64]:
+        """Last year of each range, float64 `(classes,)`; infinity for an open range."""
+        return np.array([np.inf if item.high is None else item.high for item in self.ranges])
+
+    @cached_property
     def mid_ages(self) -> NDArray[np.float64]:
         """Mid age of each range in years, float64 `(classes,)`."""
         return np.array([item.mid_age for item in self.ranges], dtype=np.float64)
@@ -172,6 +177,10 @@ class AgeRanges(BaseModel):
         """The class of one age; None when it lies outside all ranges."""
         found = int(self.classes(np.array([age]))[0])
         return None if found < 0 else found
+
+    def within(self, labels: NDArray[np.integer], years: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Ages in years, each moved to the nearest age of the range that is answered with it, float64 as `years`."""
+        return np.clip(np.asarray(years, dtype=np.float64), self.lows[labels], self.highs[labels])
 
     def span(self, first: int, last: int) -> tuple[int, int | None]:
         """From which year to which the classes `first` to `last` reach; None where the last range is open."""

@@ -11,6 +11,7 @@ import polars as pl
 
 from agepipe.artifact import read_manifest, whole
 from agepipe.config import EvaluateSettings
+from agepipe.decide import decide
 from agepipe.errors import DataError, ModelError
 from agepipe.judge import files
 from agepipe.judge.answers import Answers, answer, pixels_of, read_rows
@@ -165,7 +166,9 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
     """What is known and what was said about labelled rows, checked."""
-    probabilities, years = answers.prediction
+    probabilities, said = answers.prediction
+    # answers that were kept by an earlier version may hold ages outside the answered range
+    years = card.ranges.within(decide(probabilities, card.decoding), said)
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 
 

@@ -67,6 +67,8 @@ class Summary:
     """Counted in each frame anew."""
     illegible: int = 0
     """Faces too small to be answered, counted in each frame anew."""
+    blank: int = 0
+    """Frames of one colour alone, in which nothing can be seen."""
     people: set[int] = field(default_factory=set)
     """Numbers of the tracks."""
     seconds: float = 0.0
@@ -103,11 +105,16 @@ class Camera:
         """
         if self.model.renewed() or apart:
             self._tracker.forget()
-        seen = self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
+        seen = self._found(frame, apart)
         find = [face for face in seen if face.legible]
         self.illegible = len(seen) - len(find)
         rule = self.model.predictor.card.rule
         return self._tracker.update(find, self._answers(frame.image, find), frame.seconds, rule)
+
+    def _found(self, frame: Frame, apart: bool) -> list[Face]:
+        if not apart and frame.blank:
+            return []
+        return self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
 
     def _answers(self, image: Image, faces: Sequence[Face]) -> Prediction:
         predictor = self.model.predictor
@@ -158,16 +165,23 @@ def run(
         except KeyboardInterrupt:
             done.stopped = True
         finally:
-            done.notes += [*source.notes(), *camera.model.notes(), *_small(done)]
+            done.notes += [*source.notes(), *camera.model.notes(), *_unseen(done)]
     if not done.frames and not done.stopped:
         raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())
     return done
 
 
-def _small(done: Summary) -> list[str]:
-    if not done.illegible:
-        return []
-    return [f"{done.illegible} faces were smaller than {LEGIBLE} px, too small to be answered."]
+def _unseen(done: Summary) -> list[str]:
+    """What could not be answered, and why."""
+    told = []
+    if done.illegible:
+        told.append(f"{done.illegible} faces were smaller than {LEGIBLE} px, too small to be answered.")
+    if done.blank:
+        told.append(
+            f"{done.blank} of {done.frames} frames are unreadable: all their pixels are equal, as a decoder that "
+            "failed or a covered camera gives them."
+        )
+    return told
 
 
 def _total(source: Source, most: int) -> int:
@@ -179,13 +193,14 @@ def _total(source: Source, most: int) -> int:
 def _treat(
     frame: Frame, source: Source, camera: Camera, sinks: Sequence[Sink], done: Summary, rate: str, helped: bool
 ) -> None:
+    blank = not source.apart and frame.blank  # drawing on the frame changes that
     tracks = camera.look(frame, source.apart)
     model, ranges = camera.model.title, camera.model.predictor.card.ranges
     drawn = draw(frame.image, tracks, ranges, f"{model}   {camera.detector.title}   {rate}", helped=helped)
     for sink in sinks:
         sink.take(Seen(frame, drawn, tracks, ranges, model))
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
-    done.illegible += camera.illegible
+    done.illegible, done.blank = done.illegible + camera.illegible, done.blank + blank
     done.people.update(track.number for track in tracks)
     if model not in done.models:
         done.models.append(model)

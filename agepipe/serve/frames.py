@@ -19,11 +19,20 @@ from agepipe.data.archives import is_archive
 from agepipe.errors import SourceError
 from agepipe.imaging import SUFFIXES, Image
 from agepipe.serve import pictures
+from agepipe.serve.clock import Clock
 
 log = logging.getLogger(__name__)
 
 RATE = 25.0
 """Frames a second where a source does not say."""
+FASTEST = 240.0
+"""Frames a second above which what a file says is no rate but the unit of its clock."""
+MOST_WRITTEN = 60.0
+"""Most frames a second that are taken for the rate of a video whose frames do not come at one rate."""
+PROBED = 30
+"""Frames at the beginning of a video out of whose timestamps its rate is taken where it does not say it."""
+SHORT = 0.98
+"""Share of its announced length below which a video has ended early."""
 TRIES = 5
 """How often a live source that stopped is opened again before it is given up."""
 PAUSE = 1.0
@@ -45,6 +54,12 @@ class Frame(NamedTuple):
     """Path of a picture."""
     scale: float = 1.0
     """Pixels of the original for each pixel of `image`, along a side."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether all pixels are equal: no camera sees that, in the dark either, but a decoder that failed gives it."""
+        first = self.image[0, 0]
+        return bool((self.image[::16] == first).all() and (self.image == first).all())
 
 
 class Source(Protocol):
@@ -99,7 +114,7 @@ def _rgb(frame: np.ndarray) -> Image:
 
 
 class Video:
-    """A video file, every frame of it."""
+    """A video file, every frame of it, at the time that its own timestamp says."""
 
     live = apart = False
 
@@ -111,24 +126,57 @@ class Video:
         """
         self._path, self._read, self._capture = path, 0, cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
-            raise SourceError(f"--source: {path} is no video that can be read; name another, or convert it to MP4.")
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
-        self.total = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+            raise SourceError(
+                f"--source: {path} is no video that can be read: it is damaged, holds sound alone, or is coded in a "
+                "way that is not known here; name another video, or convert its pictures to H.264 in an MP4."
+            )
+        nominal, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        usable = 0 < nominal <= FASTEST
+        self._nominal = nominal if usable else RATE
+        self.total = max(0, int(count)) if usable else 0
+        self._length = count / nominal if usable else 0.0
+        self.rate = _rate(path, nominal if usable else 0.0)
+        self._reached, self._unread, self._ended = 0.0, 0, False
 
     def frames(self) -> Iterator[Frame]:
         """All frames that can be read."""
+        clock = Clock(self.rate)
         try:
-            while (read := self._capture.read())[0]:
-                yield Frame(_rgb(read[1]), self._read / self.rate)
-                self._read += 1
+            while self._capture.grab():
+                done, image = self._capture.retrieve()
+                stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                seconds = clock.at(stamp)
+                # the length of some files begins at 0, whatever their first timestamp is
+                self._reached = max(seconds, stamp, self._capture.get(cv2.CAP_PROP_PTS) / self._nominal)
+                if done:
+                    self._read += 1
+                    yield Frame(_rgb(image), seconds)
+                else:
+                    self._unread += 1
+            self._ended = True
         finally:
             self._capture.release()
 
     def notes(self) -> list[str]:
-        """Whether the video stopped early."""
-        if self._read >= self.total:
-            return []
-        return [f"{self._path} announces {self.total} frames, but only {self._read} were read."]
+        """Whether the video itself stopped early, and what could not be decoded."""
+        told = [f"{self._unread} frames of {self._path} could not be decoded."] if self._unread else []
+        # the count of some files is a guess out of their length, so the length has to be short too
+        early = self._reached + 2 / self.rate < SHORT * self._length
+        if self._ended and early and self._read + self._unread < self.total:
+            told.append(f"{self._path} announces {self.total} frames, but only {self._read} were read.")
+        return told
+
+
+def _rate(path: Path, nominal: float) -> float:
+    """Frames a second: what the file says, or of its first frames, where those follow each other faster."""
+    capture = cv2.VideoCapture(str(path))
+    stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in range(PROBED) if capture.grab()]
+    capture.release()
+    gaps = np.diff([stamp for stamp in stamps if np.isfinite(stamp)])
+    seen = 1 / float(np.median(gaps)) if len(gaps) and np.median(gaps) > 1 / FASTEST else 0.0
+    if nominal and seen < 1.5 * nominal:
+        return nominal
+    return min(seen, MOST_WRITTEN) or RATE
 
 
 class Pictures:
@@ -142,12 +190,14 @@ class Pictures:
 
     def frames(self) -> Iterator[Frame]:
         """Each picture that can be used."""
-        for number, picture in enumerate(pictures.read([self._path])):
+        number = 0
+        for picture in pictures.read([self._path]):
             if picture.image is None:
                 self._bad.append(f"{picture.path}: {picture.reason}: {picture.detail}")
             else:
                 image = np.ascontiguousarray(picture.image)
                 yield Frame(image, number / self.rate, picture.path, picture.scale)
+                number += 1
 
     def notes(self) -> list[str]:
         """What could not be used."""

@@ -169,6 +169,6 @@ def described(track: Track, card: Card, scale: float) -> Record:
     return {
         "track": track.number, "box": [round(float(value) * scale, 1) for value in track.face.box],
         "range": card.ranges.words[track.label], "probability": round(track.probability, 4),
-        "age": round(track.years, 1),
+        "age": round(track.age(card.ranges), 1),
         "set": card.ranges.span_words(*found) if found and found[0] < found[1] else None,
     }  # fmt: skip

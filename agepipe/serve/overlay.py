@@ -22,7 +22,7 @@ KEYS = "q quit, s snapshot, p pause, h help"
 
 def described(track: Track, ranges: AgeRanges) -> list[str]:
     """The lines at a face: range and age, and where the model is unsure the ends of its 90 % set."""
-    lines = [f"{ranges.words[track.label]}   {track.probability:.0%}", f"about {track.years:.0f} years"]
+    lines = [f"{ranges.words[track.label]}   {track.probability:.0%}", f"about {track.age(ranges):.0f} years"]
     if track.ends is not None and track.ends[0] < track.ends[1]:
         lines.append(f"{DEFAULT_LEVEL}% sure: {ranges.span_words(*track.ends)}")
     return lines

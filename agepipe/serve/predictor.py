@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from agepipe.decide import decide
 from agepipe.errors import DataError, ModelError
 from agepipe.progress import Progress, silent
 from agepipe.serve.bundle import CARD, NETWORK, Card, read_card
@@ -32,7 +33,7 @@ class Prediction(NamedTuple):
     probabilities: NDArray[np.float32]
     """`(n, classes)`, columns in the order of the card's ranges."""
     years: NDArray[np.float32]
-    """`(n,)`, age in years."""
+    """`(n,)`, age in years, in the range that the card's decoding answers."""
 
 
 class Predictor:
@@ -103,7 +104,12 @@ class Predictor:
             raise ModelError(f"{NETWORK}: answers with shapes {[a.shape for a in found]}, but {expected} are needed.")
         if not all(np.isfinite(values).all() for values in found):
             raise ModelError(f"{NETWORK}: answers with values that are not finite; train or export the model again.")
-        return found
+        return self._agreeing(found)
+
+    def _agreeing(self, found: Prediction) -> Prediction:
+        """The ages moved into the answered ranges, so that evaluation judges the very answer that is shown."""
+        labels = decide(found.probabilities, self.card.decoding)
+        return found._replace(years=self.card.ranges.within(labels, found.years).astype(np.float32))
 
     def _check_images(self, images: NDArray[np.uint8]) -> None:
         needed = (self.card.size, self.card.size, 3)

@@ -72,15 +72,20 @@ def recorder(path: Path, rate: float) -> Sink:
 
 
 class Recorder:
-    """An annotated video, as large as its first frame; frames of another shape are fitted into it."""
+    """An annotated video, as large as its first frame; frames of another shape are fitted into it.
+
+    Its rate is constant, so a frame is repeated until the next one's time, and left out where the next has the same.
+    """
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path, self._rate = path, rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._waiting: Image | None = None
+        self._written = 0
 
     def take(self, seen: Seen) -> None:
-        """Write a frame.
+        """Write the last frame up to the time of this one, and keep this one.
 
         Raises:
             SourceError: the video cannot be written.
@@ -88,7 +93,16 @@ class Recorder:
         if self._writer is None:
             self._size = (max(LEAST, seen.drawn.shape[1]), max(LEAST, seen.drawn.shape[0]))
             self._writer = self._opened()
-        self._writer.write(cv2.cvtColor(_fitted(seen.drawn, self._size), cv2.COLOR_RGB2BGR))
+        due = round(seen.frame.seconds * self._rate)
+        if self._waiting is not None:
+            self._write(self._writer, self._waiting, due)
+        self._waiting = cv2.cvtColor(_fitted(seen.drawn, self._size), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
+
+    def _write(self, writer: cv2.VideoWriter, frame: Image, end: int) -> None:
+        """Write a frame until so many are written."""
+        for _ in range(self._written, end):
+            writer.write(frame)
+        self._written = max(self._written, end)
 
     def _opened(self) -> cv2.VideoWriter:
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
@@ -99,7 +113,8 @@ class Recorder:
 
     def close(self) -> None:
         """Finish the video and give it its name; where no frame came there is none."""
-        if self._writer is not None:
+        if self._writer is not None and self._waiting is not None:
+            self._write(self._writer, self._waiting, self._written + 1)
             self._writer.release()
             _named("--output", self._path)
 
@@ -168,7 +183,7 @@ class Events:
                 "frame": self._number, "seconds": round(seen.frame.seconds, 3), "track": track.number,
                 "box": [round(float(value) * seen.frame.scale, 1) for value in track.face.box],
                 "range": seen.ranges.words[track.label],
-                "probability": round(track.probability, 6), "age": round(track.years, 3),
+                "probability": round(track.probability, 6), "age": round(track.age(seen.ranges), 3),
                 "low": low, "high": high, "model": seen.model,
             }  # fmt: skip
             named = {"path": seen.frame.name} if seen.frame.name else {}

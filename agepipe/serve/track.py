@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from agepipe.ages import AgeRanges
 from agepipe.decide import Decoding, Rule, decide, sets
 from agepipe.serve.face import Face
 from agepipe.serve.predictor import Prediction
@@ -23,6 +24,8 @@ MARGIN = 0.05
 """Probability by which another range, or one side, must be ahead before the shown range changes."""
 PATIENCE = 0.7
 """How long a face may be out of sight, s, before it is forgotten."""
+FRAMES = 1.5
+"""The same in frames, where those come more slowly: as a multiple of the time between the last two."""
 OVERLAP = 0.3
 """Intersection over union from which on two boxes may be of one face."""
 
@@ -64,6 +67,10 @@ class Track:
         (first,), (last,) = sets(self.probabilities[None], threshold, decoding)
         return min(int(first), self.label), max(int(last), self.label)
 
+    def age(self, ranges: AgeRanges) -> float:
+        """The averaged age in years, moved into the range that is shown, which lags behind it."""
+        return float(ranges.within(np.array([self.label]), np.array([self.years]))[0])
+
     def see(self, face: Face, probabilities: NDArray[np.float64], years: float, now: float) -> None:
         """Add what the network says of the face in another frame."""
         share = max(1 - math.exp(-max(now - self.seen, 0.0) / MEMORY), 1 / (self.frames + 1))
@@ -92,6 +99,8 @@ class Tracker:
     def __init__(self) -> None:
         self._tracks: list[Track] = []
         self._given = 0
+        self._last: float | None = None
+        self._apart = 0.0
 
     def forget(self) -> None:
         """Start anew: the next picture has nothing to do with the last, or another model answers."""
@@ -106,7 +115,11 @@ class Tracker:
             now: time of the frame, s; never less than before.
             rule: how the model's probabilities become an answer.
         """
-        self._tracks = [track for track in self._tracks if now - track.seen <= PATIENCE]
+        # of a source that gives a frame a second, the last frame is a moment ago
+        patience = max(PATIENCE, FRAMES * self._apart)
+        self._tracks = [track for track in self._tracks if now - track.seen <= patience]
+        self._apart = 0.0 if self._last is None else now - self._last
+        self._last = now
         known = _matched(self._tracks, faces)
         shown = []
         for at, face in enumerate(faces):

@@ -7,6 +7,7 @@ import pytest
 from bundles import RANGES, SIZE, make_bundle, network, pictures
 
 from agepipe.ages import AgeRanges
+from agepipe.decide import Decoding, decide
 from agepipe.errors import DataError, ModelError
 from agepipe.serve.bundle import NETWORK, read_card, write_card
 from agepipe.serve.predictor import BATCH, Predictor
@@ -31,6 +32,16 @@ def test_batches_change_nothing_and_tell_how_far_they_are(tmp_path: Path) -> Non
     for at, one in zip((0, BATCH - 1, BATCH, BATCH + 6), single, strict=True):
         assert np.allclose(whole.probabilities[at], one.probabilities[0], atol=1e-6)
         assert np.isclose(whole.years[at], one.years[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+@pytest.mark.parametrize("sharpness", [0.0, 3.0, 60.0])
+def test_the_age_lies_in_the_answered_range(decoding: Decoding, sharpness: float, tmp_path: Path) -> None:
+    predictor = Predictor.load(make_bundle(tmp_path / "model", sharpness=sharpness, decoding=decoding).folder)
+    found = predictor.predict(pictures(np.arange(1, 61), SIZE, 0, 0.1))
+    for label, years in zip(decide(found.probabilities, decoding), found.years, strict=True):
+        answered = RANGES.ranges[label]
+        assert answered.low <= round(float(years)) <= (answered.high or np.inf)
 
 
 def test_no_pictures_give_no_answers(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from bundles import SIZE, make_bundle, pictures
+from bundles import RANGES, SIZE, make_bundle, pictures
 
 from agepipe import lookup, registry
 from agepipe.config import ReleaseSettings
+from agepipe.decide import decide
 from agepipe.imaging import fit
 from agepipe.records import Evaluation
 from agepipe.serve.predictor import Predictor
@@ -110,6 +111,27 @@ def served(version: Path) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return mlflow.pyfunc.load_model(str(version)).unwrap_python_model()
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint:UserWarning")
+def test_it_answers_by_the_decoding_of_its_card_and_its_age_lies_in_the_range(tmp_path: Path) -> None:
+    from mlflow.pyfunc.model import PythonModelContext
+
+    from agepipe.serve.served import ServedModel
+
+    folder = make_bundle(tmp_path / "model" / "artifacts" / "bundle", sharpness=9.0, decoding="median").folder
+    model, predictor = ServedModel(), Predictor.load(folder)
+    model.load_context(PythonModelContext({"bundle": str(folder)}, {}))
+    faces = pictures(np.arange(1, 60, 2), 40, seed=3, noise=0.01)
+    said = predictor.predict(np.stack([fit(face, SIZE) for face in faces]))
+    median = decide(said.probabilities, "median")
+    assert (median != decide(said.probabilities, "likeliest")).any(), "the two differ on some"
+    answers = model.predict([encoded(face) for face in faces])
+    assert answers["range"].to_list() == [predictor.card.ranges.names[label] for label in median]
+    assert answers["probability"].to_numpy() == pytest.approx(
+        said.probabilities[np.arange(len(median)), median], abs=1e-6
+    )
+    assert (RANGES.within(median, answers["age"].to_numpy()) == answers["age"]).all()
 
 
 def test_it_takes_frames_lists_and_mappings(served: object) -> None:

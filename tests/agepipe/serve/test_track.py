@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agepipe.ages import AgeRanges
 from agepipe.decide import Decoding, Rule, decide
 from agepipe.serve.face import Face
 from agepipe.serve.predictor import Prediction
@@ -101,6 +102,31 @@ def test_the_set_grows_from_the_answer_and_has_the_shown_range_in_it() -> None:
     assert track.ends == (1, 2)
     track.rule, track.probabilities = Rule("likeliest", 0.2), np.array([0.05, 0.45, 0.46, 0.04])
     assert (track.label, track.ends) == (1, (1, 2)), "the third is ahead by a hair, the second still shown"
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+def test_the_age_that_is_shown_lies_in_the_range_that_is_shown(decoding: Decoding) -> None:
+    """For any probabilities, any ages and any history."""
+    ranges = AgeRanges.of("utkface")
+    random, tracker = np.random.default_rng(7), Tracker()
+    for at in range(400):
+        shares = random.dirichlet(np.full(len(ranges), random.choice([0.05, 0.5, 5.0])))
+        answer = said(list(shares), years=float(random.uniform(0, 130)))
+        (track,) = tracker.update([face(0)], answer, at / RATE, Rule(decoding))
+        shown = ranges.ranges[track.label]
+        assert shown.low <= round(track.age(ranges)) <= (shown.high or np.inf)
+        if shown.low < track.years < (shown.high or np.inf):
+            assert track.age(ranges) == track.years, "an age that fits stays as it is"
+
+
+def test_two_faces_that_overlap_never_share_a_track() -> None:
+    tracker = Tracker()
+    tracker.update([face(0)], said([1, 0]), 0.0)
+    one, other = tracker.update([face(10), face(40)], said([1, 0], [0, 1]), 0.04)
+    assert (one.number, other.number) == (1, 2)
+    assert (one.label, other.label) == (0, 1)
+    again = tracker.update([face(12), face(25)], said([1, 0], [0, 1]), 0.08)
+    assert len({track.number for track in again}) == 2
 
 
 def test_overlap_of_boxes() -> None:
