@@ -1,7 +1,6 @@
 """No command calls anyone, where nothing tells dependencies that they are being tested: a proxy on loopback listens."""
 
 import base64
-import json
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 from chips import detector_file
-from conftest import TINY
 from pages import drawn as drawn_face
 from pages import jpeg
 from proxies import Proxy, proxy
@@ -21,6 +19,10 @@ from agepipe.ports import bound
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5", "learn.batch=32", "learn.epochs=1",
+    "search.grid={lr=[0.01]}", "search.folds=2", "final.epochs=2", "evaluate.draws=200",
+)  # fmt: skip
 IDENTIFIERS = (".cache/Microsoft", ".config/mlflow", ".mlflow", ".prefect", ".optuna", ".config/matplotlib/id")
 """Where a device or an installation would be named in the home folder."""
 
@@ -65,7 +67,6 @@ def test_the_user_may_want_it(tmp_path: Path) -> None:
 def test_no_command_calls_anyone(tmp_path: Path, drawn: Path, shared: Path) -> None:
     (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
     face = photograph(tmp_path / "face.jpg")
-    tiny = [f"{name}={json.dumps(value)}" for name, value in TINY.items() if name != "search.grid"]
     detector = {"AGEPIPE_DETECTOR": str(detector_file(shared))}  # it is fetched once where there is none
     with proxy(tmp_path / "home") as proxied:
 
@@ -73,9 +74,10 @@ def test_no_command_calls_anyone(tmp_path: Path, drawn: Path, shared: Path) -> N
             return run(proxied, tmp_path, AGEPIPE, *words, **detector)
 
         agepipe("--help")
-        agepipe("run", "sample", *tiny, "search.grid={lr=[0.003, 0.01]}", "--data", str(drawn))
+        agepipe("run", "sample", *TINY, "--data", str(drawn))
         agepipe("evaluate", "--refresh")
-        agepipe("compare", "1", "1")
+        agepipe("run", "sample", *TINY, "final.seed=3", "--data", str(drawn))
+        agepipe("compare", "1", "2")
         agepipe("predict", str(face), "--output", "x.csv")
         agepipe("deploy", "champion")
         agepipe("camera", "--source", str(face), "--headless", "--output", "seen.png")

@@ -44,7 +44,7 @@ def test_the_server_answers_nobody_but_its_command(tmp_path: Path) -> None:
             lines = [one.cmdline() for one in servers if not gone(one)]
             answers += [status(f"http://127.0.0.1:{line[line.index('--port') + 1]}") for line in lines if line]
             time.sleep(0.1)
-        said, _ = command.communicate(timeout=END_LIMIT)
+        said, _ = command.communicate(timeout=START_LIMIT)
     assert 401 in answers
     assert set(answers) <= {0, 401}
     assert b"'no-such-model'" in said
