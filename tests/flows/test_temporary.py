@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -29,6 +31,36 @@ def gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+@pytest.mark.slow
+def test_the_server_answers_nobody_but_its_command(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words = ["evaluate", "no-such-model", "--workspace", str(tmp_path / "workspace")]
+    words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
+    with subprocess.Popen([*COMMAND, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
+        answers: list[int] = []
+        limit = time.monotonic() + START_LIMIT
+        while command.poll() is None and time.monotonic() < limit and 401 not in answers:
+            servers = children(psutil.Process(command.pid), "create_app")
+            lines = [one.cmdline() for one in servers if not gone(one)]
+            answers += [status(f"http://127.0.0.1:{line[line.index('--port') + 1]}") for line in lines if line]
+            time.sleep(0.1)
+        said, _ = command.communicate(timeout=START_LIMIT)
+    assert 401 in answers
+    assert set(answers) <= {0, 401}
+    assert b"'no-such-model'" in said
+
+
+def status(server: str) -> int:
+    """Of a request for the version, made without a password; 0 while nothing answers."""
+    try:
+        with urllib.request.urlopen(f"{server}/api/admin/version", timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 @pytest.mark.parametrize(
