@@ -16,6 +16,9 @@ Endpoint = Annotated[str, typer.Option(help="Address of a running `mlflow models
 SHOWN = 10
 """Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
 
+UNREADABLE = 3
+"""Exit status where a folder or file was not given out, or an archive is damaged: what it holds is not in the table."""
+
 
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Photographs, folders, or archives of them.")],
@@ -53,6 +56,8 @@ def predict(
         typer.echo(f"{len(found.rejects)} files have no row; they are in {listed} with the reason:", err=True)
         for path, reason, detail in found.rejects.head(SHOWN).iter_rows():
             typer.echo(f"  {path}: {reason}: {detail}", err=True)
+        if "unreadable" in found.rejects["reason"]:
+            raise typer.Exit(UNREADABLE)
 
 
 def deploy(

@@ -17,7 +17,7 @@ def fingerprint(settings: SourceSettings, where: Where) -> Source:
     return sources.fingerprint(settings, where, watch("source"))
 
 
-@stage("ingest", version=1)
+@stage("ingest", version=2)
 def ingest(source: Source, settings: IngestSettings, where: Where) -> Catalogue:
     """Decode every photograph once, reject what cannot be used with a reason, and group duplicates."""
     return work.ingest(source, settings, where, watch("ingest"))
