@@ -18,6 +18,9 @@ Endpoint = Annotated[str, typer.Option(help="Address of a running `mlflow models
 SHOWN = 10
 """Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
 
+UNREADABLE = 3
+"""Exit status where a folder or file was not given out, or an archive is damaged: what it holds is not in the table."""
+
 
 def predict(
     paths: Annotated[list[Path], typer.Argument(**path("PATH"), help="Photographs, folders, or archives of them.")],
@@ -53,6 +56,8 @@ def predict(
         unwritten.callback(_told_rejects, found.rejects, work.rejects_path(output))
         work.write(found.faces, output)
         typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
+    if "unreadable" in found.rejects["reason"]:
+        raise typer.Exit(UNREADABLE)
 
 
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:

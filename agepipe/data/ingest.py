@@ -4,6 +4,7 @@ Archives and folders are read in one pass; threads decode, because OpenCV lets g
 chunks are journaled, so that a killed ingest goes on where it stopped and ends with the same bytes.
 """
 
+import logging
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,8 @@ from agepipe.progress import Progress, silent
 from agepipe.record import digest_of
 from agepipe.records import Catalogue, Source
 from agepipe.where import Where
+
+log = logging.getLogger(__name__)
 
 SCHEMA: dict[str, Any] = {
     "index": pl.UInt32,
@@ -58,6 +61,8 @@ _CHUNK_PIXELS = 8 << 20
 """Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
 _CHUNK_FILES = 32 << 20
 """Bytes of files after which a chunk ends early, so that large photographs do not fill the memory."""
+_SHOWN = 5
+"""Files and archives that are not given out are named up to this number; they may hold more than one photograph."""
 _WAITING = 2
 """Chunks that lie ready, so that no decoder waits while another chunk is read or kept."""
 _WHAT = ("size", "min_side", "max_pixels", "min_age", "max_age", "near_duplicate")
@@ -88,7 +93,10 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
             _finish(ledger, source, settings, work, folder)
         shutil.rmtree(work, ignore_errors=True)
     catalogue = _catalogue(folder)
-    _check_share(pl.read_parquet(catalogue.rejects), catalogue.count + catalogue.copies, settings, catalogue.rejects)
+    rejects = pl.read_parquet(catalogue.rejects)
+    for path, _, detail in rejects.filter(pl.col("reason") == "unreadable").head(_SHOWN).rows():
+        log.warning("%s is not used: %s", path, detail)
+    _check_share(rejects, catalogue.count + catalogue.copies, settings, catalogue.rejects)
     return catalogue
 
 

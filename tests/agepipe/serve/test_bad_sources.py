@@ -83,6 +83,27 @@ def test_in_a_folder_the_others_are_treated(here: Where, tmp_path: Path) -> None
     assert (tmp_path / "out.jsonl").read_text() == ""
 
 
+def test_faces_of_a_very_large_photograph_are_told_in_its_own_pixels(
+    here: Where, sample_archive: Path, tmp_path: Path
+) -> None:
+    chip = real_chips(sample_archive, step=70)[0][1]
+    scene = pasted(background(np.random.default_rng(0)), chip, (400, 240), 220)
+    for name, scale in (("large.jpg", 12), ("small.jpg", 1)):
+        picture(tmp_path / name, cv2.resize(scene, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
+    boxes = {}
+    for name in ("large.jpg", "small.jpg"):
+        look(tmp_path / name, tmp_path, here)
+        (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+        boxes[name] = np.array(json.loads(line)["box"])
+    assert boxes["large.jpg"] == pytest.approx(12 * boxes["small.jpg"], rel=0.25)
+
+
+def test_a_kind_of_picture_that_is_not_read_is_named(here: Where, tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(SourceError, match="HEIC picture; convert it to JPEG"):
+        look(tmp_path / "IMG_1.HEIC", tmp_path, here)
+
+
 def test_frames_without_faces_are_shown_and_nothing_is_said_of_them(here: Where, tmp_path: Path) -> None:
     done = look(video(tmp_path / "empty.mp4", [], frames=8), tmp_path, here)
     assert (done.frames, done.faces, done.people, done.notes) == (8, 0, set(), [])
