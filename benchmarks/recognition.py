@@ -80,8 +80,10 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
     "mirrored": lambda chip: chip[:, ::-1],
     "upside down": lambda chip: chip[::-1, ::-1],
     "turned by 90°": lambda chip: chip.transpose(1, 0, 2)[::-1],
-    **{f"cropped by {share:.0%}": lambda chip, share=share: cropped(chip, share) for share in (0.01, 0.03, 0.05, 0.08, 0.1)},
-    **{f"{share:.0%} cut off on two sides": lambda chip, share=share: chip[round(200 * share) :, round(200 * share) :] for share in (0.02, 0.05, 0.1)},
+    **{f"cropped by {share:.0%}": lambda chip, share=share: cropped(chip, share)
+       for share in (0.01, 0.03, 0.05, 0.08, 0.1)},
+    **{f"{share:.0%} cut off on two sides": lambda chip, share=share: chip[round(200 * share) :, round(200 * share) :]
+       for share in (0.02, 0.05, 0.1)},
     **{f"turned by {angle}°": lambda chip, angle=angle: turned(chip, angle) for angle in (2, 5, 10, 15)},
     "mirrored, cropped by 5 %, JPEG 50": lambda chip: saved(np.ascontiguousarray(cropped(chip, 0.05)[:, ::-1]), 50),
     "turned by 5°, cropped by 5 %": lambda chip: cropped(turned(chip, 5), 0.05),

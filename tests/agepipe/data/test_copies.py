@@ -4,14 +4,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import cv2
+import numpy as np
 import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 from test_ingest import SETTINGS, take
 
 from agepipe.config import IngestSettings, LabelSettings, SplitSettings
+from agepipe.data import duplicates, journal
 from agepipe.data import ingest as stage
-from agepipe.data import journal
 from agepipe.data.audit import audit
 from agepipe.data.audit_text import notes
 from agepipe.data.copies import photographs
@@ -162,3 +164,31 @@ def test_copies_that_a_median_brings_to_one_label_become_one_row(tmp_path: Path,
     assert rows.count == 30
     kept = relabel(catalogue, LabelSettings(conflicts="keep"), where)
     assert kept.count == 33
+
+
+def test_near_duplicates_are_found_at_the_default_and_the_threshold_is_part_of_the_key(
+    tmp_path: Path, where: Where
+) -> None:
+    """Copies that correlate by some 0.985, strangers by some 0.95: the default lies between them."""
+    picture = cv2.imdecode(np.frombuffer(jpeg(1), np.uint8), cv2.IMREAD_COLOR).astype(np.float64)
+    noise = np.random.default_rng(0).normal(0, 1, (2, 24, 24, 1)).repeat(2, axis=1).repeat(2, axis=2)
+    faded = 128 + (picture - picture.mean()) / 3
+    grey = duplicates.luma(faded.astype(np.uint8)[None, :, :, ::-1])[0]
+    members = {chip_name(30, 0): png(faded)}
+    for number, wanted in enumerate((0.985, 0.95)):
+        changed = faded + noise[number] * grey.std() * (1 / wanted**2 - 1) ** 0.5
+        members[chip_name(31 + number, 1 + number)] = png(changed)
+    archive = zip_of(tmp_path / "faces.zip", {f"{name}.png": data for name, data in members.items()})
+    found = {threshold: take(where, archive, settings=IngestSettings(size=48, **threshold_of(threshold)))
+             for threshold in (None, 0.92, 0.999)}  # fmt: skip
+    groups = {threshold: pl.read_parquet(one.table)["group"].n_unique() for threshold, one in found.items()}
+    assert groups == {None: 2, 0.92: 1, 0.999: 3}
+    assert len({one.folder for one in found.values()}) == len({one.digest for one in found.values()}) == 3
+
+
+def threshold_of(value: float | None) -> dict[str, float]:
+    return {} if value is None else {"near_duplicate": value}
+
+
+def png(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".png", np.clip(picture, 0, 255).astype(np.uint8))[1].tobytes()

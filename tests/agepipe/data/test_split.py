@@ -374,3 +374,16 @@ def test_holdout_and_test_side_are_drawn_apart_where_they_share_a_seed() -> None
 def test_holdout_with_one_side_empty_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"final\.validation is 0\.1, but 3 rows in 1 groups"):
         holdout(rows_of([(0, 3)]), 0.1, 0)
+
+
+def test_digests_tell_which_side_each_row_lies_on(tmp_path: Path, where: Where) -> None:
+    rows = saved(many(40), tmp_path)
+    _, members, _ = place(many(40), SplitSettings(test=0.5), NOTHING)
+    exchanged = members.with_columns(pl.col("side").replace({"test": "development", "development": "test"}))
+    assert members_digest(members) != members_digest(exchanged)
+    parts = []
+    for number, before in enumerate((members, exchanged)):
+        before.write_parquet(tmp_path / f"{number}.parquet")
+        parts.append(split(rows, SplitSettings(test=0.5), where, tmp_path / f"{number}.parquet"))
+    assert parts[0].development.digest == parts[1].test.digest
+    assert len({part.digest for part in parts}) == len({part.members.parent for part in parts}) == 2
