@@ -64,11 +64,12 @@ def test_a_proxy_that_prefects_client_cannot_speak_to_is_left_out(clean: None, m
     assert os.environ["https_proxy"] == "http://127.0.0.1:9"
 
 
-def test_files_and_variables_of_another_prefect_are_not_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pyproject", ['[tool.prefect.api]\nkey = "theirs"\n', "[tool.prefect\n"])
+def test_files_and_variables_of_another_prefect_are_not_ours(pyproject: str, tmp_path: Path) -> None:
     """Neither at import nor when a setting is changed for a while, which reads all files again."""
     away = "http://127.0.0.1:9/api"
     (tmp_path / "prefect.toml").write_text(f'profiles_path = "/nope"\n[api]\nurl = "{away}"\nkey = "theirs"\n')
-    (tmp_path / "pyproject.toml").write_text("[tool.prefect\n")  # not even TOML
+    (tmp_path / "pyproject.toml").write_text(pyproject)  # the second is not even TOML
     (tmp_path / ".env").write_text(f"PREFECT_API_URL={away}\nPREFECT_SERVER_DATABASE_CONNECTION_URL=sqlite:///x\n")
     theirs = {
         "PREFECT_HOME": "/nope", "PREFECT_PROFILE": "work", "PREFECT_PROFILES_PATH": "/nope/profiles.toml",
