@@ -91,7 +91,7 @@ def check_killed(where: Where, moment: str, begun: float) -> None:
 
 
 def wait_for(moment: str, workspace: Path) -> None:
-    limit = time.monotonic() + 300
+    limit = time.monotonic() + 600
     while not under_way(workspace, STAGES[moment]):
         assert time.monotonic() < limit
         time.sleep(0.05)
