@@ -7,7 +7,8 @@ from bundles import make_bundle, make_rows, pictures, seen
 
 from agepipe.ages import AgeRanges
 from agepipe.config import EvaluateSettings, ReleaseSettings
-from agepipe.judge.compare import Comparison, compare
+from agepipe.judge.compare import Comparison, _decided, compare
+from agepipe.judge.intervals import Difference
 from agepipe.records import Model, Rows
 from agepipe.where import Where
 
@@ -82,6 +83,9 @@ def test_other_ranges_compare_by_years_alone(tmp_path: Path, where: Where) -> No
     assert found.promote
     young = int((pl.read_parquet(rows.table)["age"] < 3).sum())
     assert found.excluded == young > 0
+    ranges = AgeRanges.of(("3-20", "21-30", "over30"))
+    watched = run(make_bundle(tmp_path / "own", ranges), coarse, rows, where, watch=("range",)).slices
+    assert {one.name for one in watched} == set(ranges.words)
 
 
 def test_a_comparison_finds_what_evaluations_predicted(tmp_path: Path, where: Where) -> None:
@@ -117,3 +121,9 @@ def test_slices_too_small_to_judge_forbid_nothing(tmp_path: Path, where: Where) 
     found = run(good, poor, rows, where)
     assert found.promote
     assert {one.kind for one in found.slices} == {"gender"}  # each race has 24 photographs
+
+
+@pytest.mark.parametrize(("share", "promoted"), [(0.95, True), (0.9499, False), (0.5, False)])
+def test_a_promotion_needs_at_least_the_share_of_draws_that_is_set(share: float, promoted: bool) -> None:
+    found = Difference(0.6, 0.5, 0.1, 0.05, 0.15, share)
+    assert _decided(found, (), ReleaseSettings(confidence=0.95), QUICK, 100, 0).promote == promoted
