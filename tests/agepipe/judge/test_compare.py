@@ -86,6 +86,9 @@ def test_other_ranges_compare_by_years_alone(tmp_path: Path, where: Where) -> No
     assert found.promote
     young = int((pl.read_parquet(rows.table)["age"] < 3).sum())
     assert found.excluded == young > 0
+    ranges = AgeRanges.of(("3-20", "21-30", "over30"))
+    watched = run(make_bundle(tmp_path / "own", ranges), coarse, rows, where, watch=("range",)).slices
+    assert {one.name for one in watched} == set(ranges.words)
 
 
 def test_a_comparison_finds_what_evaluations_predicted(tmp_path: Path, where: Where) -> None:
