@@ -113,6 +113,7 @@ def _environ() -> dict[str, str]:
     known = get_current_settings().to_environment_variables(exclude_unset=True)
     return {
         **os.environ, **known,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # it goes to no terminal, and may say why the server ended
         "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
     }  # fmt: skip
 
