@@ -71,10 +71,10 @@ class Cut(NamedTuple):
         return rotation @ np.diag([-1.0 if self.mirrored else 1.0, 1.0])
 
 
-def sketched(frequencies: NDArray[np.float32]) -> list[bytes]:
+def sketched(frequencies: NDArray[np.floating]) -> list[bytes]:
     """The sketches of pictures, from their DCT `(n, more than WAVES, more than WAVES)`."""
     rows, columns, weights = _waves()
-    found = frequencies[:, rows, columns] * weights
+    found = np.asarray(frequencies[:, rows, columns] * weights, dtype=np.float32)
     found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
     return [one.tobytes() for one in np.clip(np.rint(found * _BYTE), -127, 127).astype(np.int8)]
 

@@ -1,9 +1,10 @@
-"""A model is never judged on a photograph that it has seen, neither the same file nor a re-encoded copy of it.
+"""A model is never judged on a photograph that it has seen, neither the same file nor a changed copy of it.
 
-A copy is recognised by its look (`agepipe.data.duplicates.looks`). Measured on 2,666 UTKFace chips, of 256 bits:
-copies saved again as JPEG at quality 50, or at a third of the size, differ in at most 9, at quality 20 in at most 16,
-with another brightness and contrast in at most 20 but for four. Of the 227 million pairs of 21,329 chips that a split
-does not bind none differs in fewer than 25, stored at another size 23.
+A copy is recognised by its look (`agepipe.data.duplicates.looks`): by the bits where it was saved again, mirrored or
+turned by quarters, and by the sketch where it was cropped or turned a little (`agepipe.data.recognise`). Measured on
+2,666 UTKFace chips, of 256 bits: copies saved again as JPEG at quality 50, or at a third of the size, differ in at
+most 9, at quality 20 in at most 16, with another brightness and contrast in at most 20 but for four. Of the 227 million
+pairs of 21,329 chips that a split does not bind none differs in fewer than 25, stored at another size 23.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class Overlap:
     by_content: int
     """Rows whose file is one that it has seen, byte for byte."""
     by_appearance: int
-    """Further rows that are re-encoded copies of one that it has seen."""
+    """Further rows that are changed copies of one that it has seen."""
     roles: dict[str, int]
     """Seen rows by the gravest role that they had."""
     examples: tuple[str, ...]
