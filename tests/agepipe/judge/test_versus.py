@@ -53,6 +53,23 @@ def test_each_figure_is_that_of_the_evaluation_and_the_sign_says_who_is_better()
     assert female.changes["mae"].second == pytest.approx(np.abs(poor.ages - poor.years)[inside].mean())
 
 
+def test_the_share_of_draws_counts_every_gain_however_small() -> None:
+    """A slice of which each row is one year or one right answer better is better in each draw, and not in a half."""
+    labels = np.arange(400) % CLASSES
+    table = rows(labels)
+    poor = answers(np.random.default_rng(0), labels, 0.5)
+    nearer = poor._replace(years=poor.ages + np.sign(poor.years - poor.ages) * np.maximum(poor.errors - 0.2, 0))
+    for first, second, share in ((nearer, poor, 1.0), (poor, nearer, 0.0), (poor, poor, 0.0)):
+        found = versus(table, first, second, NAMES, EvaluateSettings(draws=100))
+        assert found.figures["mae"].share_better == share
+        changes = [one.changes for one in found.slices if one.kind == "gender"]
+        assert [one["mae"].share_better for one in changes] == [share, share]
+        assert [one["accuracy"].share_better for one in changes] == [0.0, 0.0]
+    good = answers(np.random.default_rng(0), labels, 0.9)
+    found = versus(table, good, poor, NAMES, EvaluateSettings(draws=100))
+    assert all(one.changes["accuracy"].share_better == 1.0 for one in found.slices if one.kind == "gender")
+
+
 def test_models_that_are_equally_good_are_told_apart_no_more_often_than_was_allowed() -> None:
     """Over figures and over slices: with every difference at 95 % by itself it would be a quarter of the time."""
     random = np.random.default_rng(1)

@@ -217,6 +217,8 @@ def test_ranges_that_leave_years_out_have_only_their_own_years() -> None:
 def test_years_of_ranges_are_the_mean_of_the_mid_ages() -> None:
     readout = Readout(UTKFACE, by_year=False)
     assert readout(torch.eye(14))[1].tolist() == pytest.approx(UTKFACE.mid_ages.tolist())
+    shares = torch.rand(5, 14, generator=torch.Generator().manual_seed(0)).softmax(1)
+    assert readout(shares)[1].tolist() == pytest.approx((shares.double().numpy() @ UTKFACE.mid_ages).tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mnasnet0_5", "resnet18"])
