@@ -122,9 +122,8 @@ def find(reference: str, where: Where, name: str) -> Version:
 
 
 def _fill(draft: Path, source: Path, found: Version, where: Where, check: Check) -> None:
-    for name in (bundle.NETWORK, bundle.CARD, bundle.LINEAGE):
-        if (source / name).exists():
-            shutil.copy(source / name, draft)
+    for name in (bundle.NETWORK, bundle.CARD):  # no lineage: its sketches show the photographs, and no camera needs them
+        shutil.copy(source / name, draft)
     pictures = [sample.encoded(chip, check.seed) for chip in sample.plan(check.pictures, check.seed)]
     apart = difference(answers(draft, pictures), registered_answers(found, pictures, where))
     if apart > check.tolerance:

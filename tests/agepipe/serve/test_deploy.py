@@ -40,6 +40,7 @@ def test_versions_are_deployed_whole_and_switched(tracked: Where, tmp_path: Path
     folder = folder_of(tracked) / first.folder
     assert Predictor.load(folder).card == bundle.read_card(tmp_path / "bundle-60.0")
     assert bundle.digest(folder) == first.digest
+    assert {path.name for path in folder.iterdir()} == {bundle.NETWORK, bundle.CARD, "manifest.json"}
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["result"]["difference"] < 1e-6
     second = deploy("2", tracked)
