@@ -122,7 +122,7 @@ def find(reference: str, where: Where, name: str) -> Version:
 
 
 def _fill(draft: Path, source: Path, found: Version, where: Where, check: Check) -> None:
-    for name in (bundle.NETWORK, bundle.CARD):  # no lineage: its sketches show the photographs, and no camera needs them
+    for name in (bundle.NETWORK, bundle.CARD):  # a camera needs no lineage, whose sketches show the photographs
         shutil.copy(source / name, draft)
     pictures = [sample.encoded(chip, check.seed) for chip in sample.plan(check.pictures, check.seed)]
     apart = difference(answers(draft, pictures), registered_answers(found, pictures, where))
