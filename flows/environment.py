@@ -17,7 +17,7 @@ from flows import access, shell
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
 LONGEST = 480
-"""Letters that the path of an SQLite file may have, in bytes, with the ending of its journal."""
+"""Maximum length of the path of an SQLite file, bytes; its journal adds an ending."""
 USERS = (
     "PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_API_TLS_", "PREFECT_API_SSL_",
     "PREFECT_API_REQUEST_TIMEOUT", "PREFECT_API_ENABLE_HTTP2", "PREFECT_CLIENT_", "PREFECT_LOGGING_",

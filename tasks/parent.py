@@ -24,7 +24,7 @@ from tasks.track import name_in_prefect, prefect_tags
 
 R = TypeVar("R", bound=Record)
 TAG = 5000
-"""Letters that MLflow keeps of a tag."""
+"""Maximum length of an MLflow tag value."""
 
 
 @task

@@ -164,7 +164,7 @@ def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:
 
 
 def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:
-    """The same function, which makes what it only found again anew where that is wanted.
+    """Wrap the stage so that `--refresh` recomputes a cached result.
 
     The library finds a finished folder by itself; a stage whose record is gone cannot know that folder before.
     """

@@ -173,7 +173,10 @@ def _place(invitation: Invitation, meet: str, where: Where) -> Iterator[int]:
             if _lock(file, fcntl.LOCK_EX):
                 yield machine
                 return
-    raise TrainingError(f"meet: all {invitation.first.machines} places at {meet} are taken; this machine is too many.")
+    raise TrainingError(
+        f"meet: all places at {meet} are taken: the run asked for {invitation.first.machines} machines; start it again "
+        "with more, or do not join from here."
+    )
 
 
 def _file(meet: str, where: Where) -> Path:

@@ -111,7 +111,7 @@ class Together(Alone):
         return mine * self.count / count
 
     def counted(self, known: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The rows of all, a process."""
+        """Row counts of all processes together, divided by the number of processes."""
         return [one / self.count for one in known]
 
     def synchronised(self, network: AgeNetwork) -> AgeNetwork:
