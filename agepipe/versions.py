@@ -175,8 +175,8 @@ def unknown(text: str, name: str, there: Sequence[Version], place: str, others: 
     elsewhere = f"; or give --name: the store holds {', '.join(others)} as well" if others else ""
     if not there:
         return ModelError(
-            f"model: {text!r} is not known, because '{name}' has no versions in {place}; check --tracking or the folder "
-            f"that you are in, or train and register one in minutes with `agepipe run sample`{elsewhere}."
+            f"model: {text!r} is not known, because '{name}' has no versions in {place}; check --tracking or the "
+            f"folder that you are in, or train and register one in minutes with `agepipe run sample`{elsewhere}."
         )
     numbers = ", ".join(str(version.number) for version in there[:10])
     aliases = sorted({f"{alias} (version {v.number})" for v in there for alias in v.aliases})
