@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from agepipe.errors import ImageError
 from agepipe.headers import Header, turn_of
 
-_START, _SCAN, _END, _TABLES, _APP1 = b"\xff\xd8", b"\xff\xda", b"\xff\xd9", b"\xff\xc4", b"\xff\xe1"
+_SCAN, _END, _TABLES, _APP1 = b"\xff\xda", b"\xff\xd9", b"\xff\xc4", b"\xff\xe1"
 _FRAMES = frozenset(bytes((0xFF, code)) for code in range(0xC0, 0xD0)) - {_TABLES, b"\xff\xc8", b"\xff\xcc"}
 _SEQUENTIAL = frozenset({b"\xff\xc0", b"\xff\xc1"})
 """Baseline and extended frames with Huffman codes."""
