@@ -27,7 +27,7 @@ from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
 from agepipe.where import Where
 
-VERSION = 4
+VERSION = 5
 """Raised when the same inputs would give another folder."""
 
 
