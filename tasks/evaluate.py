@@ -15,7 +15,7 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=4)
+@stage("evaluate", version=5)
 def evaluate(
     model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, against: Evaluation | None, where: Where
 ) -> Evaluation:

@@ -17,7 +17,7 @@ def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSetti
     return _train(rows, learn, choice, settings, weights_digest(changed(learn, choice.settings)), where)
 
 
-@stage("train", version=4)
+@stage("train", version=5)
 def _train(
     rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, weights: str, where: Where
 ) -> Model:

@@ -21,7 +21,7 @@ STOPPED = "agepipe.stopped"
 """Tag of an MLflow run that halving stopped early: its figures do not compare with those of whole trainings."""
 
 
-@stage("search", version=5, run_name="trial {setting} fold {fold.index}", revivals=2)
+@stage("search", version=6, run_name="trial {setting} fold {fold.index}", revivals=2)
 def trial(
     rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,
     weights: str, until: int | None, before: Trial | None, where: Where,

@@ -35,7 +35,7 @@ CONTRADICTION = 15.0
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's prediction for each row of a table, in the table's order."""
+    """A model's prediction for each row of a table, in the table's order; the ages as the network says them."""
 
     prediction: Prediction
     seconds: float
@@ -125,10 +125,11 @@ def _parts(
 
 
 def _timed(predictor: Predictor, pixels: NDArray[np.uint8], index: NDArray[np.integer]) -> tuple[Prediction, float]:
+    # raw, since ages that were moved into the answered ranges can hardly contradict them
     size = predictor.card.size
     begin = time.perf_counter()
     batches = (_sized(pixels[index[start : start + BATCH]], size) for start in range(0, len(index), BATCH))
-    return predictor.predict_batches(batches, len(index)), time.perf_counter() - begin
+    return predictor.predict_batches(batches, len(index), raw=True), time.perf_counter() - begin
 
 
 def _sized(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ from agepipe.records import Evaluation, Model, Rows
 from agepipe.serve.bundle import Card, digest, read_card, read_curves, read_lineage
 from agepipe.where import Where
 
-VERSION = 4
+VERSION = 5
 """Raised when the same inputs would give another folder."""
 
 
@@ -167,7 +167,6 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
     """What is known and what was said about labelled rows, checked."""
     probabilities, said = answers.prediction
-    # answers that were kept by an earlier version may hold ages outside the answered range
     years = card.ranges.within(decide(probabilities, card.decoding), said)
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 

@@ -58,7 +58,7 @@ def label_errors(table: pl.DataFrame, judged: Judged, ranges: AgeRanges) -> pl.D
         pl.Series("range given", words[judged.labels[places]], dtype=pl.String),
         pl.Series("range suggested", words[suggested[places]], dtype=pl.String),
         pl.Series("years apart", apart[places]),
-        pl.Series("age predicted", judged.years[places]).round(1),
+        pl.Series("age predicted", ranges.within(suggested, judged.years)[places]).round(1),
         pl.Series("probability given", given[places]).round(4),
         pl.Series("probability suggested", other[places]).round(4),
     )[np.lexsort((-other[places], given[places]))]

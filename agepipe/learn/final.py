@@ -26,7 +26,7 @@ from agepipe.serve.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_c
 from agepipe.settings import changed
 from agepipe.where import Where
 
-VERSION = 4
+VERSION = 5
 """Raised when the same rows and settings would train to something else."""
 COMPARED = 64
 """Validation pictures on which the exported network must agree with the trained one."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from agepipe.config import LOWER_IS_BETTER
-from agepipe.decide import Decoding
+from agepipe.decide import Decoding, decide
 from agepipe.errors import DivergedError, ModelError, TrainingError
 from agepipe.judge.metrics import Judged, checked, figures
 from agepipe.learn import checkpoint
@@ -285,11 +285,12 @@ class Answers:
         return torch.stack([probabilities.sum() + years.sum() for _, probabilities, _, years in self._parts]).sum()
 
     def judged(self) -> Judged:
-        """What is known and was said about all rows."""
+        """What is known and was said about all rows, each age moved into the answered range as in every answer."""
         labels, probabilities, ages, years = (
             torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True)
         )
-        return checked(labels, probabilities, ages, years, self.decoding)
+        shown = self.network.readout.ranges.within(decide(probabilities, self.decoding), years)
+        return checked(labels, probabilities, ages, shown, self.decoding)
 
     def figures(self, prefix: str) -> dict[str, float]:
         """All figures of `agepipe.judge.metrics`, with a prefix."""

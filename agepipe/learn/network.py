@@ -62,7 +62,7 @@ class Readout(nn.Module):
 
     def __init__(self, ranges: AgeRanges, by_year: bool) -> None:
         super().__init__()
-        self.by_year = by_year
+        self.ranges, self.by_year = ranges, by_year
         self.temperature = 1.0
         years = single_years(ranges)
         if by_year:

@@ -25,7 +25,7 @@ from agepipe.records import Choice, Fold, Rows, Stopped, Trial
 from agepipe.settings import changed, combinations
 from agepipe.where import Where
 
-VERSION = 4
+VERSION = 5
 """Raised when the same rows and settings would train to something else."""
 
 OUTCOMES = "validation.parquet"

@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
     probabilities: NDArray[np.float32]
     """`(n, classes)`, columns in the order of the card's ranges."""
     years: NDArray[np.float32]
-    """`(n,)`, age in years, in the range that the card's decoding answers."""
+    """`(n,)`, age in years, in the range that the card's decoding answers, unless it was asked for raw."""
 
 
 class Predictor:
@@ -68,9 +68,11 @@ class Predictor:
         return self.predict_batches((images[start : start + BATCH] for start in starts), len(images), progress)
 
     def predict_batches(
-        self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress = silent
+        self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress = silent, *, raw: bool = False
     ) -> Prediction:
         """The same for pictures that come in batches, so that only one batch need be in memory.
+
+        With `raw` the ages stay as the network says them, also outside the answered ranges.
 
         Raises:
             DataError: another type or shape.
@@ -78,10 +80,11 @@ class Predictor:
         """
         parts = list(self._parts(batches, total, progress))
         empty = np.empty((0, len(self.card.ranges)), dtype=np.float32)
-        return Prediction(
+        found = Prediction(
             np.concatenate([empty, *(part.probabilities for part in parts)]),
             np.concatenate([empty[:, 0], *(part.years for part in parts)]),
         )
+        return found if raw else self._agreeing(found)
 
     def _parts(self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress) -> Iterator[Prediction]:
         done = 0
@@ -104,7 +107,7 @@ class Predictor:
             raise ModelError(f"{NETWORK}: answers with shapes {[a.shape for a in found]}, but {expected} are needed.")
         if not all(np.isfinite(values).all() for values in found):
             raise ModelError(f"{NETWORK}: answers with values that are not finite; train or export the model again.")
-        return self._agreeing(found)
+        return found
 
     def _agreeing(self, found: Prediction) -> Prediction:
         """The ages moved into the answered ranges, so that evaluation judges the very answer that is shown."""

@@ -108,10 +108,8 @@ def free_port() -> str:
 
 
 def test_what_needs_training_says_what_to_install(tmp_path: Path) -> None:
-    make_bundle(tmp_path / "bundle")
-    faces(tmp_path / "faces")
     up = ("up", "--prefect-port", free_port(), "--mlflow-port", free_port())
-    for words in (("run", "sample"), ("predict", "faces", "--output", "out.csv"), ("deploy",), up):
+    for words in (("run", "sample"), up):
         done = light(*words, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith("error: this needs ")

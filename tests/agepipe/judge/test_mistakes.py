@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from agepipe.ages import AgeRanges
+from agepipe.decide import Decoding, decide
 from agepipe.judge.metrics import Judged, checked
 from agepipe.judge.mistakes import corrected, label_errors, p_values, smallest, surest_mistakes
 
@@ -86,6 +87,19 @@ def test_a_spreadsheet_takes_no_range_for_a_date() -> None:
     assert not any(name in text for name in ("1-2", "3-5", "6-10"))
     read = pl.read_csv(io.StringIO(text), try_parse_dates=True)
     assert read["range suggested"].dtype == pl.String
+
+
+@pytest.mark.parametrize("decoding", ["likeliest", "median"])
+def test_the_age_beside_a_suggested_range_lies_in_it(decoding: Decoding) -> None:
+    labels = np.zeros(40, dtype=np.int64)
+    shares = np.zeros((40, len(RANGES)))
+    shares[:, 0] = 1.0
+    shares[0, [0, 5, 6, 9]] = 0.0, 0.3, 0.3, 0.4  # the median is class 6, the likeliest is class 9
+    years = RANGES.within(decide(shares, decoding), shares @ RANGES.mid_ages)
+    table = pl.DataFrame({"index": range(40), "path": "a", "digest": "a", "age": 1})
+    found = label_errors(table, checked(labels, shares, np.ones(40), years, decoding), RANGES)
+    assert found["range suggested"].to_list() == [RANGES.words[9]]
+    assert RANGES.classes(found["age predicted"].to_numpy()).tolist() == [9]
 
 
 def test_a_p_value_is_the_probability_of_a_label_at_most_as_probable() -> None:
