@@ -17,7 +17,7 @@ def run(config: Config, where: Where) -> None:
     """Refuse photographs or first weights that are not there.
 
     Raises:
-        SourceError: a path does not exist, or a data set of Kaggle cannot be asked for.
+        SourceError: a path cannot hold photographs, or a data set of Kaggle cannot be asked for.
         ModelError: the weights to start from are of no version.
     """
     sources.check(config.source.data)
@@ -29,7 +29,7 @@ def evaluate(model: str, data: Sequence[str], name: str, where: Where) -> None:
 
     Raises:
         ModelError: there is no such model, or its locked test rows are not here.
-        SourceError: a path does not exist.
+        SourceError: a path cannot hold photographs.
     """
     found = lookup.resolve(model, where, name)
     if data:
@@ -44,7 +44,7 @@ def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, w
     Raises:
         ModelError: there is no such model, or no rows are here.
         ConfigError: there are not two different models.
-        SourceError: a path does not exist.
+        SourceError: a path cannot hold photographs.
     """
     found = [lookup.resolve(model, where, name) for model in models]
     titles = [lookup.title(text, model, where, name) for text, model in zip(models, found, strict=True)]

@@ -10,7 +10,7 @@ from agepipe.where import Where
 from tasks.stage import stage
 
 
-@stage("split", version=2)
+@stage("split", version=3)
 def split(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
     """Divide rows into development and test; those that an earlier partition placed stay on their side."""
     return work.split(rows, settings, where, None if earlier is None else earlier.members)

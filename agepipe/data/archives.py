@@ -80,7 +80,7 @@ def missing(path: Path) -> str:
     """Why there is nothing at a path, as the end of "the path ..."; empty where there is something."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a null byte is a ValueError
         return "does not exist"
     except OSError as error:
         return f"cannot be reached ({error.strerror})"

@@ -46,10 +46,11 @@ def fingerprint(settings: SourceSettings, where: Where, progress: Progress = sil
 
 
 def check(data: Sequence[str]) -> None:
-    """Refuse names that lead nowhere, without reading, drawing or downloading anything.
+    """Refuse what cannot hold photographs, without decoding, drawing or downloading anything.
 
     Raises:
-        SourceError: nothing is named, a path does not exist, or a data set of Kaggle cannot be asked for.
+        SourceError: nothing is named, a path does not exist, is empty or is no readable archive, or a data set of
+            Kaggle cannot be asked for.
     """
     if not data:
         raise SourceError(f"source.data is empty; {EMPTY}")
@@ -58,8 +59,8 @@ def check(data: Sequence[str]) -> None:
             raise SourceError(f"source: '' is an empty path; {EMPTY}")
         if text.startswith(KAGGLE):
             _check_kaggle(text.removeprefix(KAGGLE))
-        elif text != SAMPLE and not Path(text).expanduser().exists():
-            raise SourceError(f"source: {Path(text).expanduser().absolute()} does not exist; {EMPTY}")
+        elif text != SAMPLE:
+            _check_path(Path(text).expanduser().absolute())
 
 
 def prefixes(source: Source) -> list[str]:
@@ -75,25 +76,31 @@ def _locate(text: str, settings: SourceSettings, where: Where, progress: Progres
     if text == SAMPLE:
         return _sample(settings, where, progress)
     path = _download(text.removeprefix(KAGGLE)) if text.startswith(KAGGLE) else Path(text).expanduser().absolute()
-    if missing := archives.missing(path):
-        raise SourceError(f"source: {path} {missing}; {EMPTY}")
+    _check_path(path)
     if path.is_dir():
-        return path, digest_of(*_listing(path))
-    if not archives.is_archive(path.name) or not path.is_file():
-        raise SourceError(f"source: {path} is neither a folder nor an archive; {EMPTY}")
-    archives.check(path)
+        return path, digest_of(*sorted(_stamp(found) for found in archives.walk(path)))
     status = path.stat()
     return path, digest_of(path.name, status.st_size, status.st_mtime_ns)
 
 
-def _listing(folder: Path) -> list[tuple[str, int, int]]:
+def _check_path(path: Path) -> None:
+    if missing := archives.missing(path):
+        raise SourceError(f"source: {path} {missing}; {EMPTY}")
+    if path.is_dir():
+        _check_folder(path)
+    elif archives.is_archive(path.name) and path.is_file():
+        archives.check(path)
+    else:
+        raise SourceError(f"source: {path} is neither a folder nor an archive; {EMPTY}")
+
+
+def _check_folder(folder: Path) -> None:
     try:
-        found = sorted(_stamp(found) for found in archives.walk(folder))
+        first = next(archives.walk(folder), None)
     except OSError as error:
         raise SourceError(f"source: {folder} cannot be listed ({error}); check its permissions.") from error
-    if not found:
+    if first is None:
         raise SourceError(f"source: {folder} holds no files; {EMPTY}")
-    return found
 
 
 def _stamp(found: archives.Found) -> tuple[str, int, int]:

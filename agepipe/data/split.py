@@ -20,7 +20,7 @@ from agepipe.record import digest_of
 from agepipe.records import Partition, Rows
 from agepipe.where import Where
 
-VERSION = 2
+VERSION = 3
 """Raised when the same rows and settings would give another partition."""
 COLUMNS = ("digest", "group", "look", "label")
 """Columns of labelled rows that a split looks at."""
@@ -111,17 +111,18 @@ def place(
         ConfigError: one side would be empty.
     """
     links: list[tuple[str, str]] = []
+    torn: list[str] = []
+    fixed = set(before["digest"])
     while True:
-        placed, ties, left_out = _draw(frame, settings, before, links)
+        every, ties, left_out = _draw(frame, settings, before, links)
+        placed = every.filter(~pl.col("digest").is_in(torn))
         sides = {side: placed.filter(pl.col("side") == side) for side in ("development", "test")}
         found = across(sides["development"], sides["test"])
-        fixed = set(before["digest"])
-        if all(fixed.issuperset(pair) for pair in found):
+        if not found:  # each search names one development row for a test row, and there may be more
             break
-        links += found
-    torn = pl.col("digest").is_in([digest for _, digest in found])  # an earlier split has placed both
-    left_out = pl.concat([left_out, placed.filter(torn).drop("side")])
-    placed = placed.filter(~torn)
+        links += [pair for pair in found if not fixed.issuperset(pair)]
+        torn += [pair[1] for pair in found if fixed.issuperset(pair)]  # an earlier split has placed both
+    left_out = pl.concat([left_out, every.filter(pl.col("digest").is_in(torn)).drop("side")])
     check_sides((placed["side"] == "test").to_numpy().astype(np.bool_), "split.test", settings.test, placed)
     members = pl.concat([placed.select(list(MEMBERS)), ties.head(len(before)).select(list(MEMBERS))])
     return placed, members.unique("digest", keep="first", maintain_order=True).sort("digest"), left_out

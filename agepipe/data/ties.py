@@ -79,10 +79,30 @@ def across(development: pl.DataFrame, test: pl.DataFrame) -> list[tuple[str, str
         development: `digest` and `look` of each row.
         test: likewise.
     """
-    asked, known = (duplicates.sketches(part["look"].to_list()) for part in (test, development))
-    found = recognised(asked, known, MARGIN)
+    found = same(test["look"].to_list(), development["look"].to_list(), duplicates.COPY_BITS, MARGIN)
     pairs = zip(test["digest"], found.tolist(), strict=True)
     return [(digest, development["digest"][place]) for digest, place in pairs if place >= 0]
+
+
+def same(looks: Sequence[bytes], known: Sequence[bytes], limit: int, margin: float) -> NDArray[np.int64]:
+    """For each look the position of one in `known` that shows the same photograph, or -1; int64 `(len(looks),)`.
+
+    A split and a lineage both ask here, so that a lineage recognises no copy that a split leaves across.
+
+    Args:
+        looks: those to be found again, in any of the eight orientations.
+        known: those to find.
+        limit: how many bits may differ.
+        margin: how much less than usual the correlations of `recognised` may be.
+    """
+    found = np.full(len(looks), -1, dtype=np.int64)
+    for turned in duplicates.oriented(looks):
+        left = np.flatnonzero(found < 0)
+        found[left] = duplicates.near([turned[row] for row in left], known, limit)
+    left = np.flatnonzero(found < 0)
+    again = duplicates.sketches(looks)
+    found[left] = recognised([again[row] for row in left], duplicates.sketches(known), margin)
+    return found
 
 
 def _codes(column: pl.Series) -> NDArray[np.int64]:

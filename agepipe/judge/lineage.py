@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.data.duplicates import COPY_BITS, near, oriented, sketches
-from agepipe.data.recognise import recognised
+from agepipe.data.duplicates import COPY_BITS
+from agepipe.data.ties import same
 from agepipe.errors import LeakageError
 from agepipe.serve.bundle import Role
 
@@ -88,13 +88,7 @@ def _copies(
         return found
     digests = known["digest"].to_list()
     looks = rows["look"].filter(pl.Series(asked)).to_list()
-    places = np.full(len(looks), -1, dtype=np.int64)
-    for turned in oriented(looks):
-        left = np.flatnonzero(places < 0)
-        places[left] = near([turned[row] for row in left], known["look"].to_list(), LIMIT)
-    left = np.flatnonzero(places < 0)
-    again = sketches(looks)
-    places[left] = recognised([again[row] for row in left], sketches(known["look"].to_list()))
+    places = same(looks, known["look"].to_list(), LIMIT, 0.0)
     found[asked] = [role[digests[place]] if place >= 0 else "" for place in places]
     return found
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from agepipe import store
 from agepipe.artifact import remove, turn
 from agepipe.config import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.learn.runs import weights_digest
@@ -114,7 +115,7 @@ def _opened(path: Path, create: Any = None) -> Iterator["Kept"]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    storage = optuna.storages.RDBStorage(store.sqlite(path))
     try:
         if create:
             yield optuna.create_study(storage=storage, study_name=NAME, direction=create)

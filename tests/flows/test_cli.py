@@ -163,7 +163,8 @@ MISTYPED = (
     ("compare", "1", "nope"), ("compare", "BUNDLE", "BUNDLE"), ("release", "99"), ("deploy", "nope"),
     ("run", "laptop"), ("run", "laptop", "--data", "/nope"), ("run", "sample", "learn.weights=models:/agepipe/9"),
     ("run", "sample", "--refresh", "trane"), ("promote", "99", "--because", "x"), ("rollback",),
-    ("audit", "/nope"), ("predict", "BUNDLE/card.json", "--model", "nope", "--output", "x.csv"),
+    ("audit", "/nope"), ("run", "BUNDLE/card.json"), ("audit", "."),
+    ("predict", "BUNDLE/card.json", "--model", "nope", "--output", "x.csv"),
 )  # fmt: skip
 REFUSING = """
 import sys

@@ -106,6 +106,37 @@ def test_no_cropped_copy_lies_across_a_split(chips: Pixels) -> None:
     assert all(sides[f"b{k:03d}"] == sides[f"a{at:03d}"] for k, at in enumerate(found.tolist()) if at >= 0)
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_a_lineage_recognises_in_any_orientation_a_split_has_bound(
+    chips: Pixels, mirrored: bool, turns: int
+) -> None:
+    copies = stored(chips, lambda chip: np.ascontiguousarray(np.rot90(chip[:, ::-1] if mirrored else chip, turns)))
+    originals, again = table(stored(chips), "a"), table(copies, "b")
+    assert overlap(originals, again).by_appearance == COUNT
+    placed, _, _ = place(pl.concat([originals, again]), SplitSettings(test=0.4), pl.DataFrame(schema=MEMBERS))
+    sides = dict(placed.select("digest", "side").rows())
+    assert [sides[f"b{k:03d}"] for k in range(COUNT)] == [sides[f"a{k:03d}"] for k in range(COUNT)]
+    _, before, _ = place(originals, SplitSettings(test=0.4), pl.DataFrame(schema=MEMBERS))
+    grown, _, left_out = place(pl.concat([originals, again]), SplitSettings(test=0.4), before)
+    parts = {side: grown.filter(pl.col("side") == side) for side in ("test", "development")}
+    assert len(left_out) == 0
+    assert overlap(parts["development"], parts["test"]).count == 0
+
+
+def test_every_copy_of_a_test_row_that_an_earlier_split_has_placed_across_is_left_out(chips: Pixels) -> None:
+    upside = stored(chips[:1], lambda chip: chip[::-1])
+    frame = pl.concat([table(stored(chips), "a"), table(upside, "b"), table(upside, "c")])
+    before = frame.with_columns(
+        side=pl.when(pl.col("digest") < "a020").then(pl.lit("test")).otherwise(pl.lit("development"))
+    )
+    grown = pl.concat([frame, table(upside, "d")])
+    placed, _, left_out = place(grown, SplitSettings(test=0.3), before.select(list(MEMBERS)))
+    assert sorted(left_out["digest"]) == ["b000", "c000", "d000"]
+    parts = {side: placed.filter(pl.col("side") == side) for side in ("test", "development")}
+    assert overlap(parts["development"], parts["test"]).count == 0
+
+
 def test_a_row_that_an_earlier_split_has_placed_across_is_left_out_of_development(chips: Pixels) -> None:
     frame = pl.concat([table(stored(chips), "a"), table(stored(chips[:1], cropped), "b")])
     before = frame.with_columns(

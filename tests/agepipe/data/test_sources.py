@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from photographs import chips
 from agepipe.config import SourceSettings
 from agepipe.data import sample
 from agepipe.data.archives import entries
-from agepipe.data.sources import fingerprint, prefixes
+from agepipe.data.sources import check, fingerprint, prefixes
 from agepipe.errors import SourceError
 from agepipe.records import Source
 from agepipe.where import Where
@@ -106,6 +107,19 @@ def test_a_single_picture_is_neither_folder_nor_archive(tmp_path: Path, where: W
     (picture,) = chips(tmp_path / "faces", 1)
     with pytest.raises(SourceError, match="neither a folder nor an archive"):
         source(where, picture)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "a.tar", "b.tar.gz", "c.zip", "pipe.tar", "empty", "nul\0.tar"])
+def test_what_cannot_hold_photographs_is_refused_at_the_first_look(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "empty":
+        path.mkdir()
+    elif name == "pipe.tar":
+        os.mkfifo(path)
+    elif "\0" not in name:
+        path.write_bytes(b"words" * 999)
+    with pytest.raises(SourceError, match=re.escape(str(path))):
+        check(["sample", str(path)])
 
 
 @pytest.mark.parametrize("name", ["broken.tar", "broken.tar.gz", "broken.zip"])

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,6 +121,18 @@ def test_a_finished_study_goes_on_with_more_trials(rows: Rows, where: Where) -> 
     assert (len(more), more[:13]) == (15, first)
     assert to_the_end(rows, SEARCH, where) == first
     assert len(list((where.workspace / "studies").glob("*.db"))) == 1
+
+
+def test_a_path_with_letters_that_mean_something_in_an_address_is_no_other_file(
+    rows: Rows, where: Where, tmp_path: Path
+) -> None:
+    folder = tmp_path / "faces? #1 50%25"
+    with study(rows, LearnSettings(), SEARCH, where.model_copy(update={"workspace": folder})) as proposals:
+        proposals.proposed()
+    (kept,) = (folder / "studies").glob("*.db")
+    with closing(sqlite3.connect(kept)) as connection:
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith("faces")} == {folder.name}
 
 
 def test_those_of_a_batch_are_proposed_together(rows: Rows, where: Where) -> None:
