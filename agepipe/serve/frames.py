@@ -28,7 +28,7 @@ RATE = 25.0
 FASTEST = 240.0
 """Frames a second above which what a file says is no rate but the unit of its clock."""
 MOST_WRITTEN = 60.0
-"""Most frames a second that are taken for the rate of a video whose frames do not come at one rate."""
+"""Most frames a second that are taken for the rate of a stream, or of a video whose frames do not come at one rate."""
 PROBED = 30
 """Frames at the beginning of a video out of whose timestamps its rate is taken where it does not say it."""
 SHORT = 0.98
@@ -221,7 +221,8 @@ class Live:
                 f"--source: the camera or stream {text} cannot be opened; check that it is plugged in and no other "
                 "program uses it, or name another."
             )
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
+        said = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = said if 0 < said <= MOST_WRITTEN else RATE  # above it, mostly the unit of the stream's clock
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._closed = False

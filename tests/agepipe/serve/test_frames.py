@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from pages import jpeg, scene
 from videos import video
@@ -45,6 +47,17 @@ def test_a_stream_that_breaks_off_is_opened_again_and_the_break_is_told(stream: 
             break
     assert seen > 0
     assert [note for note in source.notes() if "broke off" in note]
+
+
+@pytest.mark.parametrize(("said", "rate"), [(12.0, 12.0), (1000.0, frames.RATE), (90000.0, frames.RATE)])
+def test_a_rate_that_no_stream_has_is_not_taken(said: float, rate: float, tmp_path: Path) -> None:
+    """An annotated video of such a rate would repeat each frame until the disk is full."""
+    writer = cv2.VideoWriter(str(tmp_path / "live.avi"), cv2.VideoWriter.fourcc(*"MJPG"), said, (64, 64))
+    for _ in range(5):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    source = opened(f"file://{tmp_path / 'live.avi'}")
+    assert source.live and source.rate == rate
 
 
 @pytest.fixture
