@@ -1,6 +1,8 @@
 """Frames of a live source: the newest wins, what nobody had time for is counted, and an end is noticed."""
 
+import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -8,10 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from pages import jpeg, scene
 from videos import video
 
+from agepipe.errors import SourceError
 from agepipe.serve import frames
 from agepipe.serve.frames import Live, Video, opened
 
@@ -58,6 +62,27 @@ def test_a_rate_that_no_stream_has_is_not_taken(said: float, rate: float, tmp_pa
     writer.release()
     source = opened(f"file://{tmp_path / 'live.avi'}")
     assert source.live and source.rate == rate
+
+
+def animation(path: Path, width: int, height: int) -> Path:
+    """A GIF of two small pictures that announces frames of this size."""
+    kept = io.BytesIO()
+    first, second = (PIL.Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
+    first.save(kept, "GIF", save_all=True, append_images=[second])
+    data = bytearray(kept.getvalue())
+    data[6:10] = struct.pack("<HH", width, height)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_frames_that_are_too_large_are_refused_before_one_is_decoded(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_PIXELS", 1000 * 1000)
+    assert opened(f"{prefix}{animation(tmp_path / 'small.gif', 1000, 1000)}")
+    with pytest.raises(SourceError, match=r"--source: .*large\.gif .*1001×1000"):
+        opened(f"{prefix}{animation(tmp_path / 'large.gif', 1001, 1000)}")
 
 
 @pytest.fixture
