@@ -1,6 +1,6 @@
 """The commands that use a model: predict, deploy, camera, web. Looking at pictures needs neither torch nor Prefect."""
 
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, p
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     import polars as pl
 
+    from agepipe.serve.predict import Predictions
     from agepipe.where import Where
 
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
@@ -52,12 +53,40 @@ def predict(
         typer.echo(note, err=True)
     with show.progress():
         found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
-    with ExitStack() as unwritten:  # the other table is written as well where one cannot be
-        unwritten.callback(_told_rejects, found.rejects, work.rejects_path(output))
-        work.write(found.faces, output)
-        typer.echo(f"{len(found.faces)} faces of {found.faces['path'].n_unique()} photographs are in {output}.")
+    _written(found, output)
     if "unreadable" in found.rejects["reason"]:
         raise typer.Exit(UNREADABLE)
+
+
+def _written(found: "Predictions", output: Path) -> None:
+    """Write both tables, each as well where the other cannot be.
+
+    Raises:
+        OutputError: says of each table that could not be written where it is.
+    """
+    from agepipe.errors import OutputError, of_system
+    from agepipe.serve import predict as work
+
+    failed = list[str]()
+    for write, table, place in (
+        (_told_faces, found.faces, output),
+        (_told_rejects, found.rejects, work.rejects_path(output)),
+    ):
+        try:
+            write(table, place)
+        except OutputError as error:
+            failed.append(str(error))
+        except OSError as error:
+            failed.append(str(of_system(error)))
+    if failed:
+        raise OutputError(" ".join(failed))
+
+
+def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
+    from agepipe.serve import predict as work
+
+    work.write(faces, path)
+    typer.echo(f"{len(faces)} faces of {faces['path'].n_unique()} photographs are in {path}.")
 
 
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:

@@ -67,6 +67,8 @@ class Summary:
     """Counted in each frame anew."""
     illegible: int = 0
     """Faces too small to be answered, counted in each frame anew."""
+    least: set[int] = field(default_factory=set)
+    """Sides below which they were too small, px of the original: more where a frame is a picture made smaller."""
     blank: int = 0
     """Frames of one colour alone, in which nothing can be seen."""
     people: set[int] = field(default_factory=set)
@@ -175,7 +177,8 @@ def _unseen(done: Summary) -> list[str]:
     """What could not be answered, and why."""
     told = []
     if done.illegible:
-        told.append(f"{done.illegible} faces were smaller than {LEGIBLE} px, too small to be answered.")
+        least = " or ".join(map(str, sorted(done.least)))
+        told.append(f"{done.illegible} faces were smaller than {least} px, too small to be answered.")
     if done.blank:
         told.append(
             f"{done.blank} of {done.frames} frames are unreadable: all their pixels are equal, as a decoder that "
@@ -201,6 +204,8 @@ def _treat(
         sink.take(Seen(frame, drawn, tracks, ranges, model))
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
     done.illegible, done.blank = done.illegible + camera.illegible, done.blank + blank
+    if camera.illegible:
+        done.least.add(round(LEGIBLE * frame.scale))
     done.people.update(track.number for track in tracks)
     if model not in done.models:
         done.models.append(model)

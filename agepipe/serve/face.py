@@ -47,7 +47,13 @@ class Face(NamedTuple):
 
     def same(self, other: "Face") -> bool:
         """Whether the boxes overlap so far that both are of one face."""
-        start = np.maximum(self.box[:2], other.box[:2])
-        end = np.minimum(self.box[:2] + self.box[2:], other.box[:2] + other.box[2:])
-        common = float(np.prod(np.maximum(end - start, 0)))
-        return common > SAME * (self.area + other.area - common) or common > INSIDE * min(self.area, other.area)
+        return bool(overlapping(self.box, other.box[None])[0])
+
+
+def overlapping(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the boxes `(n, 4)` overlap one `(4,)` so far that both are of one face."""
+    start = np.maximum(box[:2], boxes[:, :2])
+    end = np.minimum(box[:2] + box[2:], boxes[:, :2] + boxes[:, 2:])
+    common = np.prod(np.maximum(end - start, 0), axis=1).astype(float)
+    area, areas = float(box[2] * box[3]), np.prod(boxes[:, 2:], axis=1).astype(float)
+    return np.asarray((common > SAME * (area + areas - common)) | (common > INSIDE * np.minimum(area, areas)))

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ import numpy as np
 from agepipe import headers
 from agepipe.data.archives import is_archive
 from agepipe.errors import SourceError
-from agepipe.imaging import SUFFIXES, Image
+from agepipe.imaging import MAX_PIXELS, SUFFIXES, Image
 from agepipe.serve import pictures
 from agepipe.serve.clock import Clock
 
@@ -28,7 +29,7 @@ RATE = 25.0
 FASTEST = 240.0
 """Frames a second above which what a file says is no rate but the unit of its clock."""
 MOST_WRITTEN = 60.0
-"""Most frames a second that are taken for the rate of a video whose frames do not come at one rate."""
+"""Most frames a second that are taken for the rate of a stream, or of a video whose frames do not come at one rate."""
 PROBED = 30
 """Frames at the beginning of a video out of whose timestamps its rate is taken where it does not say it."""
 SHORT = 0.98
@@ -87,7 +88,7 @@ def opened(text: str) -> Source:
     """The source that a user names.
 
     Raises:
-        SourceError: it is not there, or cannot be opened.
+        SourceError: it is not there, cannot be opened, or has frames that are too large.
     """
     if text.isdecimal() or "://" in text:
         return Live(text)
@@ -109,6 +110,21 @@ def _capture(text: str) -> cv2.VideoCapture:
     return cv2.VideoCapture(text, cv2.CAP_FFMPEG, limits)
 
 
+def _check_size(text: object, capture: cv2.VideoCapture) -> None:
+    """Refuse frames that would take too much memory, before the first is decoded.
+
+    Raises:
+        SourceError: says how large they are.
+    """
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if width * height > MAX_PIXELS:
+        capture.release()
+        raise SourceError(
+            f"--source: {text} has frames of {width}×{height} px, at most {MAX_PIXELS / 1e6:.0f} million pixels are "
+            "allowed; make it smaller, or name another."
+        )
+
+
 def _rgb(frame: np.ndarray) -> Image:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
@@ -122,7 +138,7 @@ class Video:
         """Open it.
 
         Raises:
-            SourceError: OpenCV finds no video in it.
+            SourceError: OpenCV finds no video in it, or its frames are too large.
         """
         self._path, self._read, self._capture = path, 0, cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
@@ -130,6 +146,7 @@ class Video:
                 f"--source: {path} is no video that can be read: it is damaged, holds sound alone, or is coded in a "
                 "way that is not known here; name another video, or convert its pictures to H.264 in an MP4."
             )
+        _check_size(path, self._capture)
         nominal, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         usable = 0 < nominal <= FASTEST
         self._nominal = nominal if usable else RATE
@@ -213,7 +230,7 @@ class Live:
         """Open it.
 
         Raises:
-            SourceError: there is no such camera, or it is busy.
+            SourceError: there is no such camera, it is busy, or its frames are too large.
         """
         self._text, self._capture = text, _capture(text)
         if not self._capture.isOpened():
@@ -221,7 +238,9 @@ class Live:
                 f"--source: the camera or stream {text} cannot be opened; check that it is plugged in and no other "
                 "program uses it, or name another."
             )
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or RATE
+        _check_size(text, self._capture)
+        said = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = said if 0 < said <= MOST_WRITTEN else RATE  # above it, mostly the unit of the stream's clock
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._closed = False
@@ -277,6 +296,8 @@ class Live:
         self._capture.release()
         time.sleep(PAUSE)
         self._capture = _capture(self._text)
+        with suppress(SourceError):  # which has released it, so that no frame comes
+            _check_size(self._text, self._capture)
 
     def notes(self) -> list[str]:
         """How many frames nobody had time for, and how often the source broke off."""

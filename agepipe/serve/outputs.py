@@ -84,11 +84,11 @@ def saved(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def _rescued(name: str, write: Callable[[Path], object], error: OSError) -> Path:
-    for folder in (Path(tempfile.gettempdir()), Path.home(), Path.cwd()):
-        try:
-            kept = Path(tempfile.mkdtemp(prefix="agepipe-", dir=folder)) / name
+    for place in (tempfile.gettempdir, Path.home, Path.cwd):
+        try:  # also around the place: a working folder may have gone, and a user may have no home
+            kept = Path(tempfile.mkdtemp(prefix="agepipe-", dir=place())) / name
             write(kept)
-        except OSError:
+        except (OSError, RuntimeError):
             continue
         return kept
     raise error

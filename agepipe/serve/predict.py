@@ -102,12 +102,12 @@ def _chips(picture: Picture, faces: Sequence[Face] | None) -> Iterator[Image]:
 
 
 def _rejected(picture: Picture, faces: Sequence[Face] | None) -> Picture:
-    """The picture without its pixels, and why it, or some of its faces, have no row."""
+    """The picture without its pixels, and why it, or some of its faces, have no row; lengths are the file's px."""
     if picture.image is None:
         return picture
-    height, width = picture.image.shape[:2]
+    height, width, least = (round(side * picture.scale) for side in (*picture.image.shape[:2], LEGIBLE))
     if small := [face for face in faces or () if not face.legible]:
-        detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {LEGIBLE} px."
+        detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {least} px."
         return Picture(picture.path, None, SMALL, detail)
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -21,10 +22,13 @@ from videos import read, video
 
 from agepipe import registry
 from agepipe.config import ReleaseSettings
+from agepipe.errors import OutputError
 from agepipe.records import Evaluation
 from agepipe.serve import yunet
 from agepipe.serve.deploy import current, folder_of
+from agepipe.serve.predict import REJECTS, SCHEMA, Predictions
 from agepipe.where import Where
+from flows import serving
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 WITHOUT = """
@@ -92,6 +96,16 @@ def test_predict_writes_a_table_and_lists_what_it_could_not_use(tmp_path: Path) 
     assert table.columns[5:] == ["low", "high", "1 to 10", "11 to 20", "21 to 40", "over 40"]
     assert pl.read_csv(tmp_path / "out.rejects.csv")["reason"].to_list() == ["not an image"]
     assert not (tmp_path / "mlruns").exists()
+
+
+def test_both_tables_that_must_lie_elsewhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rejects = pl.DataFrame([("x.txt", "not an image", "no bytes")], schema=REJECTS, orient="row")
+    with pytest.raises(OutputError) as told:
+        serving._written(Predictions(pl.DataFrame(schema=SCHEMA), rejects), tmp_path / "gone" / "out.csv")
+    kept = sorted(tmp_path.glob("agepipe-*/*.csv"))
+    assert sorted(path.name for path in kept) == ["out.csv", "out.rejects.csv"]
+    assert all(str(path) in str(told.value) for path in kept)
 
 
 def test_predict_with_a_bundle_needs_nothing_of_training(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a camera does with sources that are broken, odd or crowded: one clear message, the rest goes on."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,8 @@ from photographs import jpeg, png_bomb
 from videos import read, video
 
 from agepipe.errors import SourceError
-from agepipe.imaging import Image
-from agepipe.serve import frames, session, yunet
+from agepipe.imaging import Image, Limits, photograph
+from agepipe.serve import frames, pictures, session, yunet
 from agepipe.serve.camera import Summary
 from agepipe.serve.session import Asked
 from agepipe.where import Where
@@ -40,14 +41,17 @@ def picture(path: Path, image: Image) -> Path:
 
 
 def test_faces_that_are_too_small_are_counted_and_not_answered(
-    here: Where, sample_archive: Path, tmp_path: Path
+    here: Where, sample_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chips = real_chips(sample_archive, step=70)[0]
     scene = pasted(pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22), chips[5], (420, 220), 220)
     done = look(picture(tmp_path / "both.png", scene), tmp_path, here)
     assert (done.faces, done.illegible) == (1, 1)
-    assert [note for note in done.notes if note.startswith("1 faces")]
+    assert [note for note in done.notes if note.startswith("1 faces") and "24 px" in note]
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+    monkeypatch.setattr(pictures, "photograph", partial(photograph, limits=Limits(max_pixels=640 * 480)))
+    done = look(picture(tmp_path / "large.jpg", cv2.resize(scene, (1280, 960))), tmp_path, here)
+    assert [note for note in done.notes if note.startswith("1 faces") and "48 px" in note], "the file's own px"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A photograph is searched for every face: large and small ones together, and whichever side of it is up."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from chips import detector_file, real_chips
 
 from agepipe.imaging import Image, fit
+from agepipe.serve import search
 from agepipe.serve.align import align
-from agepipe.serve.face import LEGIBLE
+from agepipe.serve.face import LEGIBLE, Face
 from agepipe.serve.faces import Detector
 from benchmarks.scenes import background, pasted
 
@@ -141,3 +143,41 @@ def test_a_face_of_a_few_pixels_is_found_but_not_legible(detector: Detector, chi
     assert large.legible
     assert not tiny.legible
     assert tiny.box[2] < LEGIBLE
+
+
+def many(count: int) -> list[Face]:
+    """Boxes of many sizes, placed at random, many of them over each other."""
+    random = np.random.default_rng(0)
+    boxes = np.concatenate([random.uniform(0, 3000, (count, 2)), random.uniform(20, 120, (count, 2))], axis=1)
+    scores = random.uniform(0.4, 1, count)
+    return [
+        Face(box, np.zeros((5, 2), np.float32), float(score))
+        for box, score in zip(boxes.astype(np.float32), scores, strict=True)
+    ]
+
+
+def test_each_face_is_kept_once_by_its_best_score() -> None:
+    kept = [face for face, _ in search._distinct([(face, 0) for face in many(300)])]
+    expected: list[Face] = []
+    for face in sorted(many(300), key=lambda face: -face.score):
+        if not any(face.same(other) for other in expected):
+            expected.append(face)
+    assert [face.score for face in kept] == [face.score for face in expected]
+    assert 0 < len(kept) < 300
+
+
+def test_a_picture_of_very_many_faces_is_searched_in_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
+    """One thread answers all pages, so that nobody may keep it with one picture."""
+    looks = list[int]()
+
+    def find(image: Image) -> list[Face]:
+        if max(image.shape[:2]) == 1600:
+            return many(3000)
+        looks.append(1)
+        return []
+
+    start = time.process_time()
+    assert len(search.searched(find, np.zeros((1600, 1600, 3), np.uint8), 0.5)) == search.MOST
+    assert len(looks) < 4 * search.MOST + 20
+    assert str(search.MOST) in caplog.text
+    assert time.process_time() - start < 10

@@ -1,15 +1,21 @@
 """Frames of a live source: the newest wins, what nobody had time for is counted, and an end is noticed."""
 
+import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
+import PIL.Image
 import pytest
 from pages import jpeg, scene
 from videos import video
 
+from agepipe.errors import SourceError
 from agepipe.serve import frames
 from agepipe.serve.frames import Live, Video, opened
 
@@ -45,6 +51,38 @@ def test_a_stream_that_breaks_off_is_opened_again_and_the_break_is_told(stream: 
             break
     assert seen > 0
     assert [note for note in source.notes() if "broke off" in note]
+
+
+@pytest.mark.parametrize(("said", "rate"), [(12.0, 12.0), (1000.0, frames.RATE), (90000.0, frames.RATE)])
+def test_a_rate_that_no_stream_has_is_not_taken(said: float, rate: float, tmp_path: Path) -> None:
+    """An annotated video of such a rate would repeat each frame until the disk is full."""
+    writer = cv2.VideoWriter(str(tmp_path / "live.avi"), cv2.VideoWriter.fourcc(*"MJPG"), said, (64, 64))
+    for _ in range(5):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    source = opened(f"file://{tmp_path / 'live.avi'}")
+    assert source.live and source.rate == rate
+
+
+def animation(path: Path, width: int, height: int) -> Path:
+    """A GIF of two small pictures that announces frames of this size."""
+    kept = io.BytesIO()
+    first, second = (PIL.Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
+    first.save(kept, "GIF", save_all=True, append_images=[second])
+    data = bytearray(kept.getvalue())
+    data[6:10] = struct.pack("<HH", width, height)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_frames_that_are_too_large_are_refused_before_one_is_decoded(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_PIXELS", 1000 * 1000)
+    assert opened(f"{prefix}{animation(tmp_path / 'small.gif', 1000, 1000)}")
+    with pytest.raises(SourceError, match=r"--source: .*large\.gif .*1001×1000"):
+        opened(f"{prefix}{animation(tmp_path / 'large.gif', 1001, 1000)}")
 
 
 @pytest.fixture

@@ -88,3 +88,23 @@ def test_a_result_is_kept_elsewhere_where_its_folder_has_gone(tmp_path: Path, mo
     (kept,) = tmp_path.glob("agepipe-*/x.csv")
     assert kept.read_text() == "result"
     assert str(kept) in str(told.value) and str(tmp_path / "gone" / "x.csv") in str(told.value)
+
+
+@pytest.mark.parametrize("without", ["working folder", "home"])
+def test_a_result_is_kept_where_the_working_folder_or_the_home_has_gone_too(
+    without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    if without == "home":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        monkeypatch.setenv("HOME", "~")  # what Path.home finds where no home is known
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    else:
+        there.rmdir()
+    with pytest.raises(OutputError) as told:
+        saved(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
+    (kept,) = tmp_path.rglob("agepipe-*/x.csv")
+    assert kept.read_text() == "result" and str(kept) in str(told.value)

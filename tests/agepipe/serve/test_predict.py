@@ -2,6 +2,7 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,8 @@ from photographs import jpeg, png_bomb, tar_of, zip_of
 from agepipe.ages import AgeRange, AgeRanges
 from agepipe.decide import decide
 from agepipe.errors import ConfigError, SourceError
-from agepipe.imaging import Image, fit
+from agepipe.imaging import Image, Limits, fit, photograph
+from agepipe.serve import pictures as photographs
 from agepipe.serve.align import align
 from agepipe.serve.faces import Detector
 from agepipe.serve.outputs import check_output
@@ -141,6 +143,20 @@ def test_faces_that_are_too_small_have_no_row_but_are_listed(
     assert [Path(path).name for path in found.rejects["path"]] == ["both.png", "tiny.png"]
     assert set(found.rejects["reason"]) == {"face too small"}
     assert ["1 of 2" in found.rejects["detail"][0], "1 of 1" in found.rejects["detail"][1]] == [True, True]
+
+
+def test_faces_too_small_in_a_photograph_made_smaller_are_described_in_its_own_pixels(
+    predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photographs, "photograph", partial(photograph, limits=Limits(max_pixels=640 * 480)))
+    empty = background(np.random.default_rng(0), 1280, 960)
+    chip = real_chips(sample_archive, step=70)[0][3]
+    cv2.imwrite(str(tmp_path / "1.jpg"), empty[..., ::-1])
+    cv2.imwrite(str(tmp_path / "2.jpg"), pasted(empty, chip, (240, 480), 44)[..., ::-1])
+    found = predict(predictor, [tmp_path / "1.jpg", tmp_path / "2.jpg"], Detector(detector_file(shared)))
+    assert found.rejects["reason"].to_list() == ["no face", "face too small"]
+    assert all("1280×960" in detail for detail in found.rejects["detail"])
+    assert "48 px" in found.rejects["detail"][1]
 
 
 def test_real_chips_that_are_found_again_are_answered_nearly_as_they_are(
