@@ -24,6 +24,8 @@ USERS = (
     "PREFECT_SERVER_EPHEMERAL_", "PREFECT_FLOWS_HEARTBEAT_", "PREFECT__", "PREFECT_DEBUG_MODE",
 )  # fmt: skip
 """Variables of Prefect, or how they begin, that a user may set for agepipe's flows too; all others are left out."""
+UVICORN = ("UVICORN_", "WEB_CONCURRENCY")
+"""What a user sets for a web server of their own; ours is uvicorn too, and some of it keeps ours from starting."""
 
 
 def settings(where: Where) -> dict[str, str]:
@@ -60,11 +62,13 @@ def prefect_home(where: Where) -> Path:
 
 
 def inherited() -> dict[str, str]:
-    """This process's environment without what another program's Prefect or MLflow left in it."""
+    """This process's environment without what another program's Prefect, MLflow or uvicorn left in it."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in store.FOREIGN and (not name.startswith("PREFECT_") or (name.startswith(USERS) and value))
+        if name not in store.FOREIGN
+        and not name.startswith(UVICORN)
+        and (not name.startswith("PREFECT_") or (name.startswith(USERS) and value))
     }
 
 
