@@ -8,6 +8,7 @@ concern the log; files such as prefect.toml in the working folder are not read.
 import os
 from contextlib import chdir
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agepipe import store
 from agepipe.errors import ConfigError
@@ -92,7 +93,8 @@ def prepare(where: Where, api_url: str | None) -> None:
     kept = inherited()
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
-    if not os.environ.get("PREFECT_API_URL"):  # a password that the user has set is for a server that is not used here
+    named = os.environ.get("PREFECT_API_URL")
+    if not named or _same_server(named, api_url):  # a password that the user has set is for a server not used here
         os.environ.update(access.client(access.kept(where)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
@@ -101,6 +103,14 @@ def prepare(where: Where, api_url: str | None) -> None:
     shell.bypass_proxies()
     shell.drop_proxies()
     ignore_files(home)
+
+
+def _same_server(named: str, kept: str | None) -> bool:
+    """Whether an address is that of the kept server, by whatever name of this machine."""
+    if not kept:
+        return False
+    found = urlsplit(named)
+    return found.hostname in shell.LOOPBACK and found.port == urlsplit(kept).port
 
 
 def check_length(option: str, path: Path) -> None:
