@@ -147,8 +147,10 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
 
 def down(where: Where) -> list[str]:
     """End what `up` started and nothing else; the names of those that were still running."""
-    ended = [item.name for item in reversed(running(where).services) if _end(item)]
-    state_file(where).unlink(missing_ok=True)
+    kept = running(where).services
+    ended = [item.name for item in reversed(kept) if _end(item)]
+    if kept:  # else the file is missing, or tells of another folder's servers, which may run
+        state_file(where).unlink(missing_ok=True)
     return ended
 
 

@@ -103,6 +103,7 @@ def test_a_copied_workspace_has_no_part_in_the_servers_of_the_original(
     assert not services.running(copy).alive
     assert services.running(copy).url("mlflow") is None
     assert services.down(copy) == []
+    assert services.state_file(copy).exists(), "it may be the only word of servers that run"
     assert sleeper.poll() is None
     assert services.running(where).alive
 
