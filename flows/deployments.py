@@ -1,7 +1,5 @@
 """What `agepipe up` puts on the server that it keeps: the flows of `prefect.yaml`, and a watch over dead runs."""
 
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,13 +11,11 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from agepipe.errors import ServiceError
 from agepipe.where import Where
-from flows.services import POOL, environ
+from flows.services import tell_prefect
 
 WATCH = "agepipe: runs without a heartbeat have crashed"
 HEARTBEATS_MISSED = timedelta(seconds=120)
 """Four heartbeats: a run that a busy machine holds up for a minute is not dead."""
-TEMPLATE = Path(__file__).with_name("pool.json")
-"""What a run of the pool may change of its process: nothing. Prefect's own lets it name a command."""
 LIVING = "prefect.flow-run.heartbeat"
 ENDINGS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
@@ -52,13 +48,8 @@ def deploy(where: Where, api_url: str) -> bool:
     """
     if not Path("prefect.yaml").is_file():
         return False
-    prefect = str(Path(sys.executable).with_name("prefect"))
-    pool = ("work-pool", "create", POOL, "--type", "process", "--base-job-template", str(TEMPLATE), "--overwrite")
-    for words in (pool, ("deploy", "--all")):
-        done = subprocess.run(
-            [prefect, "--no-prompt", *words], env=environ(where, api_url), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise ServiceError(f"prefect.yaml: `prefect {' '.join(words)}` failed: {' '.join(said)}")
+    try:
+        tell_prefect(where, api_url, "deploy", "--all")
+    except ServiceError as error:
+        raise ServiceError(f"prefect.yaml: {error}") from error
     return True

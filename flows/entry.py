@@ -35,12 +35,13 @@ def enter(where: Where, *, tracked: bool = True) -> None:
         check_writable(where)
     else:
         check_folder("--workspace", where.workspace)
-    api_url = os.environ.get("PREFECT_API_URL") or services.running(where).api_url
+    kept = services.running(where).api_url
+    api_url = os.environ.get("PREFECT_API_URL") or kept
     if api_url:
         reach.check_alive(api_url)
     else:
         store.check_writable(environment.prefect_home(where) / "prefect.db", "--workspace")
-    environment.prepare(where, api_url)
+    environment.prepare(where, kept)
     if api_url:
         reach.check()
     else:

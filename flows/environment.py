@@ -8,6 +8,7 @@ concern the log; files such as prefect.toml in the working folder are not read.
 import os
 from contextlib import chdir
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agepipe import store
 from agepipe.errors import ConfigError
@@ -24,6 +25,8 @@ USERS = (
     "PREFECT_SERVER_EPHEMERAL_", "PREFECT_FLOWS_HEARTBEAT_", "PREFECT__", "PREFECT_DEBUG_MODE",
 )  # fmt: skip
 """Variables of Prefect, or how they begin, that a user may set for agepipe's flows too; all others are left out."""
+UVICORN = ("UVICORN_", "WEB_CONCURRENCY")
+"""What a user sets for a web server of their own; ours is uvicorn too, and some of it keeps ours from starting."""
 
 
 def settings(where: Where) -> dict[str, str]:
@@ -60,11 +63,13 @@ def prefect_home(where: Where) -> Path:
 
 
 def inherited() -> dict[str, str]:
-    """This process's environment without what another program's Prefect or MLflow left in it."""
+    """This process's environment without what another program's Prefect, MLflow or uvicorn left in it."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in store.FOREIGN and (not name.startswith("PREFECT_") or (name.startswith(USERS) and value))
+        if name not in store.FOREIGN
+        and not name.startswith(UVICORN)
+        and (not name.startswith("PREFECT_") or (name.startswith(USERS) and value))
     }
 
 
@@ -88,7 +93,8 @@ def prepare(where: Where, api_url: str | None) -> None:
     kept = inherited()
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
-    if not os.environ.get("PREFECT_API_URL"):  # a password that the user has set is for a server that is not used here
+    named = os.environ.get("PREFECT_API_URL")
+    if not named or _same_server(named, api_url):  # a password that the user has set is for a server not used here
         os.environ.update(access.client(access.kept(where)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
@@ -97,6 +103,14 @@ def prepare(where: Where, api_url: str | None) -> None:
     shell.bypass_proxies()
     shell.drop_proxies()
     ignore_files(home)
+
+
+def _same_server(named: str, kept: str | None) -> bool:
+    """Whether an address is that of the kept server, by whatever name of this machine."""
+    if not kept:
+        return False
+    found = urlsplit(named)
+    return found.hostname in shell.LOOPBACK and found.port == urlsplit(kept).port
 
 
 def check_length(option: str, path: Path) -> None:

@@ -17,8 +17,10 @@ def understood(error: BaseException) -> AgepipeError | None:
     if full := full_disk(error):
         return OutputError(full)
     libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    if libraries & {*HTTP, "prefect"} or "Prefect API" in str(error):
+    if libraries & set(HTTP) or "Prefect API" in str(error):
         return ServiceError(f"{_asked(error)} failed ({_first(error)}); check that the server runs and can be reached.")
+    if "prefect" in libraries:
+        return ServiceError(f"Prefect: {' '.join(str(error).split())[:LONGEST] or type(error).__name__}")
     if libraries & set(STORES):
         return TrackingError(
             f"tracking: the store failed ({_first(error)}); check it, then give the same command again."

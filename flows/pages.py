@@ -19,7 +19,7 @@ def main(port: int) -> None:
     settings = get_current_settings().server
     uvicorn.run(
         Guard(create_app(final=True), HOST),
-        host=HOST, port=port, log_level=settings.logging_level.lower(), server_header=False,
+        host=HOST, port=port, workers=1, log_level=settings.logging_level.lower(), server_header=False,
         timeout_keep_alive=settings.api.keepalive_timeout,
     )  # fmt: skip
 

@@ -25,6 +25,9 @@ from agepipe.where import Where
 from flows import access, environment
 
 POOL = "agepipe"
+TEMPLATE = Path(__file__).with_name("pool.json")
+"""What a run of the pool may change of its process: nothing. Prefect's own lets it name a command."""
+_POOL = (POOL, "--type", "process", "--base-job-template", str(TEMPLATE))
 START_LIMIT = 180.0
 """Seconds that a server may take to answer; a busy laptop needs half a minute."""
 
@@ -105,7 +108,8 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
     """Start the Prefect server, a worker and, on a local store, the MLflow UI, and wait until they answer.
 
     Raises:
-        ServiceError: they run already, a port is in use, or one ended or did not answer; none is left running.
+        ServiceError: they run already, a port is in use, one ended or did not answer, or Prefect refused the work pool;
+            none is left running.
     """
     if running(where).alive:
         raise ServiceError("The servers run already; `agepipe down` ends them.")
@@ -129,7 +133,9 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
             started.append(_start(where, name, command, f"http://127.0.0.1:{port}", protected[name]))
         for service, (_, _, _, path) in zip(started, servers, strict=True):
             _wait(service, path)
-        started.append(_start(where, "worker", _worker(), None, environ(where, f"{started[0].url}/api")))
+        api_url = f"{started[0].url}/api"
+        make_pool(where, api_url)
+        started.append(_start(where, "worker", _worker(), None, environ(where, api_url)))
     except BaseException:
         for item in started:
             _end(item)
@@ -141,8 +147,10 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
 
 def down(where: Where) -> list[str]:
     """End what `up` started and nothing else; the names of those that were still running."""
-    ended = [item.name for item in reversed(running(where).services) if _end(item)]
-    state_file(where).unlink(missing_ok=True)
+    kept = running(where).services
+    ended = [item.name for item in reversed(kept) if _end(item)]
+    if kept:  # else the file is missing, or tells of another folder's servers, which may run
+        state_file(where).unlink(missing_ok=True)
     return ended
 
 
@@ -153,6 +161,30 @@ def environ(where: Where, api_url: str | None) -> dict[str, str]:
     ours = {**environment.settings(where), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
     return {**inherited, **ours, "PWD": str(Path.cwd())}
+
+
+def make_pool(where: Where, api_url: str) -> None:
+    """Make the work pool, or give an older one the same template, before a worker polls it.
+
+    Raises:
+        ServiceError: Prefect refused it.
+    """
+    tell_prefect(where, api_url, "work-pool", "create", *_POOL, "--overwrite")
+
+
+def tell_prefect(where: Where, api_url: str, *words: str) -> None:
+    """Give a command to Prefect's own command line.
+
+    Raises:
+        ServiceError: it failed; says what it said.
+    """
+    done = subprocess.run(
+        [*_tool("prefect"), "--no-prompt", *words],
+        env=environ(where, api_url), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise ServiceError(f"`prefect {' '.join(words)}` failed: {' '.join(said)}")
 
 
 def _tool(name: str) -> list[str]:
@@ -171,7 +203,8 @@ def _mlflow_ui(where: Where, port: int) -> list[str]:
 
 
 def _worker() -> list[str]:
-    return [*_tool("prefect"), "worker", "start", "--pool", POOL, "--type", "process", "--name", "agepipe-up"]
+    # The template is for a pool that is deleted while the worker runs: the worker then makes it again.
+    return [*_tool("prefect"), "worker", "start", "--pool", *_POOL, "--name", "agepipe-up"]
 
 
 def _start(where: Where, name: str, command: Sequence[str], url: str | None, extra: Mapping[str, str]) -> Service:

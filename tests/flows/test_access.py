@@ -96,3 +96,23 @@ def test_a_server_of_the_users_own_is_asked_as_the_user_said(
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", auth)
     environment.prepare(where, kept)
     assert [os.environ.get(name) for name in NAMES] == [auth, None, "https://prefect.example/api"]
+
+
+@pytest.mark.parametrize("named", [KEPT, f"{KEPT}/", KEPT.replace("127.0.0.1", "localhost")])
+def test_the_kept_server_that_the_user_names_gets_its_password(
+    named: str, where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", named)
+    auth = access.made(where)
+    environment.prepare(where, KEPT)
+    assert [os.environ.get(name) for name in NAMES] == [auth, None, named]
+
+
+@pytest.mark.parametrize("named", ["http://127.0.0.1:4201/api", "http://10.0.0.5:4200/api"])
+def test_another_server_does_not_get_the_password_of_the_kept_one(
+    named: str, where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", named)
+    access.made(where)
+    environment.prepare(where, KEPT)
+    assert [os.environ.get(name) for name in NAMES] == [None, None, named]

@@ -80,6 +80,7 @@ def worker(prefect_server: None, where: Where, monkeypatch: pytest.MonkeyPatch) 
 
     api_url = str(PREFECT_API_URL.value())
     monkeypatch.chdir(ROOT)
+    services.make_pool(where, api_url)
     deployments.deploy(where, api_url)
     words = ["worker", "start", "--pool", services.POOL, "--type", "process"]
     where.workspace.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bundles import make_bundle
+from prefect.exceptions import CancelledRun, CrashedRun, MissingResult, ParameterTypeError
 
 from agepipe import presets
 from agepipe.errors import AgepipeError, OutputError, ServiceError, TrackingError
@@ -237,6 +238,14 @@ def test_errors_of_other_libraries_become_ours(error: Exception, kind: type[Agep
     found = failures.understood(error)
     assert type(found) is kind
     assert part in str(found) and "\n" not in str(found)
+
+
+@pytest.mark.parametrize("kind", [CancelledRun, CrashedRun, ParameterTypeError, MissingResult])
+def test_what_prefect_says_of_a_run_is_no_fault_of_its_server(kind: type[Exception]) -> None:
+    found = failures.understood(kind("of the run:\n  config.dropout"))
+    assert type(found) is ServiceError
+    assert "of the run: config.dropout" in str(found)
+    assert "request" not in str(found)
 
 
 @pytest.mark.parametrize("fault", [ValueError("x"), KeyError("x"), ModuleNotFoundError("x", name="agepipe.nothing")])

@@ -12,7 +12,7 @@ import pytest
 
 from agepipe.errors import ConfigError
 from agepipe.where import Where
-from flows import environment, shell
+from flows import environment, services, shell
 
 SHOW = """
 import os, sys
@@ -98,6 +98,21 @@ def test_the_users_own_server_is_respected(monkeypatch: pytest.MonkeyPatch) -> N
     assert {name: ours[name] for name in kept} == kept
     assert not {"PREFECT_HOME", "MLFLOW_RUN_ID"} & set(ours)
     assert ours["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "UVICORN_WORKERS", "UVICORN_RELOAD", "UVICORN_SSL_KEYFILE"])
+def test_settings_of_another_web_server_reach_none_of_ours(
+    name: str, where: Where, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "2")
+    assert name not in services.environ(where, None)
+    before = dict(os.environ)
+    try:
+        environment.prepare(where, None)
+        assert name not in os.environ, "the temporary server has the command's environment"
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def test_a_path_that_sqlite_cannot_open_is_refused() -> None:

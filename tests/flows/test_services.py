@@ -64,6 +64,12 @@ def test_what_up_starts_uses_its_workspace_and_store(where: Where) -> None:
     assert done.stdout.splitlines() == [str(where.workspace), where.tracking]
 
 
+def test_the_pool_that_a_worker_makes_takes_no_command() -> None:
+    words = services._worker()
+    template = json.loads(Path(words[words.index("--base-job-template") + 1]).read_bytes())
+    assert (template["variables"]["properties"], template["variables"]["additionalProperties"]) == ({}, False)
+
+
 @pytest.mark.parametrize("option", ["prefect-port", "mlflow-port"])
 def test_a_port_in_use_is_refused_by_name(option: str, taken: int, where: Where) -> None:
     ports = {"prefect-port": free_port(), "mlflow-port": free_port(), option: taken}
@@ -97,6 +103,7 @@ def test_a_copied_workspace_has_no_part_in_the_servers_of_the_original(
     assert not services.running(copy).alive
     assert services.running(copy).url("mlflow") is None
     assert services.down(copy) == []
+    assert services.state_file(copy).exists(), "it may be the only word of servers that run"
     assert sleeper.poll() is None
     assert services.running(where).alive
 
@@ -176,6 +183,7 @@ def test_up_leaves_a_tracking_server_that_runs_elsewhere_to_others(tmp_path: Pat
         done = agepipe(tmp_path, "up", *words)
         assert done.returncode == 0, done.stderr
         assert f"{mlflow_server.tracking}/#/experiments/" in done.stdout
+        check_pool(Where(workspace=tmp_path / "workspace"))
     finally:
         last = agepipe(tmp_path, "down")
     assert last.stdout.strip() == "Ended: worker, prefect."
@@ -209,6 +217,14 @@ def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
         last = agepipe(tmp_path, "down")
     assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
     assert ended(family)
+
+
+def check_pool(where: Where) -> None:
+    """The pool lets a run change nothing of its process, though the working folder has no `prefect.yaml`."""
+    url = f"{services.running(where).api_url}/work_pools/{services.POOL}"
+    with urllib.request.urlopen(known(url, where), timeout=30) as answer:
+        template = json.load(answer)["base_job_template"]
+    assert (template["variables"]["properties"], template["variables"]["additionalProperties"]) == ({}, False)
 
 
 def known(url: str, where: Where, body: bytes | None = None) -> urllib.request.Request:

@@ -23,7 +23,22 @@ START_LIMIT, END_LIMIT = 200.0, 40.0
 
 def children(process: psutil.Process, word: str) -> list[psutil.Process]:
     """Those whose command line has the word."""
-    return [child for child in process.children(recursive=True) if any(word in part for part in child.cmdline())]
+    return [child for child in process.children(recursive=True) if has(child, word)]
+
+
+def has(process: psutil.Process, word: str) -> bool:
+    try:
+        return any(word in part for part in process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return False
+
+
+def ports(process: psutil.Process) -> list[int]:
+    """Those on which it listens."""
+    try:
+        return [one.laddr.port for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def gone(process: psutil.Process) -> bool:
@@ -36,20 +51,19 @@ def gone(process: psutil.Process) -> bool:
 @pytest.mark.slow
 def test_the_server_answers_nobody_but_its_command(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["evaluate", "no-such-model", "--workspace", str(tmp_path / "workspace")]
+    words = ["run", "sample", "--workspace", str(tmp_path / "workspace")]
     words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
     with subprocess.Popen([*COMMAND, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
         answers: list[int] = []
         limit = time.monotonic() + START_LIMIT
         while command.poll() is None and time.monotonic() < limit and 401 not in answers:
             servers = children(psutil.Process(command.pid), "create_app")
-            lines = [one.cmdline() for one in servers if not gone(one)]
-            answers += [status(f"http://127.0.0.1:{line[line.index('--port') + 1]}") for line in lines if line]
+            answers += [status(f"http://127.0.0.1:{port}") for one in servers for port in ports(one)]
             time.sleep(0.1)
-        said, _ = command.communicate(timeout=START_LIMIT)
+        command.terminate()
+        command.communicate(timeout=START_LIMIT)
     assert 401 in answers
     assert set(answers) <= {0, 401}
-    assert b"'no-such-model'" in said
 
 
 def status(server: str) -> int:
