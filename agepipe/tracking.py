@@ -51,6 +51,7 @@ def client(where: Where) -> "MlflowClient":
 def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
     quiet()
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)  # MLflow makes it only where the address names no driver
         store.check_writable(path)
     from mlflow import MlflowClient
 
