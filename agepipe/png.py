@@ -81,15 +81,22 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _turn(data: bytes, chunks: list[tuple[bytes, int, int]]) -> int:
-    exif = xmp = b""
-    for kind, start, end in chunks:
-        if kind == b"eXIf":
-            exif = exif or data[start:end]
-        elif kind == b"iTXt" and data.startswith(_XMP, start):
-            xmp = xmp or _text(data[start + len(_XMP) : end])
-        elif kind in (b"zTXt", b"tEXt") and data.startswith(_RAW, start):
-            exif = exif or _raw_profile(data[start:end].partition(b"\0")[2], packed=kind == b"zTXt")
-    return turn_of(exif, xmp) if exif or xmp else 1
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    raw: bytes | None = None
+    for (
+        kind,
+        start,
+        end,
+    ) in chunks:  # only the first of each kind, even an empty one: thousands take minutes
+        if kind == b"eXIf" and exif is None:
+            exif = data[start:end]
+        elif kind == b"iTXt" and xmp is None and data.startswith(_XMP, start):
+            xmp = _text(data[start + len(_XMP) : end])
+        elif kind in (b"zTXt", b"tEXt") and raw is None and data.startswith(_RAW, start):
+            raw = _raw_profile(data[start:end].partition(b"\0")[2], packed=kind == b"zTXt")
+    found = exif or raw or b""
+    return turn_of(found, xmp or b"") if found or xmp else 1
 
 
 def _text(body: bytes) -> bytes:

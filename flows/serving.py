@@ -91,6 +91,7 @@ def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
 
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
     """Write down the files that have no row, and name the first of them."""
+    from agepipe.data import archives
     from agepipe.serve import predict as work
 
     if len(rejects):
@@ -98,7 +99,7 @@ def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
         told = f"{len(rejects)} files have no row, or faces without one; they are in {listed} with the reason:"
         typer.echo(told, err=True)
         for file, reason, detail in rejects.head(SHOWN).iter_rows():
-            typer.echo(f"  {file}: {reason}: {detail}", err=True)
+            typer.echo(f"  {archives.printable(file)}: {reason}: {archives.printable(detail)}", err=True)
 
 
 def deploy(

@@ -37,6 +37,8 @@ _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP
 _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd"}
 _LONGEST_HEADER = 1 << 20
 """Bytes of a member's header in a tar: names and attributes; it is read whole."""
+_PIECE = 1 << 20
+"""Bytes that are read at a time behind the last member of a tar."""
 _ENCRYPTED = 0x1
 
 
@@ -139,6 +141,11 @@ def _as_text(entry: Entry) -> Entry:
 def escaped(name: str) -> str:
     """Bytes that are not UTF-8, which Python keeps as surrogates, as backslash, x and two digits; all else stays."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def printable(path: str) -> str:
+    """A path as one line of a terminal: characters that would control it are escaped."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in path)
 
 
 class Found(NamedTuple):
@@ -246,10 +253,18 @@ def _tar(archive: Path, prefix: str) -> Iterator[Entry]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse an archive that stops without its end marker, a block of zeros: tarfile takes damage for the end."""
+    """Refuse an archive that does not end in zeros alone: tarfile takes damage, and a block of zeros, for the end.
+
+    It is read to the end of the file, where a compressed one is compared with its sum.
+    """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    count = 0
+    while piece := tar.fileobj.read(_PIECE):
+        if piece.count(0) != len(piece):
+            raise tarfile.ReadError(f"it is damaged after byte {tar.offset}")
+        count += len(piece)
+    if count < tarfile.BLOCKSIZE:
         raise tarfile.ReadError(f"it is damaged or cut short at byte {tar.offset}")
 
 
@@ -282,7 +297,8 @@ def _zip(archive: Path, prefix: str) -> Iterator[Entry]:
 def _zip_entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, prefix: str) -> Entry:
     def read() -> bytes:
         try:
-            return opened.read(member)
+            with opened.open(member) as file:  # no more than it announces, however much it is packed from
+                return file.read(member.file_size + 1)
         except _MEMBER_DAMAGE as error:
             raise OSError(f"damaged in the archive: {error}") from error  # its neighbours may be sound
 

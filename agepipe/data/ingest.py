@@ -95,7 +95,7 @@ def ingest(source: Source, settings: IngestSettings, where: Where, progress: Pro
     catalogue = _catalogue(folder)
     rejects = pl.read_parquet(catalogue.rejects)
     for path, _, detail in rejects.filter(pl.col("reason") == "unreadable").head(_SHOWN).rows():
-        log.warning("%s is not used: %s", path, detail)
+        log.warning("%s is not used: %s", archives.printable(path), archives.printable(detail))
     _check_share(rejects, catalogue.count + catalogue.copies, settings, catalogue.rejects)
     return catalogue
 

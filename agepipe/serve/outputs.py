@@ -19,6 +19,8 @@ def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
     Raises:
         ConfigError: names the option and the file.
     """
+    if not _writable_name(path):
+        raise ConfigError(f"{option}: {str(path)!r} is not UTF-8; name a file with other letters.")
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"{option}: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(suffixes)}.")
     try:
@@ -31,6 +33,29 @@ def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
     if not there:
         raise ConfigError(f"{option}: there is no folder {path.parent}; make it, or name another.")
     check_folder(option, path.parent)
+
+
+def _writable_name(path: Path) -> bool:
+    """Whether every library can write a file of this name; Polars cannot where it is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_apart(option: str, path: Path, source: str) -> None:
+    """Refuse to write over what is read, also by another of its names.
+
+    Raises:
+        ConfigError: names the option and the file.
+    """
+    try:
+        same = path.samefile(source)
+    except (OSError, ValueError):
+        return  # one of them does not exist, or the source is no file
+    if same:
+        raise ConfigError(f"{option}: {path} is the source itself, which would be lost; name another file.")
 
 
 def check_folder(option: str, folder: Path) -> None:

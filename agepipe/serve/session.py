@@ -12,7 +12,7 @@ from agepipe.serve.endpoint import address
 from agepipe.serve.frames import Source
 from agepipe.serve.haar import finder
 from agepipe.serve.model import Fixed, Following, Served
-from agepipe.serve.outputs import check_output
+from agepipe.serve.outputs import check_apart, check_output
 from agepipe.serve.sinks import Sink
 from agepipe.settings import Settings
 from agepipe.where import Where
@@ -55,8 +55,10 @@ def check(asked: Asked, unseen: bool = False) -> None:
         raise ConfigError("--source: '' is empty; name a webcam (0), a video, a stream, a folder or a picture.")
     if asked.output is not None:
         check_output("--output", asked.output, (*sinks.CODECS, *sinks.STILLS))
+        check_apart("--output", asked.output, asked.source)
     if asked.events is not None:
         check_output("--events", asked.events, (".jsonl",))
+        check_apart("--events", asked.events, asked.source)
     if not asked.headless:
         window.check_display()
     elif asked.output is None and asked.events is None and not unseen:

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,11 @@ def test_every_real_chip_is_whole_and_has_the_pixels_that_opencv_decodes(shared:
             expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
             assert np.array_equal(decode(data), expected)
     assert count > 20_000
+
+
+def test_thousands_of_texts_in_a_png_cost_no_more_than_one(scene: Pillow.Image) -> None:
+    text = (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\n" * (1 << 20)))
+    head, *others = parts(encoded(scene, "PNG"))
+    start = time.process_time()
+    decode(png([head, *(text for _ in range(1000)), *others]))
+    assert time.process_time() - start < 5

@@ -1,12 +1,13 @@
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 from photographs import chips, jpeg, tar_of, zip_of
 
-from agepipe.data.archives import check, entries, is_litter
+from agepipe.data.archives import check, entries, is_litter, printable
 from agepipe.errors import SourceError
 
 MEMBERS = {"UTKFace/b.jpg": b"bee" * 999, "UTKFace/a.jpg": b"ay", "c.jpg": b"sea" * 400}
@@ -208,3 +209,50 @@ def test_a_zip_whose_names_are_not_what_they_claim_is_named(tmp_path: Path) -> N
     archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xff\xfe"))
     with pytest.raises(SourceError, match=r"x\.zip cannot be read"):
         check(archive)
+
+
+def archive_bytes(path: Path, mode: str) -> bytes:
+    return tar_of(path, {f"{n}.jpg": bytes([n]) * 600 for n in range(1, 7)}, mode).read_bytes()
+
+
+def test_a_block_of_zeros_among_the_members_of_a_tar_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    data = archive_bytes(path, "w")
+    third = 2 * (512 + 1024)
+    path.write_bytes(data[:third] + bytes(512) + data[third + 512 :])
+    with pytest.raises(SourceError, match=f"damaged after byte {third}"):
+        list(entries(path))
+
+
+def test_two_tars_in_one_file_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(2 * archive_bytes(path, "w"))
+    with pytest.raises(SourceError, match="damaged after byte"):
+        list(entries(path))
+
+
+def test_a_compressed_tar_is_compared_with_its_sum(tmp_path: Path) -> None:
+    path = tmp_path / "x.tgz"
+    data = archive_bytes(path, "w:gz")
+    assert len(list(entries(path))) == 6
+    path.write_bytes(data[:-8] + bytes([data[-8] ^ 1]) + data[-7:])
+    with pytest.raises(SourceError, match="CRC"):
+        list(entries(path))
+
+
+def test_a_member_that_is_larger_than_it_announces_is_read_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a.jpg", bytes(64 << 20))
+    size = (64 << 20).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(size, (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    for entry in entries(path):
+        with pytest.raises(OSError, match="damaged in the archive"):
+            entry.read()
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+
+
+def test_a_path_that_would_control_a_terminal_is_escaped() -> None:
+    assert printable("a\x1b]0;b\x07\n ü.jpg") == r"a\x1b]0;b\x07\n ü.jpg"

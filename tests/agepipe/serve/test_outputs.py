@@ -10,7 +10,7 @@ import pytest
 from unprivileged import unprivileged
 
 from agepipe.errors import ConfigError, OutputError
-from agepipe.serve.outputs import check_folder, check_output, saved
+from agepipe.serve.outputs import check_apart, check_folder, check_output, saved
 
 SUFFIXES = (".csv", ".jsonl")
 ASK = """
@@ -108,3 +108,20 @@ def test_a_result_is_kept_where_the_working_folder_or_the_home_has_gone_too(
         saved(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
     (kept,) = tmp_path.rglob("agepipe-*/x.csv")
     assert kept.read_text() == "result" and str(kept) in str(told.value)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        check_output("--output", tmp_path / os.fsdecode(b"b\xff.csv"), SUFFIXES)
+
+
+@pytest.mark.parametrize("how", ["itself", "a link"])
+def test_a_source_is_not_written_over(tmp_path: Path, how: str) -> None:
+    source, output = tmp_path / "film.mp4", tmp_path / "other.mp4"
+    source.write_bytes(b"film")
+    check_apart("--output", output, str(source))
+    check_apart("--output", output, "0")
+    if how == "a link":
+        output.symlink_to(source)
+    with pytest.raises(ConfigError, match="--output"):
+        check_apart("--output", output if how == "a link" else source, str(source))
