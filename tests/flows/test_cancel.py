@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def check_killed(where: Where, moment: str, begun: float) -> None:
     found = settled(where, begun)
     assert [status for status, _ in found["pipeline"]] == ["KILLED"]
     cut = {"search": "trial", "training": "train"}[moment]
-    assert Counter(status for status, _ in found[cut]) == {"KILLED": 2 if moment == "search" else 1}
+    assert "KILLED" in {status for status, _ in found[cut]}
     assert all(status in ("KILLED", "FINISHED") for runs in found.values() for status, _ in runs)
     assert not [why for runs in found.values() for _, why in runs if "BrokenPipe" in why]
 

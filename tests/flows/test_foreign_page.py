@@ -234,7 +234,8 @@ def prepare(up: Up, tmp_path: Path) -> dict[str, str]:
 def refused(up: Up, url: str, body: object) -> int:
     with pytest.raises(urllib.error.HTTPError) as caught:
         up.ask(url, body)
-    return caught.value.code
+    with caught.value as answer:
+        return answer.code
 
 
 @pytest.mark.parametrize(
