@@ -321,6 +321,7 @@ def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Where, tmp_pa
     assert not old.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Path) -> None:
     """The original is still there: nothing in the copy may lead to it, MLflow's own Default experiment included."""
     with tracking.run(tracked, kind="train", name="t", key="k") as run:

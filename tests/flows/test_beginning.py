@@ -69,6 +69,7 @@ def state(client: SyncPrefectClient, run: str) -> str:
     return str(client.read_flow_run(UUID(run)).state_type.value)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_next_flow_marks_runs_whose_process_was_killed_as_crashed(client: SyncPrefectClient) -> None:
     environ = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     done = subprocess.run(

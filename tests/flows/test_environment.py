@@ -64,6 +64,7 @@ def test_a_proxy_that_prefects_client_cannot_speak_to_is_left_out(clean: None, m
     assert os.environ["https_proxy"] == "http://127.0.0.1:9"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pyproject", ['[tool.prefect.api]\nkey = "theirs"\n', "[tool.prefect\n"])
 def test_files_and_variables_of_another_prefect_are_not_ours(pyproject: str, tmp_path: Path) -> None:
     """Neither at import nor when a setting is changed for a while, which reads all files again."""

@@ -64,5 +64,6 @@ def test_what_is_no_address(url: str) -> None:
         reach.check_alive(url)
 
 
+@pytest.mark.slow
 def test_the_real_server_is_taken(prefect_server: None) -> None:
     reach.check()

@@ -74,6 +74,7 @@ def test_predictions_that_cannot_be_read_are_named(tmp_path: Path, where: Where)
     assert pl.read_parquet(rows.table).height == 60
 
 
+@pytest.mark.slow
 def test_the_champion_is_compared_on_draws_of_groups(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 120, noise=0.05, groups=[str(at // 6) for at in range(120)])
     first = make_bundle(tmp_path / "champion", sharpness=20)
