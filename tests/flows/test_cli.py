@@ -39,12 +39,22 @@ def seconds_for_help(cwd: Path) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def seconds_for_typer() -> float:
+    """Processor time that importing typer and what it draws a help page with takes alone."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import typer.rich_utils"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_help_answers_at_once(tmp_path: Path) -> None:
-    wall, processor = (min(seconds) for seconds in zip(*[seconds_for_help(tmp_path) for _ in range(5)], strict=True))
-    assert processor < HELP_LIMIT
+    """Within the limit, or on a slow machine within half as much again as the library that draws it needs alone."""
+    rounds = [(*seconds_for_help(tmp_path), seconds_for_typer()) for _ in range(5)]
+    wall, processor, typer = (min(seconds) for seconds in zip(*rounds, strict=True))
+    assert processor < max(HELP_LIMIT, 1.5 * typer)
     # On a machine with more work than cores the clock says how busy it is, not how long the help takes.
     if os.getloadavg()[0] < (os.cpu_count() or 1):
-        assert wall < HELP_LIMIT
+        assert wall < max(HELP_LIMIT, 2 * typer)
 
 
 def test_the_help_needs_nothing_heavy(tmp_path: Path) -> None:
