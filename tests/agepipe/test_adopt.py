@@ -25,6 +25,7 @@ def _network() -> AgeNetwork:
     return build(learn, AgeRanges.of(("1-10", "11-20", "21-40", "over40")), (0.5,) * 3, (0.25,) * 3).eval()
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_version_that_answers_and_is_not_promoted(tracked: Where, tmp_path: Path) -> None:
     network = _network()
     torch.save(network.body.state_dict(), tmp_path / "found.pt")

@@ -226,6 +226,7 @@ BURSTING = LEARN.model_copy(update={"optimizer": "sgd", "weight_decay": 1.0, "ep
     ],
     ids=lambda settings: settings.strategy,
 )
+@pytest.mark.slow
 def test_a_setting_that_diverges_is_out_of_the_race(
     rows: Rows, tracked: Where, settings: SearchSettings, caplog: pytest.LogCaptureFixture
 ) -> None:

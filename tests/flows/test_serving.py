@@ -162,6 +162,7 @@ def test_camera_with_a_bundle_needs_nothing_of_training(film: Path, tmp_path: Pa
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
 
 
+@pytest.mark.slow
 def test_camera_that_is_interrupted_finishes_its_files(film: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     long = video(tmp_path / "long.mp4", [cv2.cvtColor(read(film)[0], cv2.COLOR_RGB2BGR)[100:300, 70:270]], frames=2000)
@@ -196,6 +197,7 @@ def test_camera_says_in_one_sentence_what_is_missing(
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0, 10.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
@@ -212,6 +214,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path:
     assert deployed.version == 2
 
 
+@pytest.mark.slow
 def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Where, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)

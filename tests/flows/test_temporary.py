@@ -80,6 +80,7 @@ def status(server: str) -> int:
 @pytest.mark.parametrize(
     "ending", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGKILL))]
 )
+@pytest.mark.slow
 def test_the_server_ends_with_the_command(ending: signal.Signals, tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     words = ["run", "sample", "--workspace", str(tmp_path / "workspace")]

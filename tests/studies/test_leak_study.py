@@ -28,6 +28,7 @@ def told() -> dict[tuple[str, str], tuple[float, ...]]:
     return {(row[0], row[1]): tuple(map(float, row[2:])) for row in ROW.findall(done.stdout)}
 
 
+@pytest.mark.slow
 def test_both_procedures_are_told_by_both_figures(told: dict[tuple[str, str], tuple[float, ...]]) -> None:
     assert set(told) == {
         (one, figure) for one in ("carried", "fresh") for figure in ("weighted_recall", "macro_recall")
@@ -36,6 +37,7 @@ def test_both_procedures_are_told_by_both_figures(told: dict[tuple[str, str], tu
         assert gap == pytest.approx(reported - really, abs=0.0011)
 
 
+@pytest.mark.slow
 def test_the_carried_network_is_tested_on_what_it_was_fitted_on_and_the_fresh_one_never(
     told: dict[tuple[str, str], tuple[float, ...]],
 ) -> None:

@@ -102,6 +102,7 @@ def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> N
     assert done.stderr.strip() == "--epochs: 1, but 'two networks, half as long' has 2 networks to train; give more."
 
 
+@pytest.mark.slow
 def test_with_equal_time_a_cheaper_recipe_gets_more_epochs(tmp_path: Path) -> None:
     learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, augment=AugmentSettings(flip=0.0))
     bench = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), Where(workspace=tmp_path, threads=1), tmp_path / "kept")

@@ -131,6 +131,7 @@ def invite_and_sleep(job: Job, where: Where) -> None:
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Where, meet: str, tmp_path: Path) -> None:
     given = tmp_path / "given.pickle"
     given.write_bytes(pickle.dumps((job, first)))

@@ -172,6 +172,7 @@ def test_the_parent_does_not_import_torch() -> None:
 @pytest.mark.parametrize(
     ("own", "expected"), [({}, ("PASSIVE", "5000")), ({"OMP_WAIT_POLICY": "ACTIVE"}, ("ACTIVE", "None"))]
 )
+@pytest.mark.slow
 def test_threads_wait_for_each_other_as_the_user_says_or_awake_but_briefly(
     own: dict[str, str], expected: tuple[str, str]
 ) -> None:
