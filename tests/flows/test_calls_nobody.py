@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from bundles import make_bundle
+from chips import detector_file
 from pages import drawn as drawn_face
 from pages import jpeg
 from proxies import Proxy, proxy
@@ -60,6 +61,31 @@ def test_the_user_may_want_it(tmp_path: Path) -> None:
         environ = {**Proxy(9, tmp_path).environ(), **given}
         done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_no_command_calls_anyone(tmp_path: Path, drawn: Path, shared: Path) -> None:
+    (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    face = photograph(tmp_path / "face.jpg")
+    detector = {"AGEPIPE_DETECTOR": str(detector_file(shared))}  # it is fetched once where there is none
+    with proxy(tmp_path / "home") as proxied:
+
+        def agepipe(*words: str) -> str:
+            return run(proxied, tmp_path, AGEPIPE, *words, **detector)
+
+        agepipe("--help")
+        agepipe("run", "sample", *TINY, "--data", str(drawn))
+        agepipe("evaluate", "--refresh")
+        agepipe("run", "sample", *TINY, "final.seed=3", "--data", str(drawn))
+        agepipe("compare", "1", "2")
+        agepipe("predict", str(face), "--output", "x.csv")
+        agepipe("deploy", "champion")
+        agepipe("camera", "--source", str(face), "--headless", "--output", "seen.png")
+        web(proxied, tmp_path, detector)
+        loaded(proxied, tmp_path, face)
+        pages(proxied, tmp_path, detector)
+        assert nothing_kept(proxied.home), sorted(proxied.home.rglob("*"))
 
 
 def free_port() -> str:

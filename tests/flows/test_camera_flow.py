@@ -25,7 +25,7 @@ from agepipe.serve.faces import Detector
 from agepipe.serve.frames import opened
 from agepipe.serve.predictor import Predictor
 from agepipe.where import Where
-from flows import deployments, services
+from flows import access, deployments, services
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +83,7 @@ def worker(prefect_server: None, where: Where, monkeypatch: pytest.MonkeyPatch) 
     services.make_pool(where, api_url)
     deployments.deploy(where, api_url)
     words = ["worker", "start", "--pool", services.POOL, "--type", "process"]
-    where.workspace.mkdir(parents=True, exist_ok=True)
+    access.made(where)
     with (where.workspace / "worker.log").open("w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("prefect"), *words], env=services.environ(where, api_url), stdout=log,

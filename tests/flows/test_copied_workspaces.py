@@ -1,0 +1,114 @@
+"""Two copies of one folder, used side by side: each ends as if the other did not exist."""
+
+import hashlib
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from test_services import free_port
+
+from agepipe import lookup, tracking
+from agepipe.where import Where
+from flows import services
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+AGEPIPE = Path(sys.executable).with_name("agepipe")
+RUN = (
+    "run", "sample", "source.sample_count=420", "ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5",
+    "learn.batch=32", "learn.epochs=1", "search.grid={lr=[0.003,0.01]}", "search.folds=2", "final.epochs=2",
+    "--device", "cpu", "--workers", "1", "--threads", "1",
+)  # fmt: skip
+
+
+STORAGE_KEY = rb'"storage_key": ?"[^"]*"'
+"""Where Prefect wrote a record for the first time; nothing reads it."""
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    # without the address of a server of this test session: each folder has a temporary one of its own
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "600"  # two at a time, on a machine that is busy
+    output = subprocess.PIPE
+    return subprocess.Popen([AGEPIPE, *words], cwd=folder, env=environ, stdout=output, stderr=output, text=True)
+
+
+def both(folders: tuple[Path, ...], *words: str) -> list[str]:
+    """What a command says in folders in which it is given at the same time."""
+    running = [start(folder, *words) for folder in folders]
+    said = [one.communicate(timeout=900) for one in running]
+    assert [one.returncode for one in running] == [0] * len(running), said
+    return [out for out, _ in said]
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file, dotted ones included."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def results(folder: Path) -> set[str]:
+    """Finished results and records; names follow from what they are."""
+    return {str(path.relative_to(folder)) for path in (folder / "workspace").glob("[!p]*/*")}
+
+
+def mentions(folder: Path, other: Path) -> list[str]:
+    """What leads from one folder to another: files of the workspace, and cells of MLflow's database."""
+    found = [
+        str(path)
+        for place in ("workspace", "mlruns")
+        for path in (folder / place).rglob("*")
+        if path.is_file() and path.parent.name != "prefect" and path.suffix != ".db"
+        and f"{other}/".encode() in re.sub(STORAGE_KEY, b"", path.read_bytes())
+    ]  # fmt: skip
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        return found + [line for line in connection.iterdump() if f"{other}/" in line]
+
+
+def test_copies_of_a_folder_have_no_part_in_one_another(tmp_path: Path) -> None:
+    base, one, two = (tmp_path / name for name in ("base", "one", "two"))
+    base.mkdir()
+    both((base,), *RUN)
+    for copy in (one, two):
+        shutil.copytree(base, copy)
+    before = content(base)
+    both((one, two), *RUN, "--refresh", "train")
+    said = both((one, two), "evaluate", "--refresh")
+    assert content(base) == before
+    assert results(one) == results(two) == results(base)
+    for folder, others, words in ((one, (base, two), said[0]), (two, (base, one), said[1])):
+        assert f"{folder}/workspace/evaluations/" in words
+        assert [mentions(folder, other) for other in others] == [[], []]
+        where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+        runs = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        champion = lookup.champion("agepipe-sample", where)
+        assert champion is not None
+        assert lookup.model_of(champion, where).folder.is_relative_to(folder)
+
+
+def ports() -> tuple[str, ...]:
+    return "--prefect-port", str(free_port()), "--mlflow-port", str(free_port())
+
+
+def test_servers_of_a_copied_folder_stay_up_for_the_original(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    try:
+        both((one,), "up", *ports())
+        kept = services.running(Where(workspace=one / "workspace"))
+        shutil.copytree(one, two)
+        assert both((two,), "down") == ["Nothing was running.\n"]
+        both((two,), "up", *ports())
+        assert both((two,), "down") == ["Ended: worker, mlflow, prefect.\n"]
+        assert len(kept.services) == 3
+        assert all(item.process() for item in kept.services)
+    finally:
+        ended = both((one,), "down")
+    assert ended == ["Ended: worker, mlflow, prefect.\n"]
