@@ -20,7 +20,8 @@ SHOWN = 10
 """Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
 
 UNREADABLE = 3
-"""Exit status where a folder or file was not given out, or an archive is damaged: what it holds is not in the table."""
+"""Exit status where a folder or file was not given out, an archive is damaged, or a video is cut off or not decoded:
+what it holds is not in the results."""
 
 
 def predict(
@@ -54,7 +55,7 @@ def predict(
     with show.progress():
         found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
     _written(found, output)
-    if "unreadable" in found.rejects["reason"]:
+    if pictures.UNREADABLE in found.rejects["reason"]:
         raise typer.Exit(UNREADABLE)
 
 
@@ -176,6 +177,8 @@ def camera(
         f"{done.frames} frames, {len(done.people)} faces, {done.rate:.1f} frames/s, by {', '.join(done.models)} "
         f"on faces found by {done.detector}." + (f" Written to {output}." if output and output.exists() else "")
     )
+    if done.incomplete:
+        raise typer.Exit(UNREADABLE)
 
 
 def web(

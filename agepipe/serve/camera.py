@@ -81,6 +81,8 @@ class Summary:
     notes: list[str] = field(default_factory=list)
     last: Image | None = None
     """The last annotated frame, uint8 RGB."""
+    incomplete: bool = False
+    """Whether something that the source holds could not be read."""
     stopped: bool = False
     """Whether Ctrl-C or a key ended it."""
 
@@ -167,6 +169,7 @@ def run(
         except KeyboardInterrupt:
             done.stopped = True
         finally:
+            done.incomplete = source.incomplete()
             done.notes += [*source.notes(), *camera.model.notes(), *_unseen(done)]
     if not done.frames and not done.stopped:
         raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())

@@ -21,6 +21,7 @@ from agepipe.errors import SourceError
 from agepipe.imaging import MAX_PIXELS, SUFFIXES, Image
 from agepipe.serve import pictures
 from agepipe.serve.clock import Clock
+from agepipe.serve.pictures import Picture
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,10 @@ class Source(Protocol):
 
     def notes(self) -> list[str]:
         """What a user should know afterwards."""
+        ...
+
+    def incomplete(self) -> bool:
+        """Whether something that it holds could not be read, so that the results lack it."""
         ...
 
 
@@ -177,11 +182,18 @@ class Video:
     def notes(self) -> list[str]:
         """Whether the video itself stopped early, and what could not be decoded."""
         told = [f"{self._unread} frames of {self._path} could not be decoded."] if self._unread else []
-        # the count of some files is a guess out of their length, so the length has to be short too
-        early = self._reached + 2 / self.rate < SHORT * self._length
-        if self._ended and early and self._read + self._unread < self.total:
+        if self._cut():
             told.append(f"{self._path} announces {self.total} frames, but only {self._read} were read.")
         return told
+
+    def incomplete(self) -> bool:
+        """Whether it stopped early by itself, or frames could not be decoded."""
+        return self._unread > 0 or self._cut()
+
+    def _cut(self) -> bool:
+        # the count of some files is a guess out of their length, so the length has to be short too
+        early = self._reached + 2 / self.rate < SHORT * self._length
+        return self._ended and early and self._read + self._unread < self.total
 
 
 def _rate(path: Path, nominal: float) -> float:
@@ -202,7 +214,7 @@ class Pictures:
     rate, live, apart = 1.0, False, True
 
     def __init__(self, path: Path) -> None:
-        self._path, self._bad = path, list[str]()
+        self._path, self._bad = path, list[Picture]()
         self.total = pictures.count([path])
 
     def frames(self) -> Iterator[Frame]:
@@ -210,7 +222,7 @@ class Pictures:
         number = 0
         for picture in pictures.read([self._path]):
             if picture.image is None:
-                self._bad.append(f"{picture.path}: {picture.reason}: {picture.detail}")
+                self._bad.append(picture)
             else:
                 image = np.ascontiguousarray(picture.image)
                 yield Frame(image, number / self.rate, picture.path, picture.scale)
@@ -218,7 +230,11 @@ class Pictures:
 
     def notes(self) -> list[str]:
         """What could not be used."""
-        return self._bad
+        return [f"{picture.path}: {picture.reason}: {picture.detail}" for picture in self._bad]
+
+    def incomplete(self) -> bool:
+        """Whether a file or folder was not given out, or an archive is damaged."""
+        return any(picture.reason == pictures.UNREADABLE for picture in self._bad)
 
 
 class Live:
@@ -305,3 +321,7 @@ class Live:
         told = [f"{lost} of {self._seen} frames came too fast and were dropped."] if lost else []
         told += [f"The source broke off {breaks} times."] if breaks and self._seen else []
         return told + ([self._ended] if self._ended else [])
+
+    def incomplete(self) -> bool:
+        """Never: what was not taken in time is lost, and said."""
+        return False

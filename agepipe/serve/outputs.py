@@ -13,6 +13,11 @@ PROBE = 64 * 1024
 """Bytes written to try a folder: a quota or a full disk refuses them, though it lets an empty file be made."""
 
 
+def followed(path: Path) -> Path:
+    """Where a file of this name lies: a link is followed, as by any program that writes to it."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
     """Refuse a file whose name ends otherwise, or that cannot be written where it shall lie.
 
@@ -24,15 +29,16 @@ def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"{option}: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(suffixes)}.")
     try:
-        is_folder, there = path.is_dir(), path.parent.is_dir()
+        is_folder, folder = path.is_dir(), followed(path).parent
+        there = folder.is_dir()
         path.exists()  # a name that is too long fails here
     except OSError as error:
         raise _refused(option, error) from error
     if is_folder:
         raise ConfigError(f"{option}: {path} is a folder; name a file in it, such as {path / f'result{path.suffix}'}.")
     if not there:
-        raise ConfigError(f"{option}: there is no folder {path.parent}; make it, or name another.")
-    check_folder(option, path.parent)
+        raise ConfigError(f"{option}: there is no folder {folder}; make it, or name another.")
+    check_folder(option, folder)
 
 
 def _writable_name(path: Path) -> bool:
@@ -100,7 +106,7 @@ def saved(path: Path, write: Callable[[Path], object]) -> Path:
         OutputError: it lies elsewhere; says where.
     """
     try:
-        with replacing(path) as draft:
+        with replacing(followed(path)) as draft:
             write(draft)
     except OSError as error:
         kept = _rescued(path.name, write, error)

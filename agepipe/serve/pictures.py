@@ -9,6 +9,9 @@ from agepipe.data.archives import Entry
 from agepipe.errors import ImageError, SourceError
 from agepipe.imaging import DEFAULT_LIMITS, Image, photograph
 
+UNREADABLE = "unreadable"
+"""Reason of a folder or file that was not given out, and of an archive that is damaged."""
+
 
 class Picture(NamedTuple):
     """A file that was to be a photograph."""
@@ -61,7 +64,7 @@ def _entries(location: Path) -> Iterator[Entry | Picture]:
         else:
             yield Picture(path, None, "not an image", "it is not a regular file.")
     except (SourceError, OSError) as error:
-        yield Picture(path, None, "unreadable", str(error))
+        yield Picture(path, None, UNREADABLE, str(error))
 
 
 def _decoded(entry: Entry) -> Picture:
@@ -74,4 +77,4 @@ def _decoded(entry: Entry) -> Picture:
     except ImageError as error:
         return Picture(entry.path, None, error.reason, error.detail)
     except (OSError, SourceError) as error:
-        return Picture(entry.path, None, "unreadable", str(error))
+        return Picture(entry.path, None, UNREADABLE, str(error))

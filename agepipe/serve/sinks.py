@@ -16,7 +16,7 @@ from agepipe.artifact import SHORT
 from agepipe.errors import OutputError, SourceError, of_system
 from agepipe.imaging import Image
 from agepipe.serve.frames import Frame
-from agepipe.serve.outputs import saved
+from agepipe.serve.outputs import followed, saved
 from agepipe.serve.track import Track
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
@@ -51,6 +51,7 @@ class Sink(Protocol):
 
 
 def _draft(path: Path) -> Path:
+    path = followed(path)
     return path.with_name(f".{path.stem[:SHORT]}.partial{path.suffix}")
 
 
@@ -61,7 +62,7 @@ def _named(option: str, path: Path) -> None:
         OutputError: it keeps that of a draft; says which.
     """
     try:
-        _draft(path).replace(path)
+        _draft(path).replace(followed(path))
     except OSError as error:
         raise OutputError(f"{option}: {of_system(error)} What was written is in {_draft(path)}.") from error
 

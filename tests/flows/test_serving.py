@@ -162,6 +162,17 @@ def test_camera_with_a_bundle_needs_nothing_of_training(film: Path, tmp_path: Pa
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
 
 
+def test_camera_tells_by_its_exit_status_that_something_was_not_read(film: Path, tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    folder = faces(tmp_path / "folder")
+    (folder / "more.zip").write_bytes(b"PK\x03\x04" + bytes(60))
+    words = ["camera", "--source", folder, "--headless", "--output", "last.png", "--model", "bundle"]
+    done = agepipe(*words, cwd=tmp_path)
+    assert done.returncode == serving.UNREADABLE
+    assert "more.zip" in done.stderr
+    assert (tmp_path / "last.png").exists()
+
+
 @pytest.mark.slow
 def test_camera_that_is_interrupted_finishes_its_files(film: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")

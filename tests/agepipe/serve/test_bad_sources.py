@@ -110,7 +110,7 @@ def test_a_kind_of_picture_that_is_not_read_is_named(here: Where, tmp_path: Path
 
 def test_frames_without_faces_are_shown_and_nothing_is_said_of_them(here: Where, tmp_path: Path) -> None:
     done = look(video(tmp_path / "empty.mp4", [], frames=8), tmp_path, here)
-    assert (done.frames, done.faces, done.people, done.notes) == (8, 0, set(), [])
+    assert (done.frames, done.faces, done.people, done.notes, done.incomplete) == (8, 0, set(), [], False)
     assert len(read(tmp_path / "out.mp4")) == 8
     assert (tmp_path / "out.jsonl").read_text() == ""
 
@@ -121,6 +121,7 @@ def test_a_video_that_is_cut_short_is_shown_as_far_as_it_goes_and_the_user_told(
     done = look(path, tmp_path, here)
     assert 0 < done.frames < 50
     assert done.notes == [f"{path} announces 50 frames, but only {done.frames} were read."]
+    assert done.incomplete
     assert len(read(tmp_path / "out.mp4")) == done.frames
 
 

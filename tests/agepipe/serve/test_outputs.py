@@ -110,6 +110,22 @@ def test_a_result_is_kept_where_the_working_folder_or_the_home_has_gone_too(
     assert kept.read_text() == "result" and str(kept) in str(told.value)
 
 
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    output = tmp_path / "x.csv"
+    output.symlink_to(Path("there") / "y.csv")
+    check_output("--output", output, SUFFIXES)
+    saved(output, lambda draft: draft.write_text("result"))
+    assert output.is_symlink()
+    assert (tmp_path / "there" / "y.csv").read_text() == "result"
+
+
+def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").symlink_to(tmp_path / "nowhere" / "y.csv")
+    with pytest.raises(ConfigError, match="nowhere"):
+        check_output("--output", tmp_path / "x.csv", SUFFIXES)
+
+
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="UTF-8"):
         check_output("--output", tmp_path / os.fsdecode(b"b\xff.csv"), SUFFIXES)
