@@ -22,17 +22,17 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from agepipe.data import sample
-from agepipe.imaging import Image, decode, fit
-from agepipe.learn.network import AgeNetwork
-from agepipe.serve import camera, sinks
-from agepipe.serve.camera import Camera, one_thread
-from agepipe.serve.faces import Detector
-from agepipe.serve.frames import RATE, Frame, Video
-from agepipe.serve.model import Fixed
-from agepipe.serve.predictor import Predictor
-from agepipe.serve.sinks import Seen, Sink
-from agepipe.serve.yunet import checked
+from agepipe.data.sample import source as sample
+from agepipe.model.imaging import Image, decode, fit
+from agepipe.model.predictor import Predictor
+from agepipe.serving import camera, sinks
+from agepipe.serving.camera import Camera, one_thread
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import checked
+from agepipe.serving.model_source import Fixed
+from agepipe.serving.sinks import Seen, Sink
+from agepipe.serving.sources import RATE, Frame, Video
+from agepipe.training.network import AgeNetwork
 from benchmarks import untrained
 from benchmarks.scenes import PLACES, SIDE, background, pasted
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.data import neighbours
+from agepipe.data import near_duplicates
 from agepipe.data.duplicates import SIDE, groups
 
 COPIES = 0.04
@@ -61,7 +61,7 @@ def planted(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[n
         wanted = random.uniform(0.977, 0.999, (len(face), 1, 1))
         sigma = face.std(axis=(1, 2), keepdims=True) * np.sqrt(1 / np.square(wanted) - 1)
         thumbs[copy[start : start + BLOCK]] = np.clip(face + random.normal(0, 1, face.shape) * sigma, 0, 255)
-    real = neighbours.correlation(thumbs.reshape(count, -1), original, copy) > THRESHOLD
+    real = near_duplicates.correlation(thumbs.reshape(count, -1), original, copy) > THRESHOLD
     order = random.permutation(count)
     place = np.argsort(order)
     return thumbs[order], place[original[real]], place[copy[real]]
@@ -90,7 +90,7 @@ def main() -> None:
         power = f"{math.log(seconds / before[1]) / math.log(count / before[0]):.2f}" if before else ""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{count:>9,} {neighbours.tables(count):>6} {seconds:>8.1f} {seconds / count * 1e6:>7.1f} {power:>8} "
+            f"{count:>9,} {near_duplicates.tables(count):>6} {seconds:>8.1f} {seconds / count * 1e6:>7.1f} {power:>8} "
             f"{pairs:>8,} {share:>8.2%} {others:>6} {peak:>7.2f}",
             flush=True,
         )

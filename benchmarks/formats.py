@@ -17,9 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config import LearnSettings
-from agepipe.learn.process import isolated
-from agepipe.where import cores
+from agepipe.config.runtime import cores
+from agepipe.config.stages import LearnSettings
+from agepipe.training.worker import isolated
 from benchmarks.training import USUAL, Bare, Way, drawn, parser_of
 
 WAYS = {

@@ -32,14 +32,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agepipe import presets
-from agepipe.ages import AgeRanges
-from agepipe.config import LearnSettings
-from agepipe.learn.job import Job
-from agepipe.learn.process import isolated, warm
-from agepipe.learn.trial import Planned, plan, trial
-from agepipe.records import Rows
-from agepipe.where import Where
+from agepipe.config import presets
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LearnSettings
+from agepipe.data.records import Rows
+from agepipe.model.ages import AgeRanges
+from agepipe.search.trial import Planned, plan, trial
+from agepipe.training.job import Job
+from agepipe.training.worker import isolated, warm
 from benchmarks.training import Bare, Way, drawn
 from benchmarks.untrained import bundle
 
@@ -235,7 +235,7 @@ def preset(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
 
 def epochs_of(learn: LearnSettings, rows: int, device: str, seconds: float, most: int = 4) -> list[float]:
     """Seconds of some epochs of the pipeline's own training, in a process of its own; two at least."""
-    from agepipe.learn.fit import Training
+    from agepipe.training.loop import Training
 
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:

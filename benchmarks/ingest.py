@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config import IngestSettings, SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.data import archives, duplicates, sources
 from agepipe.data import ingest as stage
-from agepipe.where import Where
 
 T = TypeVar("T")
 PIECE = 128

@@ -23,12 +23,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.ages import AgeRanges
-from agepipe.config import LearnSettings
-from agepipe.learn.job import Examples, Job
-from agepipe.learn.process import isolated
-from agepipe.learn.runs import fitting
-from agepipe.where import cores
+from agepipe.config.runtime import cores
+from agepipe.config.stages import LearnSettings
+from agepipe.model.ages import AgeRanges
+from agepipe.training.job import Examples, Job
+from agepipe.training.workdir import fitting
+from agepipe.training.worker import isolated
 
 AIM = 0.1
 """Growth of the peak over growth of the store: what is said of a row stays in memory for an epoch, its picture not."""

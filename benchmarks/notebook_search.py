@@ -32,15 +32,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.ages import AgeRanges
-from agepipe.artifact import read_manifest
-from agepipe.config import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
-from agepipe.data import archives, ingest, relabel
+from agepipe.config.runtime import Where
+from agepipe.config.stages import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
+from agepipe.core.artifacts import read_manifest
+from agepipe.data import archives, ingest
+from agepipe.data import labels as relabel
+from agepipe.data.filenames import Label, parse
+from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
-from agepipe.data.utkface import Label, parse
-from agepipe.learn.trial import plan, trial
-from agepipe.records import Rows
-from agepipe.where import Where
+from agepipe.model.ages import AgeRanges
+from agepipe.search.trial import plan, trial
 
 if TYPE_CHECKING:  # each way imports what it needs in its own time
     from torch.utils.data import DataLoader
@@ -189,7 +190,7 @@ def ours(photographs: Path, options: argparse.Namespace) -> Seconds:
 def _flow(photographs: Path, options: argparse.Namespace, where: Where) -> Seconds:
     from prefect import flow
 
-    from agepipe.learn.process import warm
+    from agepipe.training.worker import warm
     from flows.search import search
     from tasks.ingest import fingerprint, ingest
     from tasks.parent import parent_run

@@ -29,9 +29,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config import IngestSettings, LabelSettings, LearnSettings, SearchSettings, SourceSettings
-from agepipe.records import Choice, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, LabelSettings, LearnSettings, SearchSettings, SourceSettings
+from agepipe.data.records import Rows
+from agepipe.training.records import Choice
 
 AIM = 0.5
 """Seconds a trial."""
@@ -105,7 +106,7 @@ def _measured(count: int, arguments: argparse.Namespace) -> Cost:
 
 def _rows(count: int, where: Where) -> Rows:
     from agepipe.data.ingest import ingest
-    from agepipe.data.relabel import relabel
+    from agepipe.data.labels import relabel
     from agepipe.data.sources import fingerprint
 
     source = fingerprint(SourceSettings(data=("sample",), sample_count=count), where)
@@ -118,9 +119,9 @@ def _searched(rows: Rows, search: SearchSettings, where: Where) -> Cost:
     environment.prepare(where, None)
     from prefect import flow
 
-    from agepipe import tracking
-    from agepipe.learn import trial
-    from agepipe.learn.process import warm
+    from agepipe.registry import tracking
+    from agepipe.search import trial
+    from agepipe.training.worker import warm
     from flows import search as searching
     from tasks.trial import trial as stage
 

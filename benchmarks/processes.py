@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config import LearnSettings
-from agepipe.learn.job import Job
-from agepipe.learn.runs import shared
+from agepipe.config.stages import LearnSettings
+from agepipe.training.job import Job
+from agepipe.training.workdir import shared
 from benchmarks.training import augmentation, drawn, parser_of
 
 EPOCHS = 3

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.data import archives, duplicates
-from agepipe.data.recognise import recognised
-from agepipe.imaging import SUFFIXES, decode, fit
-from agepipe.judge.lineage import LIMIT
+from agepipe.model import phash
+from agepipe.model.imaging import SUFFIXES, decode, fit
+from agepipe.model.lineage import LIMIT
+from agepipe.model.recognition import recognised
 
 Pixels = NDArray[np.uint8]
 STORED = 108
@@ -117,13 +118,13 @@ def shares(seen: list[bytes], groups: list[str], own: list[int], copies: list[by
         own: which photograph each copy is made of.
         copies: looks of the copies.
     """
-    by_bits = duplicates.near(copies, seen, LIMIT)
+    by_bits = phash.near(copies, seen, LIMIT)
     found = by_bits.copy()
-    for looks in duplicates.oriented(copies):
-        found = np.where(found < 0, duplicates.near(looks, seen, LIMIT), found)
+    for looks in phash.oriented(copies):
+        found = np.where(found < 0, phash.near(looks, seen, LIMIT), found)
     left = np.flatnonzero(found < 0)
-    again = duplicates.sketches(copies)
-    found[left] = recognised([again[row] for row in left], duplicates.sketches(seen))
+    again = phash.sketches(copies)
+    found[left] = recognised([again[row] for row in left], phash.sketches(seen))
     right = [at >= 0 and groups[at] == groups[me] for at, me in zip(found.tolist(), own, strict=True)]
     return float((by_bits >= 0).mean()), float(np.mean(right)), int((found >= 0).sum() - sum(right))
 
@@ -137,11 +138,11 @@ def main() -> None:
     asked = parser.parse_args()
     chips = np.stack(list(chips_of(asked.data)))
     stored = np.stack([fit(chip, STORED) for chip in chips])
-    seen = duplicates.looks(stored)
+    seen = phash.looks(stored)
     names = [f"{row:08d}" for row in range(len(chips))]
     groups = duplicates.groups(duplicates.thumbnails(stored), names, 0.975)
     if asked.pairs:
-        known = duplicates.sketches(seen)
+        known = phash.sketches(seen)
         for row in range(len(known)):
             others = [b"" if groups[at] == groups[row] else one for at, one in enumerate(known)]
             (place,) = recognised(known[row : row + 1], others).tolist()
@@ -151,7 +152,7 @@ def main() -> None:
     picked = np.random.default_rng(0).choice(len(chips), asked.copies, replace=False).tolist()
     print("| change | by bits | all | others |\n|---|---|---|---|")
     for name, change in CHANGES.items():
-        copies = duplicates.looks(np.stack([fit(np.ascontiguousarray(change(chips[at])), STORED) for at in picked]))
+        copies = phash.looks(np.stack([fit(np.ascontiguousarray(change(chips[at])), STORED) for at in picked]))
         bits, both, wrong = shares(seen, groups, picked, copies)
         print(f"| {name} | {bits:.1%} | {both:.1%} | {wrong} |", flush=True)
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.imaging import Image
+from agepipe.model.imaging import Image
 
 PLACES = ((160, 130), (480, 130), (160, 350), (480, 350))
 """Centres of up to four faces in a frame of 640×480 px."""

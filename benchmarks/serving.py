@@ -24,16 +24,16 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from agepipe import registry
-from agepipe.config import ReleaseSettings
-from agepipe.data import sample
-from agepipe.imaging import decode, fit
-from agepipe.records import Model
-from agepipe.serve import bundle as bundles
-from agepipe.serve.camera import one_thread
-from agepipe.serve.endpoint import Endpoint
-from agepipe.serve.predictor import Predictor
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import ReleaseSettings
+from agepipe.data.sample import source
+from agepipe.model import bundle as bundles
+from agepipe.model.imaging import decode, fit
+from agepipe.model.predictor import Predictor
+from agepipe.model.records import Model
+from agepipe.registry import register
+from agepipe.serving.camera import one_thread
+from agepipe.serving.endpoint import Endpoint
 from benchmarks import untrained
 from benchmarks.answering import wait_for
 from flows.services import end_family
@@ -79,13 +79,13 @@ def main() -> None:
         place = given.model or folder / "bundle"
         where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
         model = Model(digest=bundles.digest(place), folder=place, lineage="unknown")
-        version = registry.register(model, None, ReleaseSettings(), where).version
+        version = register.register(model, None, ReleaseSettings(), where).version
         with serving(f"models:/agepipe/{version}", where, folder) as url:
             _measure(Predictor.load(place), Endpoint(url), given.rounds)
 
 
 def _measure(own: Predictor, served: Endpoint, rounds: int) -> None:
-    chips = [fit(decode(sample.encoded(chip, 7)), own.card.size) for chip in sample.plan(28, 7)]
+    chips = [fit(decode(source.encoded(chip, 7)), own.card.size) for chip in source.plan(28, 7)]
     images = np.stack(chips)
     apart = np.abs(own.predict(images).probabilities - served.predict(images).probabilities).max()
     lossy = np.stack([_jpeg(chip) for chip in chips])

@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from agepipe.ages import AgeRanges
-from agepipe.config import AugmentSettings, LearnSettings
-from agepipe.learn.backbone import backbone
-from agepipe.learn.fit import Training
-from agepipe.learn.job import Examples, Job
-from agepipe.learn.process import isolated
-from agepipe.presets import load
-from agepipe.where import cores
+from agepipe.config.presets import load
+from agepipe.config.runtime import cores
+from agepipe.config.stages import AugmentSettings, LearnSettings
+from agepipe.model.ages import AgeRanges
+from agepipe.training.backbones import backbone
+from agepipe.training.job import Examples, Job
+from agepipe.training.loop import Training
+from agepipe.training.worker import isolated
 
 AIM = 0.95
 MARGIN = 12

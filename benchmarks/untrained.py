@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agepipe import presets
-from agepipe.learn import network
-from agepipe.learn.export import export
-from agepipe.learn.network import AgeNetwork
-from agepipe.serve.bundle import NETWORK, Card, write_card
+from agepipe.config import presets
+from agepipe.model.bundle import NETWORK, Card, write_card
+from agepipe.training import network
+from agepipe.training.export import export
+from agepipe.training.network import AgeNetwork
 
 MEAN, STD = (0.598, 0.458, 0.391), (0.257, 0.229, 0.224)
 """Of UTKFace's training rows."""

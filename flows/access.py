@@ -10,8 +10,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from agepipe.errors import ServiceError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ServiceError
 
 USER = "agepipe"
 NOBODY = "http://agepipe.invalid"

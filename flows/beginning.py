@@ -12,7 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
-from agepipe.environment import gone, process
+from agepipe.core.provenance import gone, process
 
 PROCESS = "agepipe.process"
 """Label of a flow run: the process that it runs in."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from agepipe.serve.session import Asked
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.serving.camera_session import Asked
 from flows.beginning import begin
 from tasks.camera import Looked
 from tasks.camera import camera as look

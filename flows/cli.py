@@ -66,8 +66,8 @@ def run(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Run the full pipeline: photographs in, an evaluated and registered model out."""
-    from agepipe import presets
-    from agepipe.learn.check import check
+    from agepipe.config import presets
+    from agepipe.training.check import check
     from flows import refuse
     from flows.entry import enter
 
@@ -97,7 +97,7 @@ def join(
     workspace: Workspace = WORKSPACE,
 ) -> None:
     """Take part in the final training of a run on another machine that sees the same workspace, and end with it."""
-    from agepipe.learn.machines import join as joined
+    from agepipe.training.rendezvous import join as joined
 
     where = _where(workspace=workspace)
     typer.echo(f"Waiting for a training at {meet} in {where.workspace}.")
@@ -168,9 +168,9 @@ def release(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Let a version take over if it is surely better than the champion on the same rows; it says why either way."""
-    from agepipe import presets
-    from agepipe.config import ReleaseSettings
-    from agepipe.settings import changed
+    from agepipe.config import presets
+    from agepipe.config.base import changed
+    from agepipe.config.stages import ReleaseSettings
     from flows import refuse
     from flows.entry import enter
 
@@ -198,7 +198,7 @@ def audit(
 ) -> None:
     """Say what is in a folder or archive of photographs, without training anything."""
     where = _where(workspace=workspace)
-    from agepipe.serve.outputs import check_folder
+    from agepipe.serving.outputs import check_folder
     from flows import show
 
     check_folder("--workspace", where.workspace)
@@ -227,14 +227,14 @@ def import_(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Make a version of a network that was trained elsewhere; it never becomes the champion by itself."""
-    from agepipe import adopt
+    from agepipe.registry import import_model
     from flows.entry import check_writable
 
     where = _where(workspace=workspace, tracking=tracking)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
-    said = adopt.answers(given)
+    said = import_model.answers(given)
     check_writable(where)
-    done = adopt.adopt(file, said, where)
+    done = import_model.adopt(file, said, where)
     typer.echo(f"{done.name} version {done.version} as @{done.alias}: {done.reason}")
 
 
@@ -248,10 +248,10 @@ def promote(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Make a version the champion by hand, and deploy it."""
-    from agepipe import registry
+    from agepipe.registry import register
 
     where = _where(workspace=workspace, tracking=tracking)
-    done = registry.promote(name, version, because, where)
+    done = register.promote(name, version, because, where)
     typer.echo(f"{done.name} version {version} is the champion now.")
     if deploy:
         serving.follow(done.name, version, where)
@@ -262,11 +262,11 @@ def rollback(
     deploy: Deploy = True, name: ModelName = "", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING
 ) -> None:
     """Give the champion's place back to the version that held it before, and deploy that."""
-    from agepipe import lookup, registry
+    from agepipe.registry import lookup, register
 
     where = _where(workspace=workspace, tracking=tracking)
     name = lookup.named(name, where)
-    version = registry.rollback(name, where)
+    version = register.rollback(name, where)
     typer.echo(f"{name} version {version} is the champion again.")
     if deploy:
         serving.follow(name, version, where)
@@ -288,7 +288,7 @@ def up(
     api_url = kept.api_url or ""
     os.environ.pop("PREFECT_API_URL", None)  # of a server of the user's, which is not meant here
     environment.prepare(where, api_url)
-    from agepipe import tracking as tracked
+    from agepipe.registry import tracking as tracked
     from flows import deployments
 
     try:

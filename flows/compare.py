@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from agepipe.config import EvaluateSettings
-from agepipe.records import Compared
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.evaluation.records import Compared
 from flows.beginning import begin
 from flows.evaluate import photographs
 from tasks.compare import compare as judge

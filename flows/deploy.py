@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from agepipe.serve.deploy import Deployed
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.serving.deploy import Deployed
 from flows.beginning import begin
 from tasks.deploy import deploy as put
 

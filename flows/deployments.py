@@ -9,8 +9,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from agepipe.errors import ServiceError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ServiceError
 from flows.services import tell_prefect
 
 WATCH = "agepipe: runs without a heartbeat have crashed"

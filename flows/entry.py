@@ -2,9 +2,9 @@
 
 import os
 
-from agepipe import store
-from agepipe.serve.outputs import check_folder
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.registry import store
+from agepipe.serving.outputs import check_folder
 from flows import environment, reach, services
 
 

@@ -10,9 +10,10 @@ from contextlib import chdir
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agepipe import store
-from agepipe.errors import ConfigError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ConfigError
+from agepipe.core.sqlite import sqlite
+from agepipe.registry import store
 from flows import access, shell
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
@@ -40,7 +41,7 @@ def own(where: Where) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": store.sqlite(home / "prefect.db", "+aiosqlite"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": sqlite(home / "prefect.db", "+aiosqlite"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }

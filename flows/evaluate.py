@@ -2,9 +2,11 @@
 
 from prefect import flow
 
-from agepipe.config import EvaluateSettings, SourceSettings
-from agepipe.records import Evaluation, Model, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings, SourceSettings
+from agepipe.data.records import Rows
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.records import Model
 from flows.beginning import begin
 from tasks.evaluate import champions_evaluation
 from tasks.evaluate import evaluate as judge

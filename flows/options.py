@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from agepipe.errors import ConfigError
+from agepipe.core.errors import ConfigError
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.where import Where
+    from agepipe.config.runtime import Where
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def where(**values: Any) -> "Where":
     Raises:
         ConfigError: names the option that cannot be used.
     """
-    from agepipe.settings import checked
-    from agepipe.where import Where
+    from agepipe.config.base import checked
+    from agepipe.config.runtime import Where
 
     return checked(Where, values, "option")

@@ -9,7 +9,7 @@ import uvicorn
 from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 
-from agepipe.serve.guard import Guard
+from agepipe.serving.web.host_check import Guard
 
 HOST = "127.0.0.1"
 

@@ -2,10 +2,10 @@
 
 from prefect import flow
 
-from agepipe.config import Config
-from agepipe.records import PipelineResult
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
 from flows.beginning import begin
+from flows.result import PipelineResult
 from flows.search import search
 from tasks.audit import audit
 from tasks.evaluate import evaluate

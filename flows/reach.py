@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
-from agepipe.errors import ServiceError
+from agepipe.core.errors import ServiceError
 
 SECONDS = 5.0
 """How long the server may be silent."""

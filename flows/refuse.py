@@ -5,12 +5,13 @@ The flows look again themselves, for those that Prefect starts.
 
 from collections.abc import Sequence
 
-from agepipe import locked, lookup
-from agepipe.config import Config
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
+from agepipe.core.errors import ModelError
 from agepipe.data import sources
-from agepipe.errors import ModelError
-from agepipe.learn import warm
-from agepipe.where import Where
+from agepipe.registry import locked_rows, lookup
+from agepipe.reports.compare import check_different
+from agepipe.training import warm_start
 
 
 def run(config: Config, where: Where) -> None:
@@ -21,7 +22,7 @@ def run(config: Config, where: Where) -> None:
         ModelError: the weights to start from are of no version.
     """
     sources.check(config.source.data)
-    warm.with_files(config, lambda version: lookup.weights_file(version, where))
+    warm_start.with_files(config, lambda version: lookup.weights_file(version, where))
 
 
 def evaluate(model: str, data: Sequence[str], name: str, where: Where) -> None:
@@ -35,7 +36,7 @@ def evaluate(model: str, data: Sequence[str], name: str, where: Where) -> None:
     if data:
         sources.check(data)
     else:
-        locked.test_rows(found, name, where)
+        locked_rows.test_rows(found, name, where)
 
 
 def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, where: Where) -> None:
@@ -48,11 +49,11 @@ def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, w
     """
     found = [lookup.resolve(model, where, name) for model in models]
     titles = [lookup.title(text, model, where, name) for text, model in zip(models, found, strict=True)]
-    locked.check_different(found, titles)
+    check_different(found, titles)
     if data:
         sources.check(data)
     else:
-        locked.shared_rows(found, titles, name, anew, where)
+        locked_rows.shared_rows(found, titles, name, anew, where)
 
 
 def release(candidate: str, name: str, where: Where) -> None:
@@ -66,4 +67,4 @@ def release(candidate: str, name: str, where: Where) -> None:
         raise ModelError(
             f"model: {candidate!r} has no version, and only a version can be released; run the pipeline that trains it."
         )
-    locked.test_rows(found, name, where)
+    locked_rows.test_rows(found, name, where)

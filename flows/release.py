@@ -2,9 +2,9 @@
 
 from prefect import flow
 
-from agepipe.config import EvaluateSettings, ReleaseSettings
-from agepipe.records import Registered
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings, ReleaseSettings
+from agepipe.registry.records import Registered
 from flows.beginning import begin
 from tasks.register import release as decide
 from tasks.resolve import resolve, test_rows

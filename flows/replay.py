@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from agepipe.config import Config
-from agepipe.errors import AgepipeError, TrainingError
-from agepipe.learn.process import warm
-from agepipe.records import PipelineResult
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
+from agepipe.core.errors import AgepipeError, TrainingError
+from agepipe.training.worker import warm
 from flows import show
 from flows.pipeline import pipeline
+from flows.result import PipelineResult
 
 
 def run(configs: Sequence[Config], where: Where) -> None:

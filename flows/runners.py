@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from agepipe.where import Where
+from agepipe.config.runtime import Where
 
 
 @contextmanager

@@ -5,12 +5,13 @@ import time
 
 from prefect import flow
 
-from agepipe.config import LearnSettings, SearchSettings
-from agepipe.errors import WorkerError
-from agepipe.learn.check_search import check_search
-from agepipe.learn.process import resume
-from agepipe.records import Choice, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.search_check import check_search
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.errors import WorkerError
+from agepipe.data.records import Rows
+from agepipe.training.records import Choice
+from agepipe.training.worker import resume
 from flows.beginning import begin
 from flows.runners import deaths, runner
 from flows.strategies import STRATEGIES, Search

@@ -17,11 +17,11 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agepipe import store, tracking
-from agepipe.errors import ServiceError
-from agepipe.ports import bound
-from agepipe.serve.mlflow_page import AUTH
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ServiceError
+from agepipe.core.ports import bound
+from agepipe.registry import store, tracking
+from agepipe.serving.web.mlflow_page import AUTH
 from flows import access, environment
 
 POOL = "agepipe"

@@ -11,8 +11,8 @@ from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, p
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     import polars as pl
 
-    from agepipe.serve.predict import Predictions
-    from agepipe.where import Where
+    from agepipe.config.runtime import Where
+    from agepipe.serving.predict import Predictions
 
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
 Endpoint = Annotated[str, typer.Option(help="Address of a running `mlflow models serve` that answers instead.")]
@@ -35,12 +35,12 @@ def predict(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Say the age range of every face in photographs."""
-    from agepipe import lookup
-    from agepipe.serve import pictures
-    from agepipe.serve import predict as work
-    from agepipe.serve.haar import finder
-    from agepipe.serve.outputs import check_output
-    from agepipe.serve.predictor import Predictor
+    from agepipe.model.predictor import Predictor
+    from agepipe.registry import lookup
+    from agepipe.serving import pictures
+    from agepipe.serving import predict as work
+    from agepipe.serving.detect.haar import finder
+    from agepipe.serving.outputs import check_output
     from flows import show
     from tasks.watch import watch
 
@@ -65,8 +65,8 @@ def _written(found: "Predictions", output: Path) -> None:
     Raises:
         OutputError: says of each table that could not be written where it is.
     """
-    from agepipe.errors import OutputError, of_system
-    from agepipe.serve import predict as work
+    from agepipe.core.errors import OutputError, of_system
+    from agepipe.serving import predict as work
 
     failed = list[str]()
     for write, table, place in (
@@ -84,7 +84,7 @@ def _written(found: "Predictions", output: Path) -> None:
 
 
 def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
-    from agepipe.serve import predict as work
+    from agepipe.serving import predict as work
 
     work.write(faces, path)
     typer.echo(f"{len(faces)} faces of {faces['path'].n_unique()} photographs are in {path}.")
@@ -93,7 +93,7 @@ def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
     """Write down the files that have no row, and name the first of them."""
     from agepipe.data import archives
-    from agepipe.serve import predict as work
+    from agepipe.serving import predict as work
 
     if len(rejects):
         listed = work.write(rejects, path)
@@ -110,7 +110,7 @@ def deploy(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Put a registered version where cameras find it; those that run change over to it."""
-    from agepipe.serve.deploy import find, folder_of
+    from agepipe.serving.deploy import find, folder_of
     from flows.entry import enter
 
     place = where(workspace=workspace, tracking=tracking)
@@ -128,8 +128,8 @@ def follow(name: str, version: int, place: "Where") -> None:
     Raises:
         ModelError: says why it cannot.
     """
-    from agepipe.errors import AgepipeError, ModelError
-    from agepipe.serve import deploy as work
+    from agepipe.core.errors import AgepipeError, ModelError
+    from agepipe.serving import deploy as work
 
     try:
         done = work.deploy(str(version), place, name)
@@ -161,16 +161,16 @@ def camera(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Say the age range of faces, live or in a video. Keys: q quit, s snapshot, p pause, h help."""
-    from agepipe.serve import session
+    from agepipe.serving import camera_session
     from flows import show
     from tasks.watch import watch
 
-    asked = session.Asked(
+    asked = camera_session.Asked(
         source=source, model=model, endpoint=endpoint, headless=headless, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip
     with show.progress():
-        done = session.run(asked, where(workspace=workspace, tracking=tracking), watch("camera"))
+        done = camera_session.run(asked, where(workspace=workspace, tracking=tracking), watch("camera"))
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
@@ -193,9 +193,9 @@ def web(
     tracking: Tracking = TRACKING,
 ) -> None:
     """Serve a page that says the age range of faces in front of the browser's camera; it keeps no picture."""
-    from agepipe.ports import bound
-    from agepipe.serve import web as work
-    from agepipe.serve.session import Asked
+    from agepipe.core.ports import bound
+    from agepipe.serving.camera_session import Asked
+    from agepipe.serving.web import server as work
     from flows import show
 
     place = where(workspace=workspace, tracking=tracking)

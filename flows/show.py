@@ -13,21 +13,24 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.status import Status
 from rich.table import Table
 
-from agepipe.config import Config
-from agepipe.errors import AgepipeError
-from agepipe.learn.check_search import searched
-from agepipe.learn.standing import standings
-from agepipe.records import Catalogue, Compared, Evaluation, PipelineResult, Registered
-from agepipe.settings import combinations
-from agepipe.where import Where
+from agepipe.config.base import combinations
+from agepipe.config.runtime import Where
+from agepipe.config.search_check import searched
+from agepipe.config.stages import Config
+from agepipe.core.errors import AgepipeError
+from agepipe.data.records import Catalogue
+from agepipe.evaluation.records import Compared, Evaluation
+from agepipe.registry.records import Registered
+from agepipe.search.progress import standings
 from flows import access
+from flows.result import PipelineResult
 from flows.services import Services
 from flows.table import Trials, drawn
 from tasks.watch import Step, logger
 
 if TYPE_CHECKING:
-    from agepipe.judge.contrast import Contrast
-    from agepipe.judge.versus import Versus
+    from agepipe.evaluation.comparison import Versus
+    from agepipe.reports.compare import Contrast
 
 library = logging.getLogger("agepipe")
 console = Console(highlight=False, soft_wrap=True)
@@ -188,9 +191,10 @@ def registered(new: Registered) -> None:
 
 def contrasted(done: Compared) -> None:
     """Whether each model can be told from the first, the figures of both, and the slices on which they differ."""
-    from agepipe.judge import contrast, contrast_page
+    from agepipe.reports import compare
+    from agepipe.reports import comparison as contrast_page
 
-    found = contrast.read(done)
+    found = compare.read(done)
     for title, one in zip(found.titles[1:], found.against, strict=True):
         console.print(_figures(title, one, found))
         console.print(contrast_page.verdict(title, found.titles[0], one, found), style="bold", markup=False)
@@ -203,7 +207,7 @@ def contrasted(done: Compared) -> None:
 
 
 def _figures(title: str, one: "Versus", found: "Contrast") -> Table:
-    from agepipe.judge.sentences import WORDS, figure, gap, gap_span
+    from agepipe.evaluation.figures import WORDS, figure, gap, gap_span
 
     table = Table(title=f"{title} against {found.titles[0]}, {found.count:,} photographs", title_justify="left")
     interval = f"{found.settings.confidence * 100:g} % interval"
@@ -242,9 +246,10 @@ def services(kept: Services, deployed: bool, experiment: str, where: Where) -> N
 
 def audit(data: list[str], ranges: str, where: Where) -> None:
     """Read photographs and print what they are."""
-    from agepipe.config import IngestSettings, LabelSettings, SourceSettings
-    from agepipe.data import audit_text, audited, ingest, sources
-    from agepipe.settings import checked
+    from agepipe.config.base import checked
+    from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
+    from agepipe.data import ingest, sources
+    from agepipe.reports import audit_artifact, data_text
     from tasks.watch import watch
 
     spec = ranges if ranges in ("utkface", "years") else tuple(ranges.split(","))
@@ -252,6 +257,6 @@ def audit(data: list[str], ranges: str, where: Where) -> None:
     with progress():
         source = sources.fingerprint(SourceSettings(data=tuple(data)), where, watch("source"))
         catalogue = ingest.ingest(source, IngestSettings(), where, watch("ingest"))
-    report = audited.report(catalogue, labels, where)
-    console.print(audit_text.table(audited.read(report)))
+    report = audit_artifact.report(catalogue, labels, where)
+    console.print(data_text.table(audit_artifact.read(report)))
     console.print(f"Report        {report.page}")

@@ -4,17 +4,19 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agepipe.config import LearnSettings, SearchSettings
-from agepipe.errors import DivergedError
-from agepipe.learn.check_search import kept
-from agepipe.learn.halving import rank
-from agepipe.learn.runs import weights_digest
-from agepipe.learn.standing import in_words
-from agepipe.learn.study import study
-from agepipe.learn.trial import Planned, choose, complete, left_out, plan
-from agepipe.records import Choice, Rows, Trial
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.search_check import kept
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.errors import DivergedError
+from agepipe.data.records import Rows
+from agepipe.search.halving import rank
+from agepipe.search.optuna_search import study
+from agepipe.search.progress import in_words
+from agepipe.search.records import Trial
+from agepipe.search.trial import Planned, choose, complete, left_out, plan
+from agepipe.training.records import Choice
+from agepipe.training.workdir import weights_digest
 from tasks.board import Board
 from tasks.trial import stop, trial
 

@@ -5,7 +5,7 @@ import logging
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from agepipe.learn.standing import Line, Standing, in_words
+from agepipe.search.progress import Line, Standing, in_words
 
 ROWS = 12
 """Settings that the table shows: the best, and those in training."""

@@ -20,7 +20,7 @@ import prefect
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
 
-from agepipe.errors import ServiceError
+from agepipe.core.errors import ServiceError
 
 GRACE = 10
 """Seconds that the server has to end by itself."""

@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.data import archives
-from agepipe.imaging import Image, decode, fit
-from agepipe.serve.align import align
-from agepipe.serve.bundle import read_lineage
-from agepipe.serve.camera import LOOK
-from agepipe.serve.face import Face
-from agepipe.serve.faces import Detector
-from agepipe.serve.haar import Haar
-from agepipe.serve.predictor import Predictor
-from agepipe.serve.yunet import checked
+from agepipe.model.bundle import read_lineage
+from agepipe.model.imaging import Image, decode, fit
+from agepipe.model.predictor import Predictor
+from agepipe.serving.align import align
+from agepipe.serving.camera import LOOK
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.face import Face
+from agepipe.serving.detect.haar import Haar
+from agepipe.serving.detect.yunet import checked
 from benchmarks.scenes import anywhere, boxed
 
 SIDES = (100, 160, 250, 320)

@@ -1,4 +1,4 @@
-"""Where the landmarks lie on UTKFace's chips: the numbers of `agepipe.serve.align.LANDMARKS`.
+"""Where the landmarks lie on UTKFace's chips: the numbers of `agepipe.serving.align.LANDMARKS`.
 
     python -m studies.landmarks UTKFACE.tar --detector face_detection_yunet_2026may.onnx
 
@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from agepipe.data import archives
-from agepipe.imaging import Image, decode
-from agepipe.serve.align import LANDMARKS, SIDE
-from agepipe.serve.faces import Detector
-from agepipe.serve.yunet import checked
+from agepipe.model.imaging import Image, decode
+from agepipe.serving.align import LANDMARKS, SIDE
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import checked
 
 NAMES = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 

@@ -26,7 +26,9 @@ from statistics import mean
 import numpy as np
 import polars as pl
 
-from agepipe.config import (
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import (
     AugmentSettings,
     IngestSettings,
     LabelSettings,
@@ -36,17 +38,15 @@ from agepipe.config import (
     SplitSettings,
 )
 from agepipe.data.ingest import ingest
-from agepipe.data.relabel import relabel
+from agepipe.data.labels import relabel
+from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
 from agepipe.data.split import folds, holdout, split
-from agepipe.learn.batches import Batches, open_store
-from agepipe.learn.fit import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of
-from agepipe.learn.job import Examples, Fitted, Job
-from agepipe.learn.runs import labelled, threads
-from agepipe.learn.trial import plan
-from agepipe.records import Rows
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.search.trial import plan
+from agepipe.training.batches import Batches, open_store
+from agepipe.training.job import Examples, Fitted, Job
+from agepipe.training.loop import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of
+from agepipe.training.workdir import labelled, threads
 
 METRIC = "weighted_recall"
 """What the notebook reported; averaged by class size, recall is accuracy."""

@@ -28,15 +28,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agepipe import presets
-from agepipe.config import Config
-from agepipe.data import ingest, relabel, sources, split
-from agepipe.decide import Decoding
-from agepipe.errors import AgepipeError
-from agepipe.judge.intervals import bootstrap, paired
-from agepipe.judge.metrics import figures
-from agepipe.records import Rows
-from agepipe.where import Where
+from agepipe.config import presets
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
+from agepipe.core.errors import AgepipeError
+from agepipe.data import ingest, labels, sources, split
+from agepipe.data.records import Rows
+from agepipe.evaluation.bootstrap import bootstrap, paired
+from agepipe.evaluation.metrics import figures
+from agepipe.model.decoding import Decoding
 from studies.trying import Bench, Recipe, Told
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
@@ -117,7 +117,7 @@ def _tried(given: argparse.Namespace) -> dict[str, Told]:
 def development(config: Config, where: Where) -> Rows:
     """The labelled rows that a run of the preset over the same photographs would not lock away."""
     catalogue = ingest.ingest(sources.fingerprint(config.source, where), config.ingest, where)
-    return split.split(relabel.relabel(catalogue, config.labels, where), config.split, where).development
+    return split.split(labels.relabel(catalogue, config.labels, where), config.split, where).development
 
 
 def _say(name: str, told: Told) -> None:

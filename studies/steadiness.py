@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.decide import decide
-from agepipe.imaging import Image
-from agepipe.serve.camera import Camera, one_thread
-from agepipe.serve.faces import Detector
-from agepipe.serve.frames import RATE, Frame
-from agepipe.serve.model import Fixed
-from agepipe.serve.predictor import Prediction
-from agepipe.serve.yunet import checked
+from agepipe.model.decoding import decide
+from agepipe.model.imaging import Image
+from agepipe.model.predictor import Prediction
+from agepipe.serving.camera import Camera, one_thread
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import checked
+from agepipe.serving.model_source import Fixed
+from agepipe.serving.sources import RATE, Frame
 from benchmarks.scenes import PLACES, SIDE, background, pasted
 from studies.alignment import unseen
 

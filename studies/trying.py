@@ -10,23 +10,23 @@ import numpy as np
 import polars as pl
 import torch
 
-from agepipe.artifact import replacing
-from agepipe.config import LearnSettings
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LearnSettings
+from agepipe.core.artifacts import replacing
+from agepipe.core.errors import ConfigError
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
 from agepipe.data.split import holdout
-from agepipe.decide import Decoding
-from agepipe.errors import ConfigError
-from agepipe.judge.metrics import Judged, checked
-from agepipe.learn.batches import Batches, open_store
-from agepipe.learn.check_size import check_epochs
-from agepipe.learn.fit import BEST, JUDGE_BATCH, network_of
-from agepipe.learn.job import Examples, Job
-from agepipe.learn.network import AgeNetwork
-from agepipe.learn.runs import labelled, shared, threads
-from agepipe.learn.trial import VERSION
-from agepipe.record import digest_of
-from agepipe.records import Rows
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.evaluation.metrics import Judged, checked
+from agepipe.model.decoding import Decoding
+from agepipe.search.trial import VERSION
+from agepipe.training.batches import Batches, open_store
+from agepipe.training.check_size import check_epochs
+from agepipe.training.job import Examples, Job
+from agepipe.training.loop import BEST, JUDGE_BATCH, network_of
+from agepipe.training.network import AgeNetwork
+from agepipe.training.workdir import labelled, shared, threads
 
 HELD = 0.2
 """Share of the rows that is held out."""

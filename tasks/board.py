@@ -13,12 +13,12 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from agepipe.config import LearnSettings, SearchSettings
-from agepipe.learn.standing import Place, Scoreboard, Standing, rows_of, standings
-from agepipe.learn.trial import Planned
-from agepipe.progress import Progress
-from agepipe.records import Trial
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.progress import Progress
+from agepipe.search.progress import Place, Scoreboard, Standing, rows_of, standings
+from agepipe.search.records import Trial
+from agepipe.search.trial import Planned
 
 logger = logging.getLogger("agepipe.progress")
 

@@ -8,12 +8,12 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.imaging import Image
-from agepipe.serve import session
-from agepipe.serve.camera import Summary
-from agepipe.serve.session import Asked
-from agepipe.serve.sinks import write_picture
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.model.imaging import Image
+from agepipe.serving import camera_session
+from agepipe.serving.camera import Summary
+from agepipe.serving.camera_session import Asked
+from agepipe.serving.sinks import write_picture
 from tasks.watch import watch
 
 WIDE = 640
@@ -49,7 +49,7 @@ def camera(asked: Asked, where: Where) -> Looked:
     """
     found = Summary()
     try:
-        session.run(asked, where, watch("camera"), unseen=True, into=found)
+        camera_session.run(asked, where, watch("camera"), unseen=True, into=found)
     finally:
         looked = None if found.last is None else _told(found, found.last, asked, where)
     assert looked is not None, "a session without a frame has raised"

@@ -1,11 +1,13 @@
 """The stage that puts models side by side on rows that none of them has seen."""
 
-from agepipe.config import EvaluateSettings
-from agepipe.judge import contrast as work
-from agepipe.judge.contrast_page import verdicts
-from agepipe.record import digest_of
-from agepipe.records import Compared, Model, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.evaluation.records import Compared
+from agepipe.model.records import Model
+from agepipe.reports import compare as work
+from agepipe.reports.comparison import verdicts
 from tasks.stage import stage
 from tasks.track import tracked
 from tasks.watch import watch

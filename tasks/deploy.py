@@ -3,16 +3,16 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe import artifact
-from agepipe.serve import deploy as work
-from agepipe.serve.deploy import Deployed
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core import artifacts
+from agepipe.serving import deploy as work
+from agepipe.serving.deploy import Deployed
 
 
 @task
 def deploy(model: str, name: str, where: Where) -> Deployed:
     """Check the bundle against the registered model, copy it and switch the pointer."""
-    artifact.sweep(where.workspace)
+    artifacts.sweep(where.workspace)
     done = work.deploy(model, where, name)
     create_markdown_artifact(
         key="deployed",

@@ -2,14 +2,16 @@
 
 from prefect import task
 
-from agepipe import registry
-from agepipe.config import EvaluateSettings
-from agepipe.judge import evaluate as work
-from agepipe.judge import report
-from agepipe.record import digest_of
-from agepipe.records import Evaluation, Model, Rows
-from agepipe.serve.bundle import read_card
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.bundle import read_card
+from agepipe.model.records import Model
+from agepipe.registry import register
+from agepipe.reports import evaluation as work
+from agepipe.reports import report
 from tasks.stage import stage
 from tasks.track import tracked
 from tasks.watch import watch
@@ -36,7 +38,7 @@ def evaluate(
 @task
 def champions_evaluation(model: Model, rows: Rows, name: str, where: Where) -> Evaluation | None:
     """What the champion did on these very rows, when it is another model and was judged on them. Never cached."""
-    champion = registry.champion(name, where)
+    champion = register.champion(name, where)
     if champion is None or champion.digest in ("", model.digest):
         return None
     return work.finished(champion.digest, rows, where)

@@ -2,11 +2,11 @@
 
 from prefect import task
 
-from agepipe.config import IngestSettings, SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.data import ingest as work
 from agepipe.data import sources
-from agepipe.records import Catalogue, Source
-from agepipe.where import Where
+from agepipe.data.records import Catalogue, Source
 from tasks.stage import stage
 from tasks.watch import watch
 

@@ -10,15 +10,18 @@ from typing import TypeVar
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe import tracking, versions
-from agepipe.config import Config
-from agepipe.data import audit_text, audited
-from agepipe.judge import contrast, contrast_page, report
-from agepipe.learn import check as work
-from agepipe.learn import warm
-from agepipe.record import Record, digest_of
-from agepipe.records import Choice, Compared, DataReport, Evaluation, Model, Partition, Registered  # fmt: skip
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
+from agepipe.core.record import Record, digest_of
+from agepipe.data.records import DataReport, Partition
+from agepipe.evaluation.records import Compared, Evaluation
+from agepipe.model.records import Model
+from agepipe.registry import tracking, versions
+from agepipe.registry.records import Registered
+from agepipe.reports import audit_artifact, compare, comparison, data_text, report
+from agepipe.training import check as work
+from agepipe.training import warm_start
+from agepipe.training.records import Choice  # fmt: skip
 from tasks.tidy import tidy
 from tasks.track import name_in_prefect, prefect_tags
 
@@ -33,7 +36,7 @@ def check(config: Config, where: Where, partition: Partition | None = None) -> N
     work.check(config, partition.development.count if partition else None, where)
     if partition is not None:
         work.check_rows(config, partition.development)
-        warm.check_test(config, partition.test)
+        warm_start.check_test(config, partition.test)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def facts(_: Record) -> Facts:
 
 @facts.register
 def _(record: DataReport) -> Facts:
-    return Facts(folder=record.folder, markdown=audit_text.markdown(audited.read(record)))
+    return Facts(folder=record.folder, markdown=data_text.markdown(audit_artifact.read(record)))
 
 
 @facts.register
@@ -130,7 +133,7 @@ def announced(record: Evaluation, where: Where) -> Evaluation:
 
 def compared(record: Compared, where: Where) -> Compared:
     """Show a comparison on the Prefect run that asked for it, with the MLflow run that keeps it."""
-    text = contrast_page.markdown(contrast.read(record), str(record.page))
+    text = comparison.markdown(compare.read(record), str(record.page))
     create_markdown_artifact(key="comparison", markdown=text)
     if record.run:
         name_in_prefect(record.run, where)

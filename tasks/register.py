@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 from prefect import task
 
-from agepipe import registry
-from agepipe.config import Config, EvaluateSettings, ReleaseSettings
-from agepipe.judge.compare import Comparison, compare
-from agepipe.records import Evaluation, Model, Partition, Registered, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config, EvaluateSettings, ReleaseSettings
+from agepipe.data.records import Partition, Rows
+from agepipe.evaluation.gate import Comparison, compare
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.records import Model
+from agepipe.registry import register as registry
+from agepipe.registry.records import Registered
 from tasks.watch import watch
 
 

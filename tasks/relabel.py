@@ -1,9 +1,9 @@
 """The stage that turns ages into ranges."""
 
-from agepipe.config import LabelSettings
-from agepipe.data import relabel as work
-from agepipe.records import Catalogue, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LabelSettings
+from agepipe.data import labels as work
+from agepipe.data.records import Catalogue, Rows
 from tasks.stage import stage
 
 

@@ -2,12 +2,13 @@
 
 from prefect import task
 
-from agepipe import locked, registry
-from agepipe.config import Config, IngestSettings, LabelSettings
-from agepipe.learn import warm
-from agepipe.records import Model, Rows
-from agepipe.serve.bundle import read_card
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config, IngestSettings, LabelSettings
+from agepipe.data.records import Rows
+from agepipe.model.bundle import read_card
+from agepipe.model.records import Model
+from agepipe.registry import locked_rows, register
+from agepipe.training import warm_start
 from tasks.tidy import tidy
 
 
@@ -18,25 +19,25 @@ def resolve(reference: str, name: str, where: Where) -> Model:
     A store that cannot be used is refused here, before anything is computed or removed.
     """
     tidy(where)
-    return registry.resolve(reference, where, name)
+    return register.resolve(reference, where, name)
 
 
 @task
 def first_weights(config: Config, where: Where) -> Config:
     """The settings with the file of its weights in the place of a registered version to start from."""
-    return warm.with_files(config, lambda version: registry.weights_file(version, where))
+    return warm_start.with_files(config, lambda version: register.weights_file(version, where))
 
 
 @task
 def test_rows(model: Model, name: str, where: Where) -> Rows:
     """The rows that were locked away before this registered model was trained."""
-    return locked.test_rows(model, name, where)
+    return locked_rows.test_rows(model, name, where)
 
 
 @task
 def title(reference: str, model: Model, name: str, where: Where) -> str:
     """What a reader calls the model."""
-    return registry.title(reference, model, where, name)
+    return register.title(reference, model, where, name)
 
 
 @task
@@ -46,7 +47,7 @@ def shared_rows(models: tuple[Model, ...], titles: tuple[str, ...], name: str, a
     Raises:
         ModelError: they have not the same, or no rows at all are here.
     """
-    return locked.shared_rows(models, titles, name, anew, where)
+    return locked_rows.shared_rows(models, titles, name, anew, where)
 
 
 def ingest_settings(model: Model) -> IngestSettings:

@@ -2,11 +2,11 @@
 
 from prefect import task
 
-from agepipe import registry
-from agepipe.config import Config, SplitSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config, SplitSettings
 from agepipe.data import split as work
-from agepipe.records import Partition, Rows
-from agepipe.where import Where
+from agepipe.data.records import Partition, Rows
+from agepipe.registry import register
 from tasks.stage import stage
 
 
@@ -21,7 +21,7 @@ def champions_partition(config: Config, where: Where) -> Partition | None:
     """The partition to extend: the champion's, when it was drawn by the same settings. Never cached."""
     if not config.split.extend:
         return None
-    found = registry.partition(config.release.model, where)
+    found = register.partition(config.release.model, where)
     return found if found is not None and found.settings == config.split else None
 
 

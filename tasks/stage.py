@@ -21,11 +21,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
-from agepipe.artifact import MANIFEST, remove
-from agepipe.errors import AgepipeError, DiedError
-from agepipe.learn.process import interrupt
-from agepipe.record import Record, digest_of
-from agepipe.where import StageName, Where
+from agepipe.config.runtime import StageName, Where
+from agepipe.core.artifacts import MANIFEST, remove
+from agepipe.core.errors import AgepipeError, DiedError
+from agepipe.core.record import Record, digest_of
+from agepipe.training.worker import interrupt
 from tasks.stored import RecordStorage
 
 P = ParamSpec("P")

@@ -10,9 +10,20 @@ from typing import Any, cast
 from prefect.filesystems import LocalFileSystem
 from prefect.serializers import JSONSerializer
 
-from agepipe import records
-from agepipe.record import Record
+from agepipe.core.record import Record
+from agepipe.data.records import Catalogue, DataReport, Partition, Rows, Source
+from agepipe.evaluation.records import Compared, Evaluation
+from agepipe.model.records import Model
+from agepipe.registry.records import Registered
+from agepipe.search.records import Trial
+from agepipe.training.records import Choice
 
+RECORDS: tuple[type[Record], ...] = (
+    Source, Catalogue, DataReport, Rows, Partition, Trial, Choice, Model, Evaluation, Compared, Registered,
+)  # fmt: skip
+"""The classes that may be read back."""
+FORMER = "agepipe.records"
+"""The module of all of them before each package had its own; workspaces of that time are still read."""
 FORMAT = JSONSerializer().model_dump()
 """What the metadata of a result must say of its format."""
 CLASS, ERROR = "__class__", "__exc_type__"
@@ -57,13 +68,20 @@ def plain(content: bytes) -> bytes:
         fits = metadata["serializer"] == FORMAT and set(whole) == {"metadata", "result"}
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError("not a result that a stage stored") from error
-    if not fits or made != [result] or set(result) != {CLASS, "data"} or not is_record(result[CLASS]):
+    if not fits or made != [result] or set(result) != {CLASS, "data"}:
         raise ValueError("not the record of a stage")
+    result[CLASS] = class_name(result[CLASS])
     return json.dumps({"metadata": metadata, "result": json.dumps(result)}).encode()
 
 
-def is_record(name: object) -> bool:
-    """Whether a class's full name is that of a record in `agepipe.records`."""
+def class_name(name: object) -> str:
+    """The full name of the record class that a stored name stands for.
+
+    Raises:
+        ValueError: it is none of `RECORDS`.
+    """
     module, _, kind = str(name).rpartition(".")
-    found = getattr(records, kind, None) if module == records.__name__ else None
-    return isinstance(found, type) and issubclass(found, Record)
+    for record in RECORDS:
+        if record.__name__ == kind and module in (record.__module__, FORMER):
+            return f"{record.__module__}.{kind}"
+    raise ValueError("not the record of a stage")

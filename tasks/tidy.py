@@ -1,7 +1,8 @@
 """What is done before a flow works: what killed commands have left half-made is removed, and their runs are ended."""
 
-from agepipe import artifact, tracking
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core import artifacts
+from agepipe.registry import tracking
 
 
 def tidy(where: Where) -> None:
@@ -12,4 +13,4 @@ def tidy(where: Where) -> None:
     """
     tracking.prepare(where)
     tracking.sweep(where)
-    artifact.sweep(where.workspace)
+    artifacts.sweep(where.workspace)

@@ -9,12 +9,12 @@ from typing import Any
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe import tracking
-from agepipe.learn.job import EpochEvent
-from agepipe.progress import Progress
-from agepipe.records import Model
-from agepipe.serve.bundle import read_curves
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.progress import Progress
+from agepipe.model.bundle import read_curves
+from agepipe.model.records import Model
+from agepipe.registry import tracking
+from agepipe.training.job import EpochEvent
 
 
 def prefect_tags() -> dict[str, str]:
@@ -60,7 +60,7 @@ def pictures(run: tracking.Run, model: Model) -> None:
 
     Trials leave none: their curves are figures of their runs, and drawing takes longer than a small trial may lose.
     """
-    from agepipe.judge.plots import draw_curves  # only where something is trained: plotting takes long to import
+    from agepipe.reports.plots import draw_curves  # only where something is trained: plotting takes long to import
 
     with TemporaryDirectory() as folder:
         draw_curves(read_curves(model.folder), model.epochs, Path(folder))

@@ -1,12 +1,14 @@
 """The stage that trains the one network that is judged, registered and used."""
 
-from agepipe.config import FinalSettings, LearnSettings
-from agepipe.learn import final as work
-from agepipe.learn.runs import weights_digest
-from agepipe.record import digest_of
-from agepipe.records import Choice, Model, Rows
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import FinalSettings, LearnSettings
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.model.records import Model
+from agepipe.training import train_final as work
+from agepipe.training.records import Choice
+from agepipe.training.workdir import weights_digest
 from tasks.stage import stage
 from tasks.track import epochs, pictures, tracked
 from tasks.watch import watch

@@ -5,14 +5,15 @@ from typing import Any
 
 from prefect import task
 
-from agepipe import tracking
-from agepipe.config import LearnSettings, Metric
-from agepipe.learn import trial as work
-from agepipe.learn.standing import in_words
-from agepipe.record import digest_of
-from agepipe.records import Fold, Rows, Trial
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LearnSettings, Metric
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.registry import tracking
+from agepipe.search import trial as work
+from agepipe.search.progress import in_words
+from agepipe.search.records import Fold, Trial
 from tasks.board import watch_trial
 from tasks.stage import stage
 from tasks.track import epochs, tracked

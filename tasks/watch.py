@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from agepipe.progress import Progress
+from agepipe.core.progress import Progress
 
 logger = logging.getLogger("agepipe.progress")
 

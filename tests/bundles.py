@@ -11,12 +11,13 @@ import polars as pl
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from agepipe.ages import AgeRanges
-from agepipe.data.duplicates import looks
-from agepipe.decide import Decoding
-from agepipe.record import digest_of
-from agepipe.records import Model, Rows
-from agepipe.serve.bundle import CURVES, LINEAGE_SCHEMA, NETWORK, Card, digest, write_card, write_lineage
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.model.ages import AgeRanges
+from agepipe.model.bundle import CURVES, LINEAGE_SCHEMA, NETWORK, Card, digest, write_card, write_lineage
+from agepipe.model.decoding import Decoding
+from agepipe.model.phash import looks
+from agepipe.model.records import Model
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))
 SIZE = 16

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agepipe.data import archives
-from agepipe.imaging import Image, decode
+from agepipe.model.imaging import Image, decode
 
 
 def detector_file(shared: Path) -> Path:

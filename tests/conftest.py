@@ -10,8 +10,8 @@ from browser import Browser, started
 from hostile import Hostile
 from servers import MlflowServer
 
-from agepipe import tracking
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.registry import tracking
 from flows import environment
 
 

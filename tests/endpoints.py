@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from agepipe import registry
-from agepipe.config import ReleaseSettings
-from agepipe.imaging import decode, fit
-from agepipe.records import Evaluation
-from agepipe.serve.predictor import Predictor
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import ReleaseSettings
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.imaging import decode, fit
+from agepipe.model.predictor import Predictor
+from agepipe.registry import register
 
 
 class Server:
@@ -67,7 +67,7 @@ def standing_in(bundle: Path, port: int = 0) -> Iterator[Server]:
 
 def registered(folder: Path, where: Where) -> int:
     """Register a bundle; gives its version."""
-    digest = registry.bundle.digest(folder)
-    model = registry.Model(digest=digest, folder=folder, lineage="known")
+    digest = register.bundle.digest(folder)
+    model = register.Model(digest=digest, folder=folder, lineage="known")
     evaluation = Evaluation(digest="e", model=digest, rows="r", count=1, folder=folder, metrics={}, intervals={})
-    return registry.register(model, evaluation, ReleaseSettings(), where).version
+    return register.register(model, evaluation, ReleaseSettings(), where).version

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from agepipe.ages import AgeRanges
-from agepipe.record import digest_of
-from agepipe.records import Rows
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.model.ages import AgeRanges
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))
 STORED = 36

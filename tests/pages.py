@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from agepipe.data.face import portrait
-from agepipe.imaging import Image
-from agepipe.ports import bound
-from agepipe.serve import web
-from agepipe.serve.live import Shared
+from agepipe.core.ports import bound
+from agepipe.data.sample.portrait import portrait
+from agepipe.model.imaging import Image
+from agepipe.serving.web import server
+from agepipe.serving.web.session import Shared
 from benchmarks.scenes import background, pasted
 
 
@@ -21,7 +21,7 @@ from benchmarks.scenes import background, pasted
 def served(shared: Shared, port: int = 0) -> Iterator[str]:
     """A server until the block ends; gives `127.0.0.1:PORT`."""
     listener = bound("--port", "127.0.0.1", port)
-    running = web.server(shared, "127.0.0.1")
+    running = server.server(shared, "127.0.0.1")
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

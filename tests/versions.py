@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from bundles import make_bundle
 
-from agepipe import registry
-from agepipe.config import ReleaseSettings
-from agepipe.records import Evaluation, Model, Registered
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import ReleaseSettings
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.records import Model
+from agepipe.registry import register
+from agepipe.registry.records import Registered
 
 RELEASE = ReleaseSettings()
 
@@ -40,15 +42,15 @@ def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
 
 def put(tmp_path: Path, where: Where, sharpness: float, decide: object = better) -> Registered:
     new = model(tmp_path, sharpness)
-    return registry.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
+    return register.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
 
 
 def histories(where: Where) -> dict[int, list[str]]:
-    found = registry.versions("agepipe", where)
+    found = register.versions("agepipe", where)
     return {v.number: [line.split(" UTC ")[1] for line in v.tags["agepipe.history"].splitlines()] for v in found}
 
 
 def standing(where: Where) -> list[tuple[int, tuple[str, ...], dict[str, str]]]:
     """All that the registry says of each version, but for the note of what was about to happen."""
-    found = registry.versions("agepipe", where)
+    found = register.versions("agepipe", where)
     return [(v.number, v.aliases, {k: t for k, t in v.tags.items() if k != "agepipe.pending"}) for v in found]

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from agepipe.imaging import Image
+from agepipe.model.imaging import Image
 from benchmarks.scenes import background, pasted
 
 RATE = 25.0

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from agepipe.data.utkface import Reject
-from agepipe.errors import SourceError
-from agepipe.imaging import Limits
+from agepipe.core.errors import SourceError
+from agepipe.data.filenames import Reject
+from agepipe.model.imaging import Limits
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 """How a file's name ends that is read as an archive."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.ages import AgeRanges
-from agepipe.config import LabelSettings
-from agepipe.data.utkface import GENDERS, RACES, class_folder
-from agepipe.errors import DataError
-from agepipe.records import Catalogue
+from agepipe.config.stages import LabelSettings
+from agepipe.core.errors import DataError
+from agepipe.data.filenames import GENDERS, RACES, class_folder
+from agepipe.data.records import Catalogue
+from agepipe.model.ages import AgeRanges
 
 SPIKE = 1.8
 """An age is a spike when it has this many times the mean of the ages within two years of it..."""

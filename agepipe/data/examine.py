@@ -9,13 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.config import IngestSettings
+from agepipe.config.stages import IngestSettings
+from agepipe.core.errors import ImageError
 from agepipe.data import duplicates
 from agepipe.data.archives import Entry, too_large
-from agepipe.data.utkface import Reject, class_folder, parse
-from agepipe.errors import ImageError
-from agepipe.headers import unknown_name
-from agepipe.imaging import SUFFIXES, Image, Limits, fit, photograph
+from agepipe.data.filenames import Reject, class_folder, parse
+from agepipe.model import phash
+from agepipe.model.headers import unknown_name
+from agepipe.model.imaging import SUFFIXES, Image, Limits, fit, photograph
 
 LEDGER: dict[str, Any] = {
     "path": pl.String,
@@ -74,10 +75,10 @@ def _measure(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> None:
     usable = [row for row in rows if "reason" not in row]
     scratch = _Scratch.of(pixels.shape[1])
     for start in range(0, len(usable), _TOGETHER):
-        luma = duplicates.luma(pixels[start : start + _TOGETHER])
+        luma = phash.luma(pixels[start : start + _TOGETHER])
         light = zip(*_light(luma, scratch), strict=True)
-        small = duplicates.halved(luma)
-        measured = zip(light, duplicates.looks(small), duplicates.thumbnails(small), strict=True)
+        small = phash.halved(luma)
+        measured = zip(light, phash.looks(small), duplicates.thumbnails(small), strict=True)
         for row, ((brightness, sharpness), look, thumbnail) in zip(usable[start:], measured, strict=False):
             row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
 

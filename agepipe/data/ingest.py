@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 import polars as pl
 
-from agepipe.artifact import read_manifest, turn, write_manifest
-from agepipe.config import IngestSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings
+from agepipe.core.artifacts import read_manifest, turn, write_manifest
+from agepipe.core.errors import DataError, SourceError, TooManyRejectsError
+from agepipe.core.progress import Progress, silent
+from agepipe.core.record import digest_of
 from agepipe.data import archives, copies, duplicates, sources
 from agepipe.data.archives import Entry
 from agepipe.data.examine import Examined, examine, refusal
+from agepipe.data.filenames import Reject
 from agepipe.data.journal import RESULT, Journal
-from agepipe.data.utkface import Reject
-from agepipe.errors import DataError, SourceError, TooManyRejectsError
-from agepipe.progress import Progress, silent
-from agepipe.record import digest_of
-from agepipe.records import Catalogue, Source
-from agepipe.where import Where
+from agepipe.data.records import Catalogue, Source
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Self
 import polars as pl
 
 from agepipe.data.examine import LEDGER, Examined
-from agepipe.data.pixels import PixelWriter
+from agepipe.data.pixel_store import PixelWriter
 
 RESULT = "result"
 """The folder inside the work folder that becomes the result."""

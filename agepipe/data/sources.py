@@ -9,14 +9,14 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from agepipe.artifact import turn
-from agepipe.config import SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import SourceSettings
+from agepipe.core.artifacts import turn
+from agepipe.core.errors import SourceError
+from agepipe.core.progress import Progress, silent
+from agepipe.core.record import digest_of
 from agepipe.data import archives
-from agepipe.errors import SourceError
-from agepipe.progress import Progress, silent
-from agepipe.record import digest_of
-from agepipe.records import Source
-from agepipe.where import Where
+from agepipe.data.records import Source
 
 SAMPLE = "sample"
 KAGGLE = "kaggle:"
@@ -111,7 +111,7 @@ def _stamp(found: archives.Found) -> tuple[str, int, int]:
 
 
 def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:
-    from agepipe.data import sample  # drawing is needed by this source alone
+    from agepipe.data.sample import source as sample  # drawing is needed by this source alone
 
     digest = digest_of("sample", sample.VERSION, settings.sample_count, settings.sample_seed)
     folder = where.workspace / "samples" / digest[:16]

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from agepipe.artifact import file_digest, read_manifest, whole, write_manifest
-from agepipe.config import SplitSettings
-from agepipe.data.draw import check_sides, drawn, folds, holdout, units
-from agepipe.data.relabel import read_table, rows_digest
-from agepipe.data.ties import MEMBERS, Links, across, bound
-from agepipe.errors import DataError, LeakageError
-from agepipe.record import digest_of
-from agepipe.records import Partition, Rows
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import SplitSettings
+from agepipe.core.artifacts import file_digest, read_manifest, whole, write_manifest
+from agepipe.core.errors import DataError, LeakageError
+from agepipe.core.record import digest_of
+from agepipe.data.groups import MEMBERS, Links, across, bound
+from agepipe.data.labels import read_table, rows_digest
+from agepipe.data.records import Partition, Rows
+from agepipe.data.stratify import check_sides, drawn, folds, holdout, units
 
 VERSION = 3
 """Raised when the same rows and settings would give another partition."""
@@ -30,7 +30,7 @@ def split(rows: Rows, settings: SplitSettings, where: Where, earlier: Path | Non
     """Divide labelled rows into development and test rows; a finished result is found again.
 
     Stratified by range, copies kept together, the same whatever the order or the paths of the files. In the tables
-    that come out, `group` also binds photographs that only their looks show to be one (see `agepipe.data.ties`).
+    that come out, `group` also binds photographs that only their looks show to be one (see `agepipe.data.groups`).
 
     Args:
         rows: what to split.

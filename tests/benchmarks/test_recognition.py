@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agepipe.data.duplicates import looks
+from agepipe.model.phash import looks
 from benchmarks.recognition import CHANGES, shares
 
 

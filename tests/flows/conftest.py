@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from agepipe import presets
-from agepipe.config import Config
-from agepipe.data.sample import draw
-from agepipe.records import PipelineResult
-from agepipe.where import Where
+from agepipe.config import presets
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config
+from agepipe.data.sample.source import draw
+from flows.result import PipelineResult
 
 TINY = {
     "ingest.size": 36,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from agepipe.errors import ServiceError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ServiceError
 from flows import access, environment
 
 NAMES = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_URL")

@@ -12,7 +12,7 @@ from prefect import flow, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL
 
-from agepipe.environment import process
+from agepipe.core.provenance import process
 from flows.beginning import PROCESS, begin
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

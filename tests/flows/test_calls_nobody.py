@@ -15,7 +15,7 @@ from pages import drawn as drawn_face
 from pages import jpeg
 from proxies import Proxy, proxy
 
-from agepipe.ports import bound
+from agepipe.core.ports import bound
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_predict_calls_nobody_and_leaves_no_device_identifier(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_the_user_may_want_it(tmp_path: Path) -> None:
-    code = "import os, agepipe.serve.predictor; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, agepipe.model.predictor; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     for given, found in ({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0"):
         environ = {**Proxy(9, tmp_path).environ(), **given}
         done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)

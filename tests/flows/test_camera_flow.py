@@ -13,19 +13,20 @@ from bundles import make_bundle
 from chips import detector_file
 from videos import read, video
 
-from agepipe import lookup
-from agepipe.data import sample
-from agepipe.decide import decide
-from agepipe.imaging import Image, decode, fit
-from agepipe.records import PipelineResult
-from agepipe.serve import session, yunet
-from agepipe.serve.align import align
-from agepipe.serve.deploy import deploy
-from agepipe.serve.faces import Detector
-from agepipe.serve.frames import opened
-from agepipe.serve.predictor import Predictor
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.data.sample import source
+from agepipe.model.decoding import decide
+from agepipe.model.imaging import Image, decode, fit
+from agepipe.model.predictor import Predictor
+from agepipe.registry import lookup
+from agepipe.serving import camera_session
+from agepipe.serving.align import align
+from agepipe.serving.deploy import deploy
+from agepipe.serving.detect import yunet
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.sources import opened
 from flows import access, deployments, services
+from flows.result import PipelineResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,9 +34,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def drawn_faces() -> list[Image]:
     """Two of the sample's drawn faces, of an adult and of a child."""
-    chips = [chip for chip in sample.plan(40, 7) if chip.quality is None]
+    chips = [chip for chip in source.plan(40, 7) if chip.quality is None]
     wanted = [next(chip for chip in chips if 25 <= chip.age <= 45), next(chip for chip in chips if chip.age <= 14)]
-    return [decode(sample.encoded(chip, 7)) for chip in wanted]
+    return [decode(source.encoded(chip, 7)) for chip in wanted]
 
 
 @pytest.fixture
@@ -53,11 +54,11 @@ def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
     film = video(tmp_path / "film.mp4", drawn_faces, frames=12)
     deployed = deploy("champion", home, first.registered.name)
     assert deployed.digest == first.model.digest
-    asked = session.Asked(
+    asked = camera_session.Asked(
         source=str(film), headless=True, output=tmp_path / "out.mp4", events=tmp_path / "out.jsonl",
         name=first.registered.name,
     )  # fmt: skip
-    done = session.run(asked, home)
+    done = camera_session.run(asked, home)
     assert (done.frames, done.people, done.models) == (12, {1, 2}, [deployed.title])
     assert len(read(tmp_path / "out.mp4")) == 12
     events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]

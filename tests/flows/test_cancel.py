@@ -15,8 +15,8 @@ import pytest
 from test_kill import finished, lives, under_way
 from test_services import agepipe, free_port
 
-from agepipe import tracking
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.registry import tracking
 from flows import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -14,8 +14,8 @@ import pytest
 from bundles import make_bundle
 from prefect.exceptions import CancelledRun, CrashedRun, MissingResult, ParameterTypeError
 
-from agepipe import presets
-from agepipe.errors import AgepipeError, OutputError, ServiceError, TrackingError
+from agepipe.config import presets
+from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError
 from flows import cli, failures
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")

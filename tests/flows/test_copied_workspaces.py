@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from test_services import free_port
 
-from agepipe import lookup, tracking
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.registry import lookup, tracking
 from flows import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

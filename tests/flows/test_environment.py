@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agepipe.errors import ConfigError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ConfigError
 from flows import environment, services, shell
 
 SHOW = """
 import os, sys
 from pathlib import Path
-from agepipe.where import Where
+from agepipe.config.runtime import Where
 from flows import environment
 environment.prepare(Where(workspace=Path("workspace")), None)
 from prefect.settings import get_current_settings, temporary_settings, PREFECT_CLIENT_MAX_RETRIES

@@ -29,11 +29,11 @@ from pages import served as page_served
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from agepipe.ports import bound
-from agepipe.serve.haar import Haar
-from agepipe.serve.live import Shared
-from agepipe.serve.model import Fixed
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.ports import bound
+from agepipe.serving.detect.haar import Haar
+from agepipe.serving.model_source import Fixed
+from agepipe.serving.web.session import Shared
 from flows import access
 
 ROOT = Path(__file__).resolve().parents[2]

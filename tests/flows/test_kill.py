@@ -16,10 +16,10 @@ import polars as pl
 import psutil
 import pytest
 
-from agepipe import tracking
-from agepipe.artifact import MANIFEST, read_manifest
-from agepipe.serve import bundle
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.artifacts import MANIFEST, read_manifest
+from agepipe.model import bundle
+from agepipe.registry import tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,19 +9,20 @@ import polars as pl
 import pytest
 from prefect import flow
 
-from agepipe import registry, tracking
-from agepipe.config import Config, ReleaseSettings
-from agepipe.errors import LeakageError, ModelError
-from agepipe.judge import contrast
-from agepipe.learn.final import WEIGHTS
-from agepipe.records import PipelineResult, Rows
-from agepipe.serve.bundle import read_card, write_card
-from agepipe.settings import changed
-from agepipe.where import Where
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import Config, ReleaseSettings
+from agepipe.core.errors import LeakageError, ModelError
+from agepipe.data.records import Rows
+from agepipe.model.bundle import read_card, write_card
+from agepipe.registry import register, tracking
+from agepipe.reports import compare as contrast
+from agepipe.training.train_final import WEIGHTS
 from flows.compare import compare
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
 from flows.release import release
+from flows.result import PipelineResult
 from tasks.relabel import relabel
 from tasks.split import partitioned
 
@@ -43,7 +44,7 @@ def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: Pipelin
     assert first.report.page.is_file()
     low, high = first.evaluation.intervals["accuracy"]
     assert low <= first.evaluation.metrics["accuracy"] <= high
-    assert registry.resolve("champion", home, "agepipe-sample").digest == first.model.digest
+    assert register.resolve("champion", home, "agepipe-sample").digest == first.model.digest
 
 
 def test_no_description_links_to_a_stranger_and_the_pipeline_s_has_the_verdict(
@@ -91,7 +92,7 @@ def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: P
         tracking.prepare(home), tags={"model.version": "agepipe-sample/1", "agepipe.kind": "pipeline"}
     )
     tracking.client(home).set_terminated(later.info.run_id)
-    assert registry.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
+    assert register.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
 
 
 def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Where) -> None:
@@ -184,7 +185,7 @@ def test_evaluate_alone_gives_the_stored_result(first: PipelineResult, home: Whe
 
 
 def judged(first: PipelineResult):  # noqa: ANN201 - the settings of the tiny pipeline
-    from agepipe.config import EvaluateSettings
+    from agepipe.config.stages import EvaluateSettings
 
     return EvaluateSettings(draws=200)
 
@@ -214,7 +215,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
     assert run.data.tags["agepipe.kind"] == "compare"
     assert [item.path for item in tracking.client(home).list_artifacts(run.info.run_id)] == ["comparison"]
 
-    registry.promote(first.registered.name, other.registered.version, "To have it beaten.", home)
+    register.promote(first.registered.name, other.registered.version, "To have it beaten.", home)
     settings = ReleaseSettings(metric="loss", confidence=0.51, watch=())
     verdict = release(names[0], settings=settings, evaluate=judged(first), where=home)
     assert verdict.alias in ("champion", "challenger")
@@ -264,7 +265,7 @@ def test_other_weights_in_a_file_of_the_same_name_are_another_start(
 def test_a_source_that_grows_extends_the_split(
     first: PipelineResult, tiny: Config, home: Where, drawn: Path, tmp_path: Path
 ) -> None:
-    from agepipe.data.sample import draw
+    from agepipe.data.sample.source import draw
 
     draw(tmp_path / "more", 60, seed=99)
     grown = changed(tiny, {"source.data": (str(drawn), str(tmp_path / "more")), "search.grid": {}})

@@ -6,7 +6,7 @@ import time
 import pytest
 from answering import Answer, answering
 
-from agepipe.errors import ServiceError
+from agepipe.core.errors import ServiceError
 from flows import reach
 
 LIMIT = 10.0

@@ -11,13 +11,14 @@ import psutil
 import pytest
 from labelled import labelled_rows
 
-from agepipe import tracking
-from agepipe.config import LearnSettings, SearchSettings
-from agepipe.environment import process
-from agepipe.errors import ConfigError, TrainingError
-from agepipe.records import Choice, Rows
-from agepipe.spaces import Span
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.search_space import Span
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.errors import ConfigError, TrainingError
+from agepipe.core.provenance import process
+from agepipe.data.records import Rows
+from agepipe.registry import tracking
+from agepipe.training.records import Choice
 from flows.search import search
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agepipe.errors import ServiceError
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.core.errors import ServiceError
 from flows import access, services
 from flows.services import Service, Services
 
@@ -58,7 +58,7 @@ def keep(where: Where, pid: int, started: float) -> None:
 
 
 def test_what_up_starts_uses_its_workspace_and_store(where: Where) -> None:
-    code = "from agepipe.where import Where; print(Where().workspace); print(Where().tracking)"
+    code = "from agepipe.config.runtime import Where; print(Where().workspace); print(Where().tracking)"
     kept = services.environ(where, None)
     done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(where.workspace), where.tracking]

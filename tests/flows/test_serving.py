@@ -20,14 +20,14 @@ from chips import detector_file, real_chips
 from endpoints import standing_in
 from videos import read, video
 
-from agepipe import registry
-from agepipe.config import ReleaseSettings
-from agepipe.errors import OutputError
-from agepipe.records import Evaluation
-from agepipe.serve import yunet
-from agepipe.serve.deploy import current, folder_of
-from agepipe.serve.predict import REJECTS, SCHEMA, Predictions
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import ReleaseSettings
+from agepipe.core.errors import OutputError
+from agepipe.evaluation.records import Evaluation
+from agepipe.registry import register
+from agepipe.serving.deploy import current, folder_of
+from agepipe.serving.detect import yunet
+from agepipe.serving.predict import REJECTS, SCHEMA, Predictions
 from flows import serving
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
@@ -58,7 +58,7 @@ def registered(folder: Path, where: Where, sharpness: float = 60.0) -> None:
     evaluation = Evaluation(
         digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
     )
-    registry.register(model, evaluation, ReleaseSettings(), where)
+    register.register(model, evaluation, ReleaseSettings(), where)
 
 
 def light(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -229,7 +229,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path:
 def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Where, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
-    second = next(version for version in registry.versions("agepipe", tracked) if version.number == 2)
+    second = next(version for version in register.versions("agepipe", tracked) if version.number == 2)
     (Path(second.source.removeprefix("file://")) / "MLmodel").write_text("nothing: true", encoding="utf-8")
     done = agepipe("promote", "2", "--because", "calmer", cwd=tmp_path)
     assert done.returncode == 1
@@ -237,7 +237,7 @@ def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked
         "error: agepipe version 2 is the champion but not deployed, cameras go on: model: MLf"
     )
     assert len(done.stderr.splitlines()) == 1
-    champion = registry.champion("agepipe", tracked)
+    champion = register.champion("agepipe", tracked)
     assert champion is not None
     assert (champion.number, current(tracked)) == (2, None)
 

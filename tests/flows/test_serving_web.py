@@ -17,8 +17,8 @@ from endpoints import standing_in
 from pages import jpeg, scene
 from websockets.sync.client import connect
 
-from agepipe.ports import bound
-from agepipe.serve import yunet
+from agepipe.core.ports import bound
+from agepipe.serving.detect import yunet
 
 COMMAND = """
 import sys

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agepipe.records import Evaluation
+from agepipe.evaluation.records import Evaluation
 from flows import show
 from tasks.watch import logger
 
@@ -13,9 +13,9 @@ from tasks.watch import logger
 def test_a_warning_of_the_library_reaches_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger("agepipe").level
     with show.progress():
-        logging.getLogger("agepipe.learn.objective").warning("learn.l1: too large")
-        logging.getLogger("agepipe.learn.fit").info("going on after epoch 3")
-    logging.getLogger("agepipe.learn.objective").warning("nobody looks any more")
+        logging.getLogger("agepipe.training.objective").warning("learn.l1: too large")
+        logging.getLogger("agepipe.training.loop").info("going on after epoch 3")
+    logging.getLogger("agepipe.training.objective").warning("nobody looks any more")
     said = capsys.readouterr().out
     assert "learn.l1: too large" in said
     assert "epoch 3" not in said

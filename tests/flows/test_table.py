@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from agepipe.learn.standing import Line, Standing
+from agepipe.search.progress import Line, Standing
 from flows.table import Trials, drawn
 
 BEST = Line({"lr": 0.003}, folds=2, scores=(0.4, 0.42))

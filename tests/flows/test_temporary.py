@@ -114,8 +114,8 @@ def test_why_a_server_ended_is_the_last_error_of_its_log() -> None:
 BROKEN = """
 import time
 from pathlib import Path
-from agepipe.errors import ServiceError
-from agepipe.where import Where
+from agepipe.core.errors import ServiceError
+from agepipe.config.runtime import Where
 from flows import environment
 environment.prepare(Where(workspace=Path("workspace")), None)
 Path("workspace/prefect/prefect.db").mkdir()

@@ -12,12 +12,12 @@ import pytest
 from labelled import labelled_rows
 from photographs import chips
 
-from agepipe import presets
-from agepipe.config import AugmentSettings, LearnSettings
-from agepipe.errors import ConfigError
-from agepipe.learn.check import check_learn
-from agepipe.learn.runs import labelled
-from agepipe.where import Where
+from agepipe.config import presets
+from agepipe.config.runtime import Where
+from agepipe.config.stages import AugmentSettings, LearnSettings
+from agepipe.core.errors import ConfigError
+from agepipe.training.check import check_learn
+from agepipe.training.workdir import labelled
 from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
 from studies.trying import Bench, Recipe
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from bundles import make_bundle, make_rows
 
-from agepipe import registry
-from agepipe.config import EvaluateSettings, ReleaseSettings
-from agepipe.judge.evaluate import evaluate
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings, ReleaseSettings
+from agepipe.registry import register
+from agepipe.reports.evaluation import evaluate
 from tasks.evaluate import champions_evaluation
 
 
@@ -16,7 +16,7 @@ def test_the_champion_s_finished_evaluation_of_the_same_rows_is_found(tmp_path: 
     champion, model = make_bundle(tmp_path / "champion"), make_bundle(tmp_path / "model", sharpness=9)
     find = champions_evaluation.fn
     assert find(model, rows, "", tracked) is None  # nobody is champion
-    registry.register(champion, None, ReleaseSettings(), tracked)
+    register.register(champion, None, ReleaseSettings(), tracked)
     assert find(model, rows, "", tracked) is None  # it was not judged yet
     done = evaluate(champion, rows, EvaluateSettings(draws=100), tracked)
     assert find(model, rows, "", tracked) == done

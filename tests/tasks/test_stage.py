@@ -13,13 +13,15 @@ from hostile import Hostile
 from prefect import flow
 from prefect.results import ResultRecord
 
-from agepipe.ages import AgeRanges
-from agepipe.artifact import MANIFEST, read_manifest, write_manifest
-from agepipe.config import FinalSettings, IngestSettings, LearnSettings, SearchSettings
-from agepipe.errors import DataError, SourceError
-from agepipe.record import Record
-from agepipe.records import Catalogue, Choice, Fold, Rows, Trial
-from agepipe.where import Where
+from agepipe.config.runtime import Where
+from agepipe.config.stages import FinalSettings, IngestSettings, LearnSettings, SearchSettings
+from agepipe.core.artifacts import MANIFEST, read_manifest, write_manifest
+from agepipe.core.errors import DataError, SourceError
+from agepipe.core.record import Record
+from agepipe.data.records import Catalogue, Rows
+from agepipe.model.ages import AgeRanges
+from agepipe.search.records import Fold, Trial
+from agepipe.training.records import Choice
 from flows.strategies import Search
 from tasks.audit import audit
 from tasks.compare import compare
@@ -211,6 +213,17 @@ def test_a_moved_workspace_computes_nothing_again(where: Where, tmp_path: Path) 
     calls.clear()
     moved = where.model_copy(update={"workspace": where.workspace.rename(tmp_path / "moved")})
     assert all(one.intact() and one.lies_in(moved.workspace) for one in chain(IngestSettings(), moved))
+    assert not calls
+
+
+def test_a_record_stored_when_all_records_lay_in_one_module_is_found(where: Where) -> None:
+    chain(IngestSettings(), where)
+    for record in (where.workspace / "records").glob("*-*"):
+        text = record.read_text(encoding="utf-8").replace("agepipe.data.records.", "agepipe.records.")
+        assert "agepipe.records.Catalogue" in text
+        record.write_text(text, encoding="utf-8")
+    calls.clear()
+    chain(IngestSettings(), where)
     assert not calls
 
 

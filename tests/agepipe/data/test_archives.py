@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from photographs import chips, jpeg, tar_of, zip_of
 
+from agepipe.core.errors import SourceError
 from agepipe.data.archives import check, entries, is_litter, printable
-from agepipe.errors import SourceError
 
 MEMBERS = {"UTKFace/b.jpg": b"bee" * 999, "UTKFace/a.jpg": b"ay", "c.jpg": b"sea" * 400}
 

@@ -10,13 +10,15 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from agepipe.config import IngestSettings, LabelSettings, SourceSettings
-from agepipe.data import audit_text, ingest, sample, sources
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
+from agepipe.core.errors import DataError
+from agepipe.data import ingest, sources
 from agepipe.data.audit import Audit, Copies, Spike, Tally, audit, spikes
-from agepipe.data.audit_report import render, write_report
-from agepipe.errors import DataError
-from agepipe.records import Catalogue
-from agepipe.where import Where
+from agepipe.data.records import Catalogue
+from agepipe.data.sample import source as sample
+from agepipe.reports import data_text
+from agepipe.reports.data_report import render, write_report
 
 HOSTILE = "x/<img src=x onerror=alert(1)>\"'&_.jpg"
 
@@ -86,24 +88,24 @@ def test_ages_outside_the_ranges_are_counted_and_said(tmp_path: Path) -> None:
     assert found.outside == 2
     assert [tally.count for tally in found.ranges] == [1, 0]
     assert (found.foldered, found.misfiled) == (1, 1)
-    assert any("2 photographs have an age outside all ranges" in note for note in audit_text.notes(found))
+    assert any("2 photographs have an age outside all ranges" in note for note in data_text.notes(found))
 
 
 def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
     rows = catalogue(tmp_path, [{"age": age, "digest": "a", "folder": "0"} for age in (20, 25)])
     found = audit(rows, LabelSettings(ranges=("1-22", "23-24")))
-    assert audit_text.summary(found) == (
+    assert data_text.summary(found) == (
         "2 usable photographs of 2 files, aged 20 to 25. 1 file is a copy of another, in 1 group, and 1 group "
         "disagrees on the age."
     )
-    assert audit_text.notes(found)[0] == "1 photograph has an age outside all ranges and is left out of training."
-    assert any("1 of 2 photographs lies in the folder" in note for note in audit_text.notes(found))
+    assert data_text.notes(found)[0] == "1 photograph has an age outside all ranges and is left out of training."
+    assert any("1 of 2 photographs lies in the folder" in note for note in data_text.notes(found))
     page = render(found, rows)
     assert "1 of 1 group.<" in page
     assert "<b>1</b><span>group in two ranges or more<" in page
     assert "<b>1</b><span>copy of another<" in page
     agreed = found.model_copy(update={"near": Copies(groups=1, surplus=2, ages=0, ranges=0, genders=0)})
-    assert audit_text.summary(agreed).endswith(
+    assert data_text.summary(agreed).endswith(
         "2 files are copies of others, in 1 group, and its members agree on the age."
     )
 
@@ -136,7 +138,7 @@ def test_an_audit_survives_json(tmp_path: Path) -> None:
 
 def test_markdown_has_the_ranges_in_their_order_and_quotes_names(tmp_path: Path) -> None:
     found = audit(planted(tmp_path), LabelSettings()).model_copy(update={"name": "a|b<script>"})
-    text = audit_text.markdown(found)
+    text = data_text.markdown(found)
     assert text.startswith("# a\\|b\\<script\\>\n")
     assert text.index("| 6\\-10 |") < text.index("| 11\\-14 |") < text.index("| over80 |")
     assert "| with re-encoded copies | 3 | 4 | 2 | 1 | 1 |" in text
@@ -145,7 +147,7 @@ def test_markdown_has_the_ranges_in_their_order_and_quotes_names(tmp_path: Path)
 
 def test_the_terminal_shows_the_same_counts(tmp_path: Path) -> None:
     console = Console(width=110, record=True, file=StringIO())
-    console.print(audit_text.table(audit(planted(tmp_path), LabelSettings())))
+    console.print(data_text.table(audit(planted(tmp_path), LabelSettings())))
     text = console.export_text()
     assert re.search(r"41-50\s+3\s+30\.0%", text)
     assert re.search(r"identical files\s+3\s+3\s+2\s+1\s+1", text)

@@ -6,9 +6,9 @@ import pytest
 from browser import NARROW, WIDE, Browser, check_sound
 from test_audit import HOSTILE, catalogue
 
-from agepipe.config import LabelSettings
+from agepipe.config.stages import LabelSettings
 from agepipe.data.audit import audit
-from agepipe.data.audit_report import write_report
+from agepipe.reports.data_report import write_report
 
 NAME = "faces_of_people_whose_data_set_has_a_name_without_a_single_space"
 

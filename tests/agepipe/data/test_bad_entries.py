@@ -14,14 +14,14 @@ import polars as pl
 import pytest
 from photographs import chips, jpeg, tar_of, zip_of
 
-from agepipe.config import IngestSettings, SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, SourceSettings
+from agepipe.core.errors import SourceError
 from agepipe.data.archives import Entry, entries
 from agepipe.data.ingest import ingest
 from agepipe.data.sources import fingerprint
-from agepipe.errors import SourceError
-from agepipe.serve import pictures
-from agepipe.serve.frames import Pictures
-from agepipe.where import Where
+from agepipe.serving import pictures
+from agepipe.serving.sources import Pictures
 
 AROUND = 12
 """Good photographs before and behind each bad entry."""

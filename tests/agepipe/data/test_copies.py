@@ -11,17 +11,18 @@ import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 from test_ingest import SETTINGS, take
 
-from agepipe.config import IngestSettings, LabelSettings, SplitSettings
-from agepipe.data import duplicates, journal
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, LabelSettings, SplitSettings
 from agepipe.data import ingest as stage
+from agepipe.data import journal
 from agepipe.data.audit import audit
-from agepipe.data.audit_text import notes
 from agepipe.data.copies import photographs
-from agepipe.data.pixels import open_pixels
-from agepipe.data.relabel import relabel
+from agepipe.data.labels import relabel
+from agepipe.data.pixel_store import open_pixels
+from agepipe.data.records import Catalogue
 from agepipe.data.split import split
-from agepipe.records import Catalogue
-from agepipe.where import Where
+from agepipe.model import phash
+from agepipe.reports.data_text import notes
 from flows import show
 
 FOLDERS = (("UTKFace", 30), ("crop_part1", 12), ("aligned/UTKFace", 30), ("aligned/crop_part1", 12))
@@ -173,7 +174,7 @@ def test_near_duplicates_are_found_at_the_default_and_the_threshold_is_part_of_t
     picture = cv2.imdecode(np.frombuffer(jpeg(1), np.uint8), cv2.IMREAD_COLOR).astype(np.float64)
     noise = np.random.default_rng(0).normal(0, 1, (2, 24, 24, 1)).repeat(2, axis=1).repeat(2, axis=2)
     faded = 128 + (picture - picture.mean()) / 3
-    grey = duplicates.luma(faded.astype(np.uint8)[None, :, :, ::-1])[0]
+    grey = phash.luma(faded.astype(np.uint8)[None, :, :, ::-1])[0]
     members = {chip_name(30, 0): png(faded)}
     for number, wanted in enumerate((0.985, 0.95)):
         changed = faded + noise[number] * grey.std() * (1 / wanted**2 - 1) ** 0.5

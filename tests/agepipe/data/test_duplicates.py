@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agepipe.data import duplicates, neighbours
-from agepipe.data.duplicates import COPY_BITS, groups, looks, near, oriented, sketches, thumbnails, tied
+from agepipe.data import duplicates, near_duplicates
+from agepipe.data.duplicates import groups, thumbnails, tied
+from agepipe.model.phash import COPY_BITS, looks, near, oriented, sketches
 
 Pixels = NDArray[np.uint8]
 
@@ -83,14 +84,14 @@ def test_equal_digests_share_a_group_even_if_the_pictures_do_not() -> None:
 
 def test_threshold_decides() -> None:
     thumbs = np.concatenate([faces(1), noisy(faces(1), 6.0)])
-    (pair,) = neighbours.correlation(thumbs.reshape(2, -1), np.array([0]), np.array([1]))
+    (pair,) = near_duplicates.correlation(thumbs.reshape(2, -1), np.array([0]), np.array([1]))
     assert groups(thumbs, ["a", "b"], pair - 1e-6) == ["a", "a"]
     assert groups(thumbs, ["a", "b"], pair + 1e-6) == ["a", "b"]
 
 
 def test_correlation_is_pearsons_and_zero_for_a_constant_picture() -> None:
     thumbs = np.concatenate([faces(2), np.full((1, 24, 24), 9, np.uint8)]).reshape(3, -1)
-    found = neighbours.correlation(thumbs, np.array([0, 0]), np.array([1, 2]))
+    found = near_duplicates.correlation(thumbs, np.array([0, 0]), np.array([1, 2]))
     assert found == pytest.approx([np.corrcoef(thumbs[:2].astype(float))[0, 1], 0.0])
 
 
@@ -142,13 +143,13 @@ def test_constant_pictures_of_different_brightness_stay_apart() -> None:
 
 def count_verified(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
-    real = neighbours.correlation
+    real = near_duplicates.correlation
 
     def counting(flat: Pixels, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
         counts.append(len(left))
         return real(flat, left, right)
 
-    monkeypatch.setattr(neighbours, "correlation", counting)
+    monkeypatch.setattr(near_duplicates, "correlation", counting)
     return counts
 
 
@@ -165,7 +166,7 @@ def test_comparisons_grow_with_the_rows_not_with_their_square(monkeypatch: pytes
 def test_merge_joins_chains_in_any_order() -> None:
     order = np.random.default_rng(0).permutation(1000)
     labels = np.arange(1000)
-    neighbours.merge(labels, order[:-1], order[1:])
+    near_duplicates.merge(labels, order[:-1], order[1:])
     assert (labels == 0).all()
 
 

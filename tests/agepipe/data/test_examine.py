@@ -2,10 +2,11 @@ import cv2
 import numpy as np
 import pytest
 
-from agepipe.config import IngestSettings
+from agepipe.config.stages import IngestSettings
 from agepipe.data.archives import Entry
-from agepipe.data.duplicates import TALL, looks, luma, thumbnails
+from agepipe.data.duplicates import thumbnails
 from agepipe.data.examine import LEDGER, examine
+from agepipe.model.phash import TALL, looks, luma
 
 
 @pytest.mark.parametrize("size", [32, 37, 72, 101, 108])

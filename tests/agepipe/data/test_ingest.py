@@ -11,15 +11,15 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, png_bomb, tar_of
 
-from agepipe.config import IngestSettings, SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, SourceSettings
+from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.data import ingest as stage
 from agepipe.data.ingest import SCHEMA, ingest
-from agepipe.data.pixels import open_pixels
+from agepipe.data.pixel_store import open_pixels
+from agepipe.data.records import Catalogue
 from agepipe.data.sources import fingerprint
-from agepipe.errors import SourceError, TooManyRejectsError
-from agepipe.imaging import decode, fit
-from agepipe.records import Catalogue
-from agepipe.where import Where
+from agepipe.model.imaging import decode, fit
 
 SETTINGS = IngestSettings(size=32)
 

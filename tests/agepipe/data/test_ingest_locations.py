@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 
-from agepipe.config import IngestSettings, SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import IngestSettings, SourceSettings
+from agepipe.core.errors import SourceError
 from agepipe.data.ingest import ingest
+from agepipe.data.records import Catalogue
 from agepipe.data.sources import fingerprint
-from agepipe.errors import SourceError
-from agepipe.records import Catalogue
-from agepipe.where import Where
 
 
 def take(where: Where, *data: Path) -> Catalogue:

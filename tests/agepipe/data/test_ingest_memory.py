@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from agepipe.config import LabelSettings
+from agepipe.config.stages import LabelSettings
 from agepipe.data.audit import Audit, audit
-from agepipe.records import Catalogue
+from agepipe.data.records import Catalogue
 
 GIB = 2**30
 INGEST = """
     import json, sys
     from pathlib import Path
-    from agepipe.config import IngestSettings, SourceSettings
-    from agepipe.where import Where
+    from agepipe.config.stages import IngestSettings, SourceSettings
+    from agepipe.config.runtime import Where
     from agepipe.data.ingest import ingest
     from agepipe.data.sources import fingerprint
 

@@ -12,12 +12,12 @@ import pytest
 from photographs import chips, jpeg
 from test_ingest import SETTINGS, everything, take, work_folder
 
-from agepipe.config import SourceSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import SourceSettings
 from agepipe.data import ingest as stage
 from agepipe.data import journal
 from agepipe.data.ingest import ingest
 from agepipe.data.sources import fingerprint
-from agepipe.where import Where
 
 
 def test_a_finished_ingest_is_found_again(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def test_progress_rises_to_the_whole(tmp_path: Path, where: Where, monkeypatch: 
 RUN = """
     import sys, time
     from pathlib import Path
-    from agepipe.config import IngestSettings, SourceSettings
-    from agepipe.where import Where
+    from agepipe.config.stages import IngestSettings, SourceSettings
+    from agepipe.config.runtime import Where
     from agepipe.data import ingest as stage, journal
     from agepipe.data.sources import fingerprint
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from photographs import chips
 
-from agepipe.config import SourceSettings
-from agepipe.data import sample
+from agepipe.config.runtime import Where
+from agepipe.config.stages import SourceSettings
+from agepipe.core.errors import SourceError
 from agepipe.data.archives import entries
+from agepipe.data.records import Source
+from agepipe.data.sample import source as sample
 from agepipe.data.sources import check, fingerprint, prefixes
-from agepipe.errors import SourceError
-from agepipe.records import Source
-from agepipe.where import Where
 
 
 def source(where: Where, *data: Path | str, **settings: int) -> Source:

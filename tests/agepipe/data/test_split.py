@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agepipe.ages import AgeRanges
-from agepipe.config import SplitSettings
+from agepipe.config.runtime import Where
+from agepipe.config.stages import SplitSettings
+from agepipe.core.errors import ConfigError, DataError, LeakageError
+from agepipe.data.groups import MEMBERS
+from agepipe.data.records import Partition, Rows
 from agepipe.data.split import check_apart, folds, holdout, members_digest, place, read_members, split
-from agepipe.data.ties import MEMBERS
-from agepipe.errors import ConfigError, DataError, LeakageError
-from agepipe.records import Partition, Rows
-from agepipe.where import Where
+from agepipe.model.ages import AgeRanges
 
 RANGES = AgeRanges.of("utkface")
 NOTHING = pl.DataFrame(schema=MEMBERS)

@@ -1,0 +1,124 @@
+"""The four presets, as TOML files beside this one, and how variants and overrides are laid over them.
+
+A preset may have variants, tables `[variants.NAME]` of the fields that they change, with `about`, a sentence on what
+they are, and perhaps `follows`, the name of an earlier variant whose changes they begin with.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agepipe.config.base import changed, checked, field_names
+from agepipe.config.stages import Config
+from agepipe.core.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+ALL = "all"
+"""The word for all variants of a preset."""
+
+
+class Variant(NamedTuple):
+    """A named change of a preset."""
+
+    about: str
+    """What it is, in a sentence."""
+    changes: dict[str, Any]
+    """Fields by dotted name, with those of the variants that it follows."""
+
+
+def names() -> tuple[str, ...]:
+    """The presets there are, from the smallest to the largest."""
+    found = {path.stem for path in FOLDER.glob("*.toml")}
+    order = ("sample", "laptop", "gpu", "notebook")
+    return tuple(name for name in order if name in found) + tuple(sorted(found - set(order)))
+
+
+def load(preset: str, overrides: Mapping[str, Any] | None = None, variant: str = "") -> Config:
+    """A preset with a variant and then some fields laid over it, by dotted name.
+
+    Raises:
+        ConfigError: no such preset, variant or field, or a value that is not allowed.
+    """
+    raw = {name: value for name, value in _read(preset).items() if name != "variants"}
+    config = checked(Config, {**raw, "preset": preset, "variant": variant}, f"preset {preset}")
+    if variant:
+        config = changed(config, _variant(preset, variant).changes, f"preset {preset}, variant {variant}")
+    return changed(config, overrides or {}, "override")
+
+
+def variants(preset: str) -> dict[str, Variant]:
+    """The variants of a preset by name, in the order of its file; none for most.
+
+    Raises:
+        ConfigError: no such preset, or a variant follows one that does not come before it.
+    """
+    found: dict[str, Variant] = {}
+    for name, table in _read(preset).get("variants", {}).items():
+        before = table.get("follows")
+        if before is not None and before not in found:
+            raise ConfigError(f"preset {preset}, variant {name}: it follows '{before}', which does not come before it.")
+        own = dict(_leaves({field: value for field, value in table.items() if field not in ("about", "follows")}))
+        found[name] = Variant(table["about"], {**(found[before].changes if before else {}), **own})
+    return found
+
+
+def chosen(preset: str, words: Sequence[str]) -> tuple[str, ...]:
+    """The variants that a user names, each once; `all` is every one, and no word the preset as it stands, `""`.
+
+    Raises:
+        ConfigError: no such preset or variant.
+    """
+    known = variants(preset)
+    for word in words:
+        if word != ALL or not known:
+            _variant(preset, word)
+    return tuple(dict.fromkeys(known if ALL in words else words)) or ("",)
+
+
+def _variant(preset: str, name: str) -> Variant:
+    known = variants(preset)
+    if not known:
+        raise ConfigError(f"variant: '{name}', but the preset {preset} has no variants; leave it out.")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"variant: '{name}' is not known for the preset {preset}; the nearest is '{near}', "
+            f"and there are {', '.join(known)}, and {ALL}."
+        )
+    return known[name]
+
+
+def _read(preset: str) -> dict[str, Any]:
+    if preset not in names():
+        raise ConfigError(f"preset: '{preset}' is not known; choose one of {', '.join(names())}.")
+    return tomllib.loads((FOLDER / f"{preset}.toml").read_text(encoding="utf-8"))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Fields by dotted name; a table that is itself the value of a field, such as a grid, stays whole."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and prefix + name not in field_names(Config):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Read `field=value` words; the value is TOML where it can be read as such, and text otherwise.
+
+    Raises:
+        ConfigError: a word has no `=`.
+    """
+    return dict(_parse(word) for word in words)
+
+
+def _parse(word: str) -> tuple[str, Any]:
+    name, equals, text = word.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"override: {word!r} is not 'field=value'; write for example search.folds=3.")
+    try:
+        return name, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, text

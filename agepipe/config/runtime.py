@@ -1,0 +1,182 @@
+"""How and where the work is done: device, workers, folders. It never enters the digest of a result; `Config` does."""
+
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from agepipe.config.base import Settings
+from agepipe.core.errors import ConfigError
+
+StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare"]
+STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare")
+"""The stages whose results are kept, in the order in which they follow from one another."""
+
+
+def _absolute(tracking: str) -> str:
+    """A local store means the same file in every process, whatever folder that works in."""
+    scheme, path = "sqlite:///", Path(tracking.removeprefix("sqlite:///"))
+    return f"{scheme}{path.expanduser().absolute()}" if tracking.startswith(scheme) else tracking
+
+
+def _filled(path: object) -> object:
+    """An empty path would mean the current folder."""
+    if path == "":
+        raise ValueError("it is empty; name a folder")
+    return path
+
+
+class Where(Settings):
+    """Where and how the work is done; never part of a result's digest."""
+
+    workspace: Annotated[Path, BeforeValidator(_filled), AfterValidator(lambda path: path.expanduser().absolute())] = (
+        Field(default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE") or "workspace"), validate_default=True)
+    )
+    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
+    started finds in AGEPIPE_WORKSPACE which."""
+    tracking: Annotated[str, AfterValidator(_absolute)] = Field(
+        default_factory=lambda: os.environ.get("AGEPIPE_TRACKING") or "sqlite:///mlruns/mlflow.db",
+        validate_default=True,
+    )
+    """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
+    experiment: str = "agepipe"
+    """MLflow experiment."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the training; `auto` takes a GPU where there is one."""
+    workers: Annotated[int, Field(ge=0, le=512)] = 0
+    """Trials and decoders at a time, on each machine; 0 takes one a core, and trials are never more than cores."""
+    threads: Annotated[int, Field(ge=0, le=512)] = 0
+    """Threads of the final training, in all its processes; 0 takes one a core. A trial takes cores // workers."""
+    processes: Annotated[int | None, Field(ge=1, le=512)] = None
+    """Processes on each machine that share the final training, each with its part of every batch; None takes one a
+    GPU, or one."""
+    machines: Annotated[int, Field(ge=1, le=512)] = 1
+    """Machines that share the final training and see the workspace; the others run `agepipe join`."""
+    meet: str = ""
+    """Where they find this one, as HOST:PORT."""
+    gpu_trials: Annotated[int, Field(ge=1, le=64)] = 1
+    """Trials at a time on each GPU, where there is one; small networks leave most of it idle alone."""
+    runner: Literal["threads", "processes", "dask"] = "threads"
+    """What the trials of a search wait on: threads, processes, or Dask's workers; the result is the same."""
+    scheduler: str = ""
+    """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
+    refresh: tuple[StageName, ...] = ()
+    """Stages to compute anew, with all that follow from them, even where their results are kept."""
+    begun: float | None = None
+    """When the search began, s since 1970: what `refresh` wants anew is kept if it was made since; set by the flow."""
+    parent: str | None = None
+    """MLflow run under which runs are nested; set by the flows."""
+
+    def refreshes(self, stage: StageName) -> bool:
+        """Whether the user asked for this stage, or one before it, to be computed anew."""
+        return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
+
+    @model_validator(mode="after")
+    def _check_runner(self) -> Self:
+        if self.scheduler and self.runner != "dask":
+            raise ConfigError(f"scheduler: '{self.scheduler}' does nothing with runner = '{self.runner}'; take 'dask'.")
+        if self.runner == "dask" and find_spec("prefect_dask") is None:
+            raise ConfigError(
+                "runner: 'dask' needs a package that is not installed; install agepipe[dask] (uv run --extra dask), or "
+                "take 'threads' or 'processes'."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_processes(self) -> Self:
+        for name, count in (("processes", self.processes or 1), ("machines", self.machines)):
+            if count > 1 and not _can_share():
+                raise ConfigError(
+                    f"{name}: {count} need a package that is not installed; install agepipe[distributed] (uv run "
+                    "--extra distributed), or take 1."
+                )
+        if self.machines > 1:
+            meeting(self.meet)
+        elif self.meet:
+            raise ConfigError(f"meet: '{self.meet}' does nothing with one machine; give machines as well.")
+        return self
+
+    def processes_for(self, batch: int) -> int:
+        """Processes of the final training on each machine, with batches of so many rows."""
+        most = batch // self.machines
+        return self.processes or (min(max(1, self.gpu_count), most) if _can_share() else 1)
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that may be used."""
+        return 0 if self.device == "cpu" else gpus()
+
+    @property
+    def worker_count(self) -> int:
+        """Trials and decoders at a time."""
+        return self.workers or cores()
+
+    @property
+    def trial_count(self) -> int:
+        """Trials at a time: as many as workers, but no more than cores, for each takes a whole core, or GPUs allow."""
+        most = self.gpu_count * self.gpu_trials or cores()
+        return min(self.worker_count, cores(), most)
+
+    @property
+    def trial_threads(self) -> int:
+        """Threads of one trial, so that trials at a time × threads never exceed the cores."""
+        return max(1, cores() // self.worker_count)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of the final training."""
+        return self.threads or cores()
+
+
+def meeting(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT.
+
+    Raises:
+        ConfigError: the text is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[\w.-]+", host) or not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ConfigError(
+            f"meet: '{text}' is no address; write HOST:PORT of the machine that runs the pipeline, as the others know "
+            "it, such as 10.0.0.5:29500."
+        )
+    return host, int(port)
+
+
+def _can_share() -> bool:
+    return find_spec("lightning_fabric") is not None
+
+
+def gpus() -> int:
+    """NVIDIA's GPUs that this process may use, counted without importing torch."""
+    devices = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return visible(len(devices), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def visible(devices: int, named: str | None) -> int:
+    """How many of a machine's devices CUDA shows: all, or those named before the first that does not exist.
+
+    Args:
+        devices: how many there are.
+        named: CUDA_VISIBLE_DEVICES, by number or by UUID; None where it is not set.
+    """
+    if named is None:
+        return devices
+    names = [name.strip() for name in named.split(",")]
+    there = [int(name) < devices if name.isdigit() else name.startswith(("GPU-", "MIG-")) for name in names]
+    return min(devices, (*there, False).index(False))
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(own_cores())
+
+
+def own_cores() -> list[int]:
+    """The cores that this process may use, by their numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -1,0 +1,220 @@
+"""Results: written under a temporary name and renamed, so that a folder or file is there whole or not at all.
+
+Each folder has a `manifest.json` that says what made it: version, stage, settings, digests of the inputs, counts. It
+names no path of the machine. A draft is locked while a process fills it, so that `sweep` can tell it from one that a
+killed process has left.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import agepipe
+from agepipe.core.errors import DataError
+
+MANIFEST = "manifest.json"
+SHORT = 40
+"""Letters of a result's name in that of its draft, so that any name the file system takes leaves room for the rest."""
+DRAFT = re.compile(r"\..+-[0-9a-f]{8}(?!\.lock$)(\.\w+)?")
+"""Names of drafts: a dot, the name of the result, eight random hex digits, and the ending of a file."""
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `folder` when the block ends, and is removed when it fails.
+
+    Where another process has finished the same result first, that one is kept.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _draft(folder.parent, folder.name, "", Path.mkdir) as draft:
+        try:
+            yield draft
+            _put(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _put(draft: Path, folder: Path) -> None:
+    if read_manifest(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)  # what a half-done removal has left
+        try:
+            draft.rename(folder)
+        except OSError:
+            if read_manifest(folder) is None:
+                raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file to write, with the same ending, which becomes `path` when the block ends.
+
+    When the block fails it is removed, and what was there before stays.
+    """
+    with _draft(path.parent, path.stem[:SHORT], path.suffix, Path.touch) as draft:
+        try:
+            yield draft
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _draft(folder: Path, stem: str, suffix: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A new draft, locked until the block ends or the process does."""
+    handle = None
+    while handle is None:
+        draft = folder / f".{stem}-{uuid.uuid4().hex[:8]}{suffix}"
+        make(draft)
+        handle = _lock(draft)
+    try:
+        yield draft
+    finally:
+        os.close(handle)
+
+
+def _lock(draft: Path) -> int | None:
+    """The descriptor that holds the lock of a draft; None where another process holds it, or has removed the draft."""
+    try:
+        handle = os.open(draft, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        return handle  # a file system without locks, where `sweep` cannot take one either
+    if draft.exists():
+        return handle
+    os.close(handle)
+    return None
+
+
+def sweep(workspace: Path) -> list[Path]:
+    """Remove the drafts that killed processes have left in a workspace; those that are being filled stay.
+
+    Returns:
+        What was removed.
+    """
+    folders = _folders(workspace)
+    parts = [folder for place in folders if place.name == "predictions" for folder in _folders(place)]
+    found = [path for folder in (workspace, *folders, *parts) for path in folder.glob(".*-*")]
+    return [path for path in found if DRAFT.fullmatch(path.name) and _swept(path)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder that are its own: a link may lead into another workspace."""
+    return [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
+
+
+def _swept(draft: Path) -> bool:
+    if draft.is_symlink():
+        return False
+    try:
+        handle = os.open(draft, os.O_RDONLY)
+    except OSError:
+        return False  # another process has just finished or swept it, or it is not ours to read
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _discard(draft)
+    except OSError:
+        return False  # it is being filled, or cannot be removed
+    finally:
+        os.close(handle)
+    return True
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def remove(path: Path, workspace: Path) -> None:
+    """Remove a result from its workspace, a folder or a file; nothing is done where there is none.
+
+    Raises:
+        DataError: it lies outside the workspace, by itself or through a link, or it cannot be removed.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    inside = path.resolve().is_relative_to(workspace.resolve()) and path.resolve() != workspace.resolve()
+    if path.is_symlink() or not inside:
+        raise DataError(
+            f"{path}: it lies in {path.resolve()}, outside the workspace {workspace}, from which alone results are "
+            "removed; remove it by hand to have it computed again."
+        )
+    draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix if path.is_file() else ''}")
+    try:
+        path.rename(draft)  # so that a kill leaves no half of a result under its own name
+    except OSError as error:
+        raise DataError(
+            f"{path}: it cannot be removed ({error.strerror}); make the folder {path.parent} writable."
+        ) from error
+    with suppress(OSError):  # what is left of it is swept later
+        _discard(draft)
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process works on this folder; the lock ends with the process that holds it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_manifest(
+    folder: Path, stage: str, settings: BaseModel, inputs: Mapping[str, str], result: Mapping[str, Any]
+) -> None:
+    """Say what made the folder and what its record needs to be built again; called last, when all files lie there.
+
+    Args:
+        folder: the result folder, usually still under its temporary name.
+        stage: name of the stage.
+        settings: the settings that decided what came out.
+        inputs: digests of the inputs by name.
+        result: digests and counts, as JSON values.
+    """
+    known = {"agepipe": agepipe.__version__, "stage": stage, "settings": settings.model_dump(mode="json")}
+    files = sorted(path.name for path in folder.iterdir())
+    text = json.dumps({**known, "inputs": dict(inputs), "files": files, "result": dict(result)}, indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a finished result folder; None when there is none, or a file of it is gone.
+
+    Raises:
+        DataError: the manifest cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: the manifest is not JSON ({error}); remove the folder to have it made anew."
+        ) from error
+    if not isinstance(found, dict) or not {"files", "result"} <= found.keys():
+        raise DataError(f"{path}: the manifest has no 'files' or 'result'; remove the folder to have it made anew.")
+    return found if all((folder / name).exists() for name in found["files"]) else None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

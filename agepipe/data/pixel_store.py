@@ -1,0 +1,98 @@
+"""The pixel store: one `.npy` file of square pictures, written row after row and read through a memory map."""
+
+import io
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from agepipe.core.errors import DataError
+
+_KEPT = 32 << 20
+"""Bytes last written that stay in the system's memory; all before is handed to the disk and let go."""
+
+
+def open_pixels(path: Path, size: int | None = None, count: int | None = None) -> NDArray[np.uint8]:
+    """The store as a read-only memory map, uint8 `(count, size, size, 3)`, RGB.
+
+    Args:
+        path: the `.npy` file.
+        size: side that it must have, px, if known.
+        count: rows that it must have, if known.
+
+    Raises:
+        DataError: the file is missing, damaged, or of another shape.
+    """
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a pixel store ({error}); ingest again.") from error
+    wanted = (pixels.shape[0] if count is None else count, *([size] * 2 if size else pixels.shape[1:3]), 3)
+    if pixels.dtype != np.uint8 or pixels.shape != wanted:
+        raise DataError(f"{path}: holds {pixels.dtype} {pixels.shape}, but uint8 {wanted} is expected; ingest again.")
+    return cast(NDArray[np.uint8], pixels)
+
+
+class PixelWriter:
+    """Appends pictures to a store; the header gets the number of rows at the end, by `finish`.
+
+    A writer that is opened over an unfinished file goes on behind its first `rows` rows and drops the others.
+    """
+
+    def __init__(self, path: Path, size: int, rows: int = 0) -> None:
+        self._size = size
+        self._rows = rows
+        self._start = len(_header(0, size))
+        self._file: BinaryIO = path.open("r+b" if path.exists() else "w+b")
+        end = self._start + rows * size * size * 3
+        if rows and os.fstat(self._file.fileno()).st_size < end:
+            self._file.close()
+            raise DataError(f"{path}: shorter than the {rows} rows that were written to it; delete its folder.")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def append(self, pictures: NDArray[np.uint8]) -> None:
+        """Write uint8 `(n, size, size, 3)` behind what is there."""
+        if pictures.dtype != np.uint8 or pictures.shape[1:] != (self._size, self._size, 3):
+            raise DataError(f"pixel store of {self._size} px: cannot hold {pictures.dtype} {pictures.shape}.")
+        self._file.write(np.ascontiguousarray(pictures).data)
+        self._rows += len(pictures)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have what lies far behind written out: finding fresh memory takes longer than copying into used.
+
+        It is advice: nothing is waited for, and what a slow disk has not taken yet stays in memory.
+        """
+        if hasattr(os, "posix_fadvise"):
+            behind = max(0, self._file.tell() - _KEPT)
+            os.posix_fadvise(self._file.fileno(), max(0, behind - _KEPT), min(behind, _KEPT), os.POSIX_FADV_DONTNEED)
+
+    def flush(self) -> None:
+        """Hand everything that was appended to the operating system."""
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Write the header; the file is a whole `.npy` from now on."""
+        self._file.seek(0)
+        self._file.write(_header(self._rows, self._size))
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _header(rows: int, size: int) -> bytes:
+    """The `.npy` header; numpy pads it to 64 bytes and leaves room for the rows to grow, so its length is fixed."""
+    out = io.BytesIO()
+    npy.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)})
+    return out.getvalue()

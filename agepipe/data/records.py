@@ -1,0 +1,109 @@
+"""Records of the data stages: paths, digests and counts, never pixels."""
+
+from pathlib import Path
+
+from agepipe.config.stages import SplitSettings
+from agepipe.core.record import Made, Record
+from agepipe.model.ages import AgeRanges
+
+
+class Source(Record):
+    """Photographs to read: the digest covers names, sizes and times, so that it is quick to take."""
+
+    name: str
+    """A short readable name for folders and titles, such as `utkface`."""
+    locations: tuple[Path, ...]
+    """Folders and archives to read, in order."""
+
+    def files(self) -> tuple[Path, ...]:
+        """The locations."""
+        return self.locations
+
+
+class Catalogue(Made):
+    """What ingest made of a source: one table row for each usable photograph, one stored picture for each content.
+
+    The digest is over the content digests and labels of all rows, whatever their order or paths.
+    """
+
+    name: str
+    size: int
+    """Side of a stored picture, px."""
+    count: int
+    """Photographs: files with the same content and label count once."""
+    copies: int = 0
+    """Usable files beyond the first of each photograph."""
+    rejected: int
+
+    @property
+    def pixels(self) -> Path:
+        """`.npy`, uint8 `(contents, size, size, 3)`, RGB; rows with the same content and another label share one."""
+        return self.folder / "pixels.npy"
+
+    @property
+    def table(self) -> Path:
+        """Parquet, one row a photograph: the columns of `agepipe.data.ingest.SCHEMA`."""
+        return self.folder / "catalogue.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """Parquet: `path`, `reason`, `detail` of every file that could not be used."""
+        return self.folder / "rejects.parquet"
+
+
+class DataReport(Made):
+    """What the photographs are; the digest is over the catalogue and the labels' settings."""
+
+    @property
+    def page(self) -> Path:
+        """One HTML file that opens from disk."""
+        return self.folder / "data-report.html"
+
+    @property
+    def summary(self) -> Path:
+        """The counts, as JSON."""
+        return self.folder / "audit.json"
+
+
+class Rows(Record):
+    """Labelled rows: a Parquet table whose `index` points into the pixel store.
+
+    The digest is over content digest, age, gender, race, group and class of each row in any order, the ranges and the
+    store size: not over paths or positions.
+    """
+
+    table: Path
+    """Parquet: the catalogue's columns, `group` and `label` among them."""
+    pixels: Path
+    """`.npy`, uint8 `(all contents, size, size, 3)`, RGB; `index` picks the rows."""
+    size: int
+    count: int
+    ranges: AgeRanges
+    name: str = ""
+    outside: int = 0
+    """Rows of the catalogue that were left out because their age has no range."""
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.table.parent
+
+
+class Partition(Record):
+    """Development and test rows that share no photograph, nor copies of one."""
+
+    development: Rows
+    test: Rows
+    whole: str
+    """Digest of the rows that were split."""
+    earlier: str | None = None
+    """Digest of the partition that this one extends, if it does."""
+    left_out: int = 0
+    """New rows that would have tied a test group to a development group."""
+    settings: SplitSettings
+    """What it was drawn by."""
+    members: Path
+    """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
+
+    def home(self) -> Path:
+        """Its folder."""
+        return self.members.parent

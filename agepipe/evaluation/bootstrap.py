@@ -1,0 +1,241 @@
+"""Bootstrap intervals over groups of duplicates, fast enough to be computed for every figure of every evaluation.
+
+Copies of one photograph are one observation: drawing rows would count them as several and make intervals too
+narrow. So whole groups are drawn with replacement, as many as there are (the cluster bootstrap; Davison and Hinkley,
+Bootstrap Methods and their Application, 1997, section 3.8), and the interval is that of the percentiles.
+
+Every figure is a function of a few sums over rows (correct, true and predicted rows a class, absolute error, loss,
+confidence less correct rows a bin), so a draw is one row of a matrix product: how often each group was drawn, times the
+sums of each group.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from agepipe.config.stages import LOWER_IS_BETTER
+from agepipe.core.errors import DataError
+from agepipe.evaluation.metrics import FIGURES, Judged, row_losses
+from agepipe.model.calibration import BINS, bins_of
+
+CHUNK = 4_000_000
+"""Numbers in the largest array of a chunk of draws: 32 MB."""
+
+Floats = NDArray[np.float64]
+
+
+class Difference(NamedTuple):
+    """How far one model is from another on the same rows."""
+
+    first: float
+    second: float
+    difference: float
+    """First minus second, in the figure's own unit: for `mae`, `loss` and `ece` a negative one is the better."""
+    low: float
+    high: float
+    share_better: float
+    """Share of the draws in which the first is strictly better."""
+
+
+def bootstrap(
+    groups: ArrayLike,
+    rows: Judged,
+    *,
+    wanted: tuple[str, ...] = FIGURES,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """The interval of each wanted figure, from the same draws.
+
+    Args:
+        groups: name of the group of duplicates of each row, `(n,)`.
+        rows: what is known and was said about the rows.
+        wanted: names out of `FIGURES`.
+        draws: how often the groups are drawn anew.
+        confidence: coverage of the intervals.
+        seed: seed of the draws.
+
+    Raises:
+        DataError: no rows, not one group a row, or an unknown figure.
+    """
+    _check_wanted(wanted)
+    sums, classes = group_sums(groups, rows), rows.probabilities.shape[1]
+    whole, found = scores_of(sums.sum(axis=0)[None], classes), scores_of(drawn(sums, draws, seed), classes)
+    found["ece"] = centred(found["ece"], float(whole["ece"][0]))
+    return {name: interval(found[name], confidence) for name in wanted}
+
+
+def differences(
+    groups: ArrayLike,
+    first: Judged,
+    second: Judged,
+    wanted: tuple[str, ...] = FIGURES,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Compare two models on the same rows: both are judged on each draw of the groups, and the difference is kept.
+
+    What makes some rows harder than others then cancels, so a small true difference shows in few rows.
+
+    Raises:
+        DataError: no rows, not the same rows, not one group a row, or an unknown figure.
+    """
+    _check_wanted(wanted)
+    whole, scores = scores_of_both(groups, first, second, draws=draws, seed=seed)
+    return {name: _difference(name, whole, scores, confidence) for name in wanted}
+
+
+def scores_of_both(
+    groups: ArrayLike, first: Judged, second: Judged, *, draws: int, seed: int
+) -> tuple[list[dict[str, Floats]], list[dict[str, Floats]]]:
+    """All figures of two models on all rows, each `(1,)`, and on the same draws of the groups, each `(draws,)`.
+
+    Raises:
+        DataError: no rows, not the same rows, or not one group a row.
+    """
+    if len(first.labels) != len(second.labels):
+        raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
+    sums = (group_sums(groups, first), group_sums(groups, second))
+    classes = (first.probabilities.shape[1], second.probabilities.shape[1])
+    both = np.split(drawn(np.hstack(sums), draws, seed), [sums[0].shape[1]], axis=1)
+    whole = [scores_of(one.sum(axis=0)[None], k) for one, k in zip(sums, classes, strict=True)]
+    return whole, [scores_of(totals, k) for totals, k in zip(both, classes, strict=True)]
+
+
+def paired(
+    groups: ArrayLike,
+    first: Judged,
+    second: Judged,
+    metric: str,
+    *,
+    draws: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """`differences` in one figure."""
+    options = {"draws": draws, "seed": seed}
+    return differences(groups, first, second, (metric,), confidence=confidence, **options)[metric]
+
+
+def _difference(
+    name: str, whole: list[dict[str, Floats]], scores: list[dict[str, Floats]], confidence: float
+) -> Difference:
+    first, second = (float(one[name][0]) for one in whole)
+    found = scores[0][name] - scores[1][name]
+    better = found < 0 if name in LOWER_IS_BETTER else found > 0
+    return Difference(first, second, first - second, *interval(found, confidence), float(better.mean()))
+
+
+def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
+    """What each group adds to the sums that all figures are made of, float64 `(groups, 3 classes + 4 + BINS)`.
+
+    Columns: correct rows a class, true rows a class, predicted rows a class, rows within one class, rows, absolute
+    error in years, loss in nats, and confidence less correct rows a bin of confidence.
+
+    Raises:
+        DataError: no rows, or not one group a row.
+    """
+    found, member = _members(groups, len(rows.labels))
+    classes, predicted, right = rows.probabilities.shape[1], rows.predicted, rows.right
+    sums = np.zeros((found, 3 * classes + 4 + BINS))
+    np.add.at(sums, (member, rows.labels), right)
+    np.add.at(sums, (member, classes + rows.labels), 1.0)
+    np.add.at(sums, (member, 2 * classes + predicted), 1.0)
+    near = np.abs(rows.labels - predicted) <= 1
+    for column, values in enumerate((near, np.ones(len(near)), rows.errors, row_losses(rows))):
+        sums[:, 3 * classes + column] = np.bincount(member, weights=values, minlength=found)
+    sure = rows.confidence
+    np.add.at(sums, (member, 3 * classes + 4 + bins_of(sure)), sure - right)
+    return sums
+
+
+def column_sums(groups: ArrayLike, columns: Floats) -> Floats:
+    """What each group adds to the sum of each column, float64 `(groups, k)`, from `(n, k)`; groups as `group_sums`.
+
+    Raises:
+        DataError: no rows, or not one group a row.
+    """
+    _, member = _members(groups, len(columns))
+    order = np.argsort(member, kind="stable")
+    starts = np.flatnonzero(np.diff(member[order], prepend=-1))
+    return np.asarray(np.add.reduceat(columns[order], starts, axis=0), dtype=np.float64)
+
+
+def scores_of(totals: Floats, classes: int) -> dict[str, Floats]:
+    """All figures, each float64 `(draws,)`, from summed columns of `group_sums`, `(draws, 3 classes + 4 + BINS)`."""
+    correct, true, predicted = (totals[:, part * classes : (part + 1) * classes] for part in range(3))
+    near, rows, error, loss = totals[:, 3 * classes : 3 * classes + 4].T
+    a_class = {
+        "precision": _ratio(correct, predicted),
+        "recall": _ratio(correct, true),
+        "f1": _ratio(2 * correct, true + predicted),
+    }
+    share = true / rows[:, None]
+    scores = {"accuracy": correct.sum(axis=1) / rows, "within_one": near / rows}
+    scores |= {f"macro_{name}": values.mean(axis=1) for name, values in a_class.items()}
+    scores |= {f"weighted_{name}": (values * share).sum(axis=1) for name, values in a_class.items()}
+    scores |= {"mae": error / rows, "loss": loss / rows}
+    return scores | {"ece": np.abs(totals[:, 3 * classes + 4 :]).sum(axis=1) / rows}
+
+
+def drawn(sums: Floats, draws: int, seed: int) -> Floats:
+    """The sums of each draw of the groups, float64 `(draws, columns)`, from those of each group `(groups, columns)`."""
+    return np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
+
+
+def interval(values: Floats, confidence: float) -> tuple[float, float]:
+    """The percentiles between which the share `confidence` of the draws lies; draws that have no value do not count."""
+    known = values[~np.isnan(values)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def share_limit(groups: int, confidence: float) -> float:
+    """The lower limit of a share that is 1 in all of so many groups (Clopper and Pearson, 1934): no draw shows it."""
+    return float(((1 - confidence) / 2) ** (1 / groups))
+
+
+def centred(values: Floats, value: float) -> Floats:
+    """Draws of a calibration error, moved so that their mean is the error itself, never below 0.
+
+    Each draw has the error's upward bias a second time, so that the error might lie below its own interval.
+    """
+    return np.asarray(np.maximum(values - values.mean() + value, 0.0))
+
+
+def _members(groups: ArrayLike, rows: int) -> tuple[int, NDArray[np.int64]]:
+    """How many groups there are, and the place of each row's group in their order, `(n,)`."""
+    names = np.asarray(groups)
+    if names.shape != (rows,) or rows == 0:
+        raise DataError(f"groups: shape {names.shape} for {rows} rows; each row needs a group, at least one.")
+    found, member = np.unique(names, return_inverse=True)
+    return len(found), member
+
+
+def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each group is drawn, float64 `(some draws, groups)`; the chunks together have `draws` rows."""
+    random = np.random.default_rng(seed)
+    step = max(1, CHUNK // groups)
+    for start in range(0, draws, step):
+        chunk = np.empty((min(step, draws - start), groups))
+        for row in chunk:
+            row[:] = np.bincount(random.integers(0, groups, groups, dtype=np.int32), minlength=groups)
+        yield chunk
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """`part / whole`, 0 where there is no whole (scikit-learn's `zero_division=0`)."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _check_wanted(wanted: tuple[str, ...]) -> None:
+    unknown = [name for name in wanted if name not in FIGURES]
+    if unknown:
+        raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")

@@ -1,0 +1,114 @@
+"""All that is computed from what was predicted: figures, their intervals, baselines, slices, doubtful labels.
+
+All intervals come from one set of draws of the groups: what each figure is a sum of stands side by side in one matrix,
+so that drawing, which takes longest, is done once.
+"""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from agepipe.config.stages import EvaluateSettings
+from agepipe.evaluation.bootstrap import centred, column_sums, drawn, group_sums, interval, scores_of, share_limit
+from agepipe.evaluation.constant import against_constants, guesses
+from agepipe.evaluation.coverage import Sets, sets_of
+from agepipe.evaluation.metrics import Judged, by_range, confusion, figures
+from agepipe.evaluation.mistakes import label_errors
+from agepipe.evaluation.slice_table import slice_sums, slice_table
+from agepipe.evaluation.slices import slices
+from agepipe.model.ages import AgeRanges
+from agepipe.model.bundle import Card
+from agepipe.model.calibration import BINS, bins_of, reliability, tempered
+
+YEARS = (1, 2, 5, 10)
+"""Years within which the cumulative score counts predicted ages."""
+
+Floats = NDArray[np.float64]
+
+
+def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateSettings) -> dict[str, Any]:
+    """The fields of an `Outcome` that are computed from what was predicted, by name.
+
+    Args:
+        judged: what is known and was said about the rows.
+        table: the same rows, with `group`, `path`, `digest`, and whatever there is to slice by.
+        card: the model's.
+        settings: draws, coverage, level of the sets, least support of a slice.
+    """
+    groups = np.unique(table["group"].to_numpy(), return_inverse=True)[1]
+    raw, sets, parts = untempered(judged, card), sets_of(card, judged, settings.level), slices(table, card.ranges.words)
+    means, constants = measures(judged, sets), guesses(judged)
+    # what the figures, the error before tempering, the means, the constant guesses, and the slices are sums of
+    columns = [group_sums(groups, judged), _gap_sums(groups, raw)]
+    columns += [column_sums(groups, np.stack([*one.values()], 1)) for one in (means, constants)]
+    columns.append(slice_sums(groups, parts, judged))
+    ends = np.cumsum([part.shape[1] for part in columns])[:-1]
+    of_figures, of_raw, of_means, of_constants, of_slices = np.split(
+        drawn(np.hstack(columns), settings.draws, settings.seed), ends, 1
+    )
+    before, after = (reliability(one.confidence, one.right) for one in (raw, judged))
+    found = dict(figures(*judged)) | {"ece_before": before.error} | {k: float(v.mean()) for k, v in means.items()}
+    rows = of_slices[:, 0]
+    draws = scores_of(of_figures, len(card.ranges)) | {"ece_before": np.abs(of_raw).sum(axis=1) / rows}
+    draws |= {name: of_means[:, at] / rows for at, name in enumerate(means)}
+    draws |= {name: centred(draws[name], found[name]) for name in ("ece", "ece_before")}
+    guessed = {name: of_constants[:, at] / rows for at, name in enumerate(constants)}
+    intervals = {name: interval(values, settings.confidence) for name, values in draws.items()}
+    shares = {name for name in ("accuracy", "within_one", *means) if name != "set_size"}
+    return {
+        "figures": found,
+        "intervals": intervals | _ends({name: found[name] for name in shares}, groups, settings.confidence),
+        "constants": against_constants(judged, draws, guessed, found, settings.confidence),
+        "baselines": baselines(judged, card.ranges),
+        "ranges": by_range(card.ranges.names, *judged),
+        "confusion": confusion(judged.labels, judged.predicted, len(card.ranges)),
+        "before": before,
+        "after": after,
+        "sets": sets,
+        "slices": slice_table(groups, parts, columns[-1], of_slices, settings),
+        "doubtful": label_errors(table, judged, card.ranges),
+    }
+
+
+def untempered(judged: Judged, card: Card) -> Judged:
+    """What the network said before its temperature, with the same decoding."""
+    if card.temperature == 1.0:
+        return judged
+    return judged._replace(probabilities=tempered(judged.probabilities, 1 / card.temperature))
+
+
+def measures(judged: Judged, sets: Sets | None) -> dict[str, Floats]:
+    """What is averaged over rows, each `(n,)`: ages within so many years, and what there is to say of sets."""
+    found = {f"within_{years}_years": (judged.errors <= years).astype(np.float64) for years in YEARS}
+    return found if sets is None else found | sets.measures(judged.labels)
+
+
+def baselines(judged: Judged, ranges: AgeRanges) -> dict[str, dict[str, float]]:
+    """The figures of two constant answers, both made of these very rows, by name.
+
+    `majority` always names the commonest range and the middle of it, `median` the median age and its range. Both give
+    the rows' own class shares as probabilities, the best that a constant can.
+    """
+    count, classes = judged.probabilities.shape
+    shares = np.tile(np.bincount(judged.labels, minlength=classes) / count, (count, 1))
+    commonest = ranges.mid_ages[shares[0].argmax()]
+    known = (judged.labels, shares, judged.ages)
+    return {
+        "majority": dict(figures(*known, np.full(count, commonest), "likeliest")),
+        "median": dict(figures(*known, np.full(count, np.median(judged.ages)), "median")),
+    }
+
+
+def _ends(shares: dict[str, float], groups: NDArray[np.int64], confidence: float) -> dict[str, tuple[float, float]]:
+    """Exact intervals of the shares of rows that are 0 or 1, of which every draw of the bootstrap is the same."""
+    end = share_limit(len(np.unique(groups)), confidence)
+    return {name: (0.0, 1 - end) if share == 0 else (end, 1.0) for name, share in shares.items() if share in (0, 1)}
+
+
+def _gap_sums(groups: NDArray[np.int64], judged: Judged) -> Floats:
+    """Confidence less right rows a bin of confidence, of each group."""
+    gaps = np.zeros((len(groups), BINS))
+    gaps[np.arange(len(groups)), bins_of(judged.confidence)] = judged.confidence - judged.right
+    return column_sums(groups, gaps)

@@ -1,0 +1,58 @@
+"""A model against constant guesses, which look at no photograph: each figure against the best guess for that figure.
+
+The guesses are made of the evaluated rows themselves, so no constant can do better on them. Model and guess are
+evaluated on the same draws of the groups, and the intervals of all figures hold at once
+(`agepipe.evaluation.comparison`).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agepipe.evaluation.bootstrap import Difference
+from agepipe.evaluation.comparison import simultaneous
+from agepipe.evaluation.metrics import Judged
+
+COMPARED = ("accuracy", "within_one", "macro_recall", "mae")
+"""The figures in which a model is compared with a constant guess."""
+DECISIVE = ("accuracy", "macro_recall", "mae")
+"""Those by which it is said to be better or not; of two or three ranges a guess may be within one range of all."""
+
+Floats = NDArray[np.float64]
+
+
+def guesses(judged: Judged) -> dict[str, Floats]:
+    """What the best constant guess for a figure scores in each row, `(n,)`, for the figures that are means over rows.
+
+    The guesses are the most common range for `accuracy`, the range with most rows in or beside it for `within_one`,
+    and the median age for `mae`. Any range has a `macro_recall` of one divided by the number of ranges.
+    """
+    classes = judged.probabilities.shape[1]
+    count = np.bincount(judged.labels, minlength=classes)
+    near = np.convolve(count, np.ones(3), mode="same") if classes > 2 else np.full(classes, count.sum())
+    found = {
+        "accuracy": judged.labels == count.argmax(), "within_one": np.abs(judged.labels - near.argmax()) <= 1,
+        "mae": np.abs(judged.ages - np.median(judged.ages)),
+    }  # fmt: skip
+    return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+
+
+def against_constants(
+    judged: Judged, draws: Mapping[str, Floats], means: Mapping[str, Floats], figures: Mapping[str, float],
+    confidence: float,
+) -> dict[str, Difference]:  # fmt: skip
+    """The model minus the best constant guess, for each of `COMPARED`.
+
+    Args:
+        judged: what is known and was predicted.
+        draws: each figure of the model on each draw of the groups, `(draws,)`.
+        means: each of `guesses`, its mean on the same draws, `(draws,)`.
+        figures: the model's figures on all rows.
+        confidence: with which the intervals hold at once.
+    """
+    constant = 1 / judged.probabilities.shape[1]
+    whole = {name: float(values.mean()) for name, values in guesses(judged).items()} | {"macro_recall": constant}
+    apart = np.stack([draws[name] - means.get(name, constant) for name in COMPARED], axis=1)
+    values = [(figures[name], whole[name]) for name in COMPARED]
+    return dict(zip(COMPARED, simultaneous(COMPARED, values, apart, confidence), strict=True))

@@ -1,0 +1,51 @@
+"""Prediction sets as a model gives them, held against what was true."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agepipe.evaluation.metrics import Judged
+from agepipe.model.bundle import Card
+from agepipe.model.decoding import sets
+
+
+class Sets(NamedTuple):
+    """The sets of `n` rows at one level; each is a run of neighbouring ranges."""
+
+    level: int
+    """Share of rows, in percent, whose set is to hold the true range."""
+    low: NDArray[np.int64]
+    """First class, `(n,)`."""
+    high: NDArray[np.int64]
+    """Last class, `(n,)`."""
+
+    @property
+    def size(self) -> NDArray[np.int64]:
+        """Ranges in each set, `(n,)`."""
+        return self.high - self.low + 1
+
+    def measures(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+        """What is averaged over rows, each `(n,)`: whether the set holds the true class, its size, whether it is 1."""
+        found = {
+            "coverage": (self.low <= labels) & (labels <= self.high), "set_size": self.size, "single": self.size == 1,
+        }  # fmt: skip
+        return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+
+
+def sets_of(card: Card, judged: Judged, level: int) -> Sets | None:
+    """The sets of judged rows; None where the model carries no threshold for the level."""
+    if level not in card.thresholds:
+        return None
+    return Sets(level, *sets(judged.probabilities, card.thresholds[level], judged.decoding))
+
+
+def no_sets(card: Card, level: int) -> str:
+    """Why there are no sets, in one sentence."""
+    if not card.thresholds:
+        return (
+            "The model has no thresholds for prediction sets, so it answers one range however uncertain it is. A model "
+            "that is trained with validation data (final.validation) has them."
+        )
+    have = ", ".join(map(str, sorted(card.thresholds)))
+    return f"The model has no threshold for prediction sets at {level} %. It has thresholds for these levels: {have} %."

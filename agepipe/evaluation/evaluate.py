@@ -1,0 +1,123 @@
+"""Judge a model on rows that it has not seen, and write down everything that was found.
+
+The order matters: first what the model has seen is checked, then it predicts, then it is judged. The figures are those
+of the exported file that serves.
+"""
+
+import polars as pl
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.errors import DataError, ModelError
+from agepipe.core.progress import Progress, silent
+from agepipe.data.records import Rows
+from agepipe.evaluation.champion import stand
+from agepipe.evaluation.compute import numbers
+from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.predictions import Answers, answer, read_rows
+from agepipe.evaluation.preprocessing_check import check_normalisation, doubt
+from agepipe.evaluation.records import Evaluation
+from agepipe.evaluation.result import Outcome, Subject
+from agepipe.model.bundle import Card, digest, read_card, read_curves, read_lineage
+from agepipe.model.decoding import decide
+from agepipe.model.lineage import overlap
+from agepipe.model.records import Model
+
+
+def examine(model: Model, rows: Rows) -> Subject:
+    """Open a bundle and rows, and find out which of the rows the model has seen.
+
+    Raises:
+        ModelError: the bundle cannot be used.
+        DataError: the rows cannot be used.
+    """
+    card = check_model(model)
+    table, lineage = read_rows(rows), read_lineage(model.folder)
+    return Subject(model, card, rows, table, lineage, overlap(lineage, table))
+
+
+def judge(
+    subject: Subject,
+    settings: EvaluateSettings,
+    where: Where,
+    progress: Progress = silent,
+    against: Evaluation | None = None,
+) -> Outcome:
+    """Predict the rows that the model has not seen, and compute everything about them.
+
+    Raises:
+        ModelError: the bundle cannot be used.
+        DataError: the rows cannot be used, or none is left.
+    """
+    card = subject.card
+    table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
+    answers = answer(subject.model, subject.rows, table, where, progress)
+    judged, curves = judged_by(card, table, answers), read_curves(subject.model.folder)
+    champion = None if against is None else stand(against, card, table, judged, settings)
+    doubted = doubt(card, curves, subject.lineage, judged.right)
+    notes = _notes(card, subject.rows, unmatched=against is not None and champion is None)
+    return Outcome(
+        **{**vars(subject), "table": table},
+        settings=settings,
+        judged=judged,
+        curves=curves,
+        outside=outside,
+        seconds=answers.seconds,
+        champion=champion,
+        notes=tuple(filter(None, [doubted, *notes])),
+        **numbers(judged, table, card, settings),
+    )
+
+
+def check_model(model: Model) -> Card:
+    """The card of a bundle that is still what its record says.
+
+    Raises:
+        ModelError: a file is missing or was changed, or the network normalises otherwise than its card says.
+    """
+    if (found := digest(model.folder)) != model.digest:
+        raise ModelError(
+            f"{model.folder}: the network and its card have the digest {found[:10]}, but the record says "
+            f"{model.digest[:10]}; a file was changed, so export the model again."
+        )
+    card = read_card(model.folder)
+    check_normalisation(model.folder, card)
+    return card
+
+
+def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows whose age has a range of the model's, `label` in the model's class order, and how many have none.
+
+    Raises:
+        DataError: none is left.
+    """
+    kept = table.with_columns(card.ranges.expression().alias("label")).drop_nulls("label")
+    if kept.is_empty():
+        raise DataError(
+            f"rows: of {len(table)} rows that the model has not seen none has an age between {card.ranges.youngest} "
+            f"and {card.ranges.oldest or 'any'}; give rows that it can be judged on."
+        )
+    return kept, len(table) - len(kept)
+
+
+def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
+    """What is known and what was said about labelled rows, checked."""
+    probabilities, said = answers.prediction
+    years = card.ranges.within(decide(probabilities, card.decoding), said)
+    return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
+
+
+def _notes(card: Card, rows: Rows, *, unmatched: bool) -> list[str]:
+    notes = []
+    if unmatched:
+        notes.append(
+            "The champion was evaluated on other photographs or with other ranges, so its figures are not shown."
+        )
+    if rows.size != card.size:
+        notes.append(f"The pictures were stored at {rows.size} px and brought to the model's {card.size} px.")
+    if rows.ranges != card.ranges:
+        notes.append(
+            f"The data is labelled with {len(rows.ranges)} other ranges; the ages were mapped to the model's own "
+            f"{len(card.ranges)}."
+        )
+    return notes

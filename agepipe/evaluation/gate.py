@@ -1,0 +1,201 @@
+"""Compare a candidate with the champion on the same rows, which neither has seen, and say whether it takes over.
+
+It takes over when it is surely better in one figure, and no watched slice pays for that. A slice pays when its mean
+absolute error grows by more than `release.margin` years by the best estimate, and in `release.confidence` of the draws
+grows at all. The error in years is the figure because it is a mean, whose draws behave, and means the same whatever the
+ranges are. The estimate decides about the margin, not the end of an interval: an interval that must lie below the
+margin would refuse nearly every candidate on a few hundred rows, one that must lie above it would let pass what nearly
+surely harms; and a candidate that is refused can still be promoted by hand. That the error grows at all must be as sure
+as the gain, or chance alone would refuse in small slices. Slices of fewer photographs than `evaluate.min_slice` are
+not judged.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings, ReleaseSettings
+from agepipe.core.errors import DataError
+from agepipe.core.progress import Progress, silent
+from agepipe.data.records import Rows
+from agepipe.evaluation.bootstrap import Difference, paired
+from agepipe.evaluation.comparison import SliceChange, slice_changes, surely
+from agepipe.evaluation.evaluate import check_model, judged_by, labelled
+from agepipe.evaluation.figures import WORDS, change, figure, gap
+from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.predictions import answer, read_rows
+from agepipe.evaluation.slices import slices
+from agepipe.model.bundle import Card, read_lineage
+from agepipe.model.lineage import overlap
+from agepipe.model.records import Model
+
+AGES_ONLY = frozenset({"mae"})
+"""Figures that mean the same whatever the ranges are."""
+
+
+class Comparison(BaseModel):
+    """What a promotion is decided by; the figures are None when nothing could be compared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    candidate: float | None = None
+    champion: float | None = None
+    difference: float | None = None
+    """Candidate minus champion."""
+    low: float | None = None
+    high: float | None = None
+    share_better: float | None = None
+    """Share of the bootstrap draws in which the candidate is better."""
+    rows: int
+    """Rows compared."""
+    excluded: int
+    """Rows left out because either has seen them, or has no range for their age."""
+    promote: bool
+    reason: str
+    """One plain sentence."""
+    slices: tuple[SliceChange, ...] = ()
+    """What becomes of the watched slices, candidate minus champion."""
+
+
+def compare(
+    candidate: Model,
+    champion: Model,
+    rows: Rows,
+    release: ReleaseSettings,
+    evaluate: EvaluateSettings,
+    where: Where,
+    progress: Progress = silent,
+) -> Comparison:
+    """Judge both on the same rows, less any that either has seen; nothing is raised for a comparison that fails.
+
+    Raises:
+        ModelError: a bundle cannot be used.
+        DataError: the rows cannot be used.
+    """
+    cards = (check_model(candidate), check_model(champion))
+    table = read_rows(rows)
+    kept = unseen(table, (candidate, champion), cards)
+    excluded = len(table) - len(kept)
+    if obstacle := _obstacle(candidate, cards, len(kept), excluded, release):
+        return Comparison(metric=release.metric, rows=len(kept), excluded=excluded, promote=False, reason=obstacle)
+    first, second = (
+        judged_on(model, card, rows, kept, where, progress)
+        for model, card in zip((candidate, champion), cards, strict=True)
+    )
+    found = paired(
+        kept["group"].to_numpy(), first, second, release.metric,
+        draws=evaluate.draws, confidence=evaluate.confidence, seed=evaluate.seed,
+    )  # fmt: skip
+    watched = watch(labelled(cards[0], kept)[0], first, second, cards, release.watch, evaluate)
+    return decided(found, watched, release, evaluate, len(kept), excluded)
+
+
+def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
+    """What a model says about some of the rows, each of which it has a range for."""
+    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
+
+
+def watch(
+    table: pl.DataFrame,
+    first: Judged,
+    second: Judged,
+    cards: tuple[Card, Card],
+    kinds: tuple[str, ...],
+    settings: EvaluateSettings,
+) -> tuple[SliceChange, ...]:
+    """What becomes of the slices of these kinds that have enough photographs; in years alone."""
+    found = [one for one in slices(table, cards[0].ranges.words) if one.kind in kinds]
+    changes = slice_changes(table, found, first, second, settings, figures=("mae",))
+    return tuple(one for one in changes if one.changes)
+
+
+def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
+    """The rows that none of the models has seen and all have a range for."""
+    keep = np.ones(len(table), dtype=bool)
+    for model, card in zip(models, cards, strict=True):
+        keep &= ~overlap(read_lineage(model.folder), table).seen
+        keep &= card.ranges.classes(table["age"].cast(pl.Int64).to_numpy()) >= 0
+    return table.filter(pl.Series(keep))
+
+
+def _obstacle(candidate: Model, cards: tuple[Card, Card], rows: int, excluded: int, release: ReleaseSettings) -> str:
+    """Why the two cannot be compared; empty when they can."""
+    if "unknown" in (candidate.lineage, cards[0].lineage):
+        return "Not promoted: what the candidate was trained on is unknown, so it may have seen the test photographs."
+    if rows < max(release.min_rows, 1):
+        return (
+            f"Not promoted: only {rows:,} photographs are left that neither model has seen ({excluded:,} were left "
+            f"out), and release.min_rows asks for {release.min_rows:,}."
+        )
+    if cards[0].ranges != cards[1].ranges and release.metric not in AGES_ONLY:
+        return (
+            f"Not promoted: the candidate has {len(cards[0].ranges)} ranges and the champion {len(cards[1].ranges)} "
+            f"others, so {release.metric} does not compare them; set release.metric to mae."
+        )
+    return ""
+
+
+def decided(
+    found: Difference,
+    watched: tuple[SliceChange, ...],
+    release: ReleaseSettings,
+    settings: EvaluateSettings,
+    rows: int,
+    excluded: int,
+) -> Comparison:
+    """What becomes of the candidate, by the difference in the figure that decides and by the watched slices.
+
+    Raises:
+        DataError: the difference is not a number.
+    """
+    paying = [one for one in watched if pays(one, release)]
+    promote = found.share_better >= release.confidence and not paying
+    if not np.isfinite(found.difference):
+        raise DataError(f"{release.metric}: the difference is {found.difference}; the predictions are broken.")
+    return Comparison(
+        metric=release.metric, candidate=found.first, champion=found.second, difference=found.difference,
+        low=found.low, high=found.high, share_better=found.share_better, rows=rows, excluded=excluded,
+        promote=promote, reason=_reason(found, paying, release, settings, rows, excluded), slices=watched,
+    )  # fmt: skip
+
+
+def pays(one: SliceChange, release: ReleaseSettings) -> bool:
+    """Whether a watched slice forbids the promotion; see the module's docstring."""
+    cost = one.changes["mae"]
+    return cost.difference > release.margin and 1 - cost.share_better >= release.confidence
+
+
+def _reason(
+    found: Difference,
+    paying: list[SliceChange],
+    release: ReleaseSettings,
+    settings: EvaluateSettings,
+    rows: int,
+    excluded: int,
+) -> str:
+    name, left_out = release.metric, f", {excluded:,} left out" if excluded else ""
+    figures = (
+        f"{WORDS[name]} {figure(found.first, name)}, champion {figure(found.second, name)} "
+        f"({change(found, name, settings.confidence)}; {rows:,} photographs{left_out})"
+    )
+    if found.share_better >= release.confidence:
+        if not paying:
+            return f"Promoted: {figures}."
+        worst = max(paying, key=lambda one: one.changes["mae"].difference)
+        cost = worst.changes["mae"]
+        return (
+            f"Not promoted: {worst.kind} {worst.name} gets worse, by {gap(cost.difference, 'mae')} years to an age "
+            f"error of {cost.first:.2f} ({worst.rows:,} photographs; worse in {1 - cost.share_better:.1%} of draws); "
+            f"release.margin allows {release.margin:g}. Better over all: {figures}."
+        )
+    if surely(found, name) < 0:
+        return f"Not promoted: the champion is better: {figures}."
+    short = "better, but not surely enough" if surely(found, name) > 0 else "no clear difference"
+    return (
+        f"Not promoted: {short}: {figures}; better in {found.share_better:.1%} of the draws, "
+        f"{release.confidence * 100:g}% needed."
+    )

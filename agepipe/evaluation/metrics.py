@@ -1,0 +1,184 @@
+"""The figures by which a model is judged, each from scikit-learn or one line of numpy.
+
+Evaluators yield `(name, value)` and know nothing of who logs them. scikit-learn takes seconds to import, so only what
+computes does it: a command that finds everything done answers without. The class order is that of the columns of
+`probabilities`, which is that of the model's ranges.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from agepipe.core.errors import DataError
+from agepipe.model.calibration import TINY, reliability
+from agepipe.model.decoding import Decoding, decide
+
+FIGURES = (
+    "accuracy", "within_one", "macro_precision", "macro_recall", "macro_f1",
+    "weighted_precision", "weighted_recall", "weighted_f1", "mae", "loss", "ece",
+)  # fmt: skip
+"""All figures, in the order in which they are shown."""
+
+
+class Judged(NamedTuple):
+    """What is known and what was said about `n` rows, in types and shapes that were checked."""
+
+    labels: NDArray[np.int64]
+    """True classes, `(n,)`."""
+    probabilities: NDArray[np.float64]
+    """`(n, classes)`, columns in class order."""
+    ages: NDArray[np.float64]
+    """True ages in years, `(n,)`."""
+    years: NDArray[np.float64]
+    """Predicted ages in years, `(n,)`."""
+    decoding: Decoding = "likeliest"
+    """How one class is answered."""
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The answered class of each row, `(n,)`."""
+        return decide(self.probabilities, self.decoding)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of each answer, `(n,)`."""
+        return self.probabilities[np.arange(len(self.labels)), self.predicted]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each answer is the true class, `(n,)`."""
+        return np.asarray(self.predicted == self.labels)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """How far each predicted age is from the true one, in years, `(n,)`."""
+        return np.abs(self.ages - self.years)
+
+    def subset(self, rows: NDArray[np.bool_]) -> "Judged":
+        """The rows of a mask, `(n,)`."""
+        columns = (self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
+        return Judged(*columns, decoding=self.decoding)
+
+
+def figures(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
+) -> Iterator[tuple[str, float]]:
+    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0.
+
+    Args:
+        labels: true classes, int `(n,)`, in `[0, classes)`.
+        probabilities: float `(n, classes)`, columns in class order.
+        ages: true ages in years, `(n,)`.
+        years: predicted ages in years, float `(n,)`.
+        decoding: how one class is answered.
+
+    Raises:
+        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
+    """
+    from sklearn.metrics import accuracy_score, mean_absolute_error, precision_recall_fscore_support
+
+    rows = checked(labels, probabilities, ages, years, decoding)
+    predicted = rows.predicted
+    classes = range(rows.probabilities.shape[1])
+    yield "accuracy", float(accuracy_score(rows.labels, predicted))
+    yield "within_one", float(np.mean(np.abs(rows.labels - predicted) <= 1))
+    for average in ("macro", "weighted"):
+        scores = precision_recall_fscore_support(
+            rows.labels, predicted, labels=classes, average=average, zero_division=0
+        )
+        for name, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
+            yield f"{average}_{name}", float(value)
+    yield "mae", float(mean_absolute_error(rows.ages, rows.years))
+    yield "loss", float(row_losses(rows).mean())
+    yield "ece", reliability(rows.confidence, rows.right).error
+
+
+def checked(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
+) -> Judged:
+    """The four arrays, fit to be judged.
+
+    Raises:
+        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
+    """
+    shares = np.asarray(probabilities, dtype=np.float64)
+    if shares.ndim != 2 or shares.shape[1] < 2:
+        raise DataError(f"probabilities: shape {shares.shape}, but (rows, classes) with 2 classes or more is needed.")
+    if len(shares) == 0:
+        raise DataError("probabilities: there are no rows to judge; give at least one.")
+    _check_finite("probabilities", shares)
+    if shares.min() < 0 or shares.max() > 1 + 1e-4:
+        raise DataError(f"probabilities: {shares.min():g} to {shares.max():g}, but they must lie between 0 and 1.")
+    true = _column("labels", labels, len(shares))
+    outside = (true < 0) | (true >= shares.shape[1]) | (true != np.floor(true))
+    if outside.any():
+        raise DataError(f"labels: {true[outside][0]:g} has no class; allowed are 0 to {shares.shape[1] - 1}.")
+    columns = (_column("ages", ages, len(shares)), _column("years", years, len(shares)))
+    return Judged(true.astype(np.int64), shares, *columns, decoding=decoding)
+
+
+def row_losses(rows: Judged) -> NDArray[np.float64]:
+    """Negative log likelihood of each row's true class in nats, float64 `(n,)`."""
+    chosen = rows.probabilities[np.arange(len(rows.labels)), rows.labels]
+    return np.asarray(-np.log(np.clip(chosen, TINY, 1.0)), dtype=np.float64)
+
+
+def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
+    """Counts, int64 `(classes, classes)`: true classes down, predicted classes across, both in class order."""
+    from sklearn.metrics import confusion_matrix
+
+    return np.asarray(confusion_matrix(labels, predicted, labels=range(classes)), dtype=np.int64)
+
+
+def by_range(
+    names: tuple[str, ...],
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ages: ArrayLike,
+    years: ArrayLike,
+    decoding: Decoding = "likeliest",
+) -> pl.DataFrame:
+    """One row a range, in class order: `range`, `support`, `precision`, `recall`, `f1`, `mae` (years, null if empty).
+
+    Raises:
+        DataError: as `figures`, or there are not as many names as classes.
+    """
+    rows = checked(labels, probabilities, ages, years, decoding)
+    if len(names) != rows.probabilities.shape[1]:
+        raise DataError(
+            f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
+        )
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, support = precision_recall_fscore_support(
+        rows.labels, rows.predicted, labels=range(len(names)), average=None, zero_division=0
+    )
+    wrong = np.bincount(rows.labels, weights=np.abs(rows.ages - rows.years), minlength=len(names))
+    mae = [float(w / n) if n else None for w, n in zip(wrong, support, strict=True)]
+    columns = {"range": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
+    return pl.DataFrame(columns).with_columns(pl.Series("mae", mae, dtype=pl.Float64))
+
+
+def _column(name: str, values: ArrayLike, rows: int) -> NDArray[np.float64]:
+    column = np.asarray(values, dtype=np.float64)
+    if column.shape != (rows,):
+        raise DataError(f"{name}: shape {column.shape}, but ({rows},) is needed, one value a row of probabilities.")
+    _check_finite(name, column)
+    return column
+
+
+def _check_finite(name: str, values: NDArray[np.float64]) -> None:
+    wrong = int(values.size - np.isfinite(values).sum())
+    if wrong:
+        raise DataError(f"{name}: {wrong} of {values.size} values are not finite; the model or its input is broken.")

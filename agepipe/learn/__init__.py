@@ -1,1 +1,0 @@
-"""Networks are built fresh, trained, searched and exported."""

@@ -1,0 +1,175 @@
+"""The bundle: a folder that holds all that a trained network needs to serve and to be judged, without pickle.
+
+- model.onnx       images uint8 [N, size, size, 3] RGB in; probabilities [N, classes] and years [N] out
+- card.json        what the network is: ranges in class order, sizes, statistics, settings, versions
+- lineage.parquet  every photograph that it has seen, by content and by appearance, and in which role
+- curves.parquet   one row an epoch
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agepipe.core.artifacts import replacing
+from agepipe.core.errors import ConfigError, ModelError
+from agepipe.model.ages import AgeRanges
+from agepipe.model.decoding import DEFAULT_LEVEL, Decoding, Rule, sets
+
+NETWORK = "model.onnx"
+CARD = "card.json"
+LINEAGE = "lineage.parquet"
+CURVES = "curves.parquet"
+WEIGHTS = "network.pt"
+"""State dict, for a warm start: `learn.weights` may name it, and the lineage goes along. No server reads it."""
+
+Role = Literal["fitted", "chosen", "calibrated"]
+"""What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
+probabilities calibrated on it."""
+
+Calibrated = Literal["", "validation rows", "out-of-fold predictions"]
+"""What a model's temperature and thresholds come from; empty where nothing was calibrated."""
+
+LINEAGE_SCHEMA: dict[str, type[pl.DataType]] = {"digest": pl.String, "look": pl.Binary, "role": pl.String}
+
+
+class Card(BaseModel):
+    """What a network is; the ranges' order is the order of the columns of `probabilities`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ranges: AgeRanges
+    size: int = Field(ge=1)
+    """Side of the pictures that the exported network takes, px: that of the pixel store."""
+    input: int = Field(ge=1)
+    """Side of what the network itself sees, px; cropped out of the picture inside the export."""
+    network: str
+    mean: tuple[float, float, float]
+    """Mean of the training pixels, a channel, in [0, 1]; applied inside the export."""
+    std: tuple[float, float, float]
+    """Standard deviation of the training pixels, a channel, in [0, 1]; applied inside the export."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """By what the logits of the ranges are divided before the softmax; applied inside the export."""
+    decoding: Decoding = "likeliest"
+    """How one range is answered from the probabilities."""
+    thresholds: dict[int, float] = {}
+    """Up to what a prediction set gathers, by level in percent (`agepipe.model.decoding`); none if not calibrated."""
+    calibrated: Calibrated = ""
+    """What temperature and thresholds come from."""
+    rows: str
+    """Digest of the rows that it was fitted on."""
+    config: dict[str, Any] = {}
+    """The `learn` and `final` settings that it was trained with, as JSON values."""
+    lineage: Literal["known", "unknown"] = "known"
+    versions: dict[str, str] = {}
+    """Versions of the packages that trained and exported it."""
+
+    @property
+    def rule(self) -> Rule:
+        """How one range and the 90 % set are answered."""
+        return Rule(self.decoding, self.thresholds.get(DEFAULT_LEVEL))
+
+    def spans(self, probabilities: NDArray[np.floating]) -> list[tuple[int | None, int | None]]:
+        """First and last year of each row's 90 % set, from `(n, classes)`.
+
+        The last is None for an open range; both are None where nothing was calibrated.
+        """
+        decoding, threshold = self.rule
+        if threshold is None:
+            return [(None, None)] * len(probabilities)
+        ends = zip(*sets(probabilities, threshold, decoding), strict=True)
+        return [self.ranges.span(int(first), int(last)) for first, last in ends]
+
+
+def write_card(folder: Path, card: Card) -> Path:
+    """Write the card whole or not at all; returns its path."""
+    path = folder / CARD
+    with replacing(path) as draft:
+        draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a bundle.
+
+    Raises:
+        ModelError: there is no card, it cannot be read, or its ranges are not in order of age.
+    """
+    path = folder / CARD
+    try:
+        return Card.model_validate_json(_bytes(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(f"{path}: {field}: {first['msg']}; export the model again.") from error
+    except ConfigError as error:
+        raise ModelError(f"{path}: the class order cannot be trusted ({error}) Export the model again.") from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256, hex, over network file and card: the digest of the `Model`, wherever its folder lies.
+
+    Raises:
+        ModelError: one of the two files is missing.
+    """
+    whole = hashlib.sha256()
+    for name in (NETWORK, CARD):
+        content = _bytes(folder / name)
+        whole.update(len(content).to_bytes(8, "little") + content)
+    return whole.hexdigest()
+
+
+def read_lineage(folder: Path) -> pl.DataFrame:
+    """The photographs that the model has seen: `digest`, `look`, `role`; no rows when the lineage is unknown.
+
+    Raises:
+        ModelError: the table is missing although the card says that the lineage is known, or it cannot be read.
+    """
+    path = folder / LINEAGE
+    if not path.exists() and read_card(folder).lineage == "unknown":
+        return pl.DataFrame(schema=LINEAGE_SCHEMA)
+    return _table(path, tuple(LINEAGE_SCHEMA))
+
+
+def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
+    """Write the lineage whole or not at all; returns its path."""
+    path = folder / LINEAGE
+    with replacing(path) as draft:
+        table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(draft)
+    return path
+
+
+def read_curves(folder: Path) -> pl.DataFrame:
+    """One row an epoch; an imported network has no curves, and so no rows.
+
+    Raises:
+        ModelError: the table cannot be read.
+    """
+    path = folder / CURVES
+    return _table(path, ("epoch",)) if path.exists() else pl.DataFrame(schema={"epoch": pl.Int64})
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ModelError(f"{path}: not a readable Parquet table ({_first_line(error)}); export again.") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ModelError(f"{path}: the columns {', '.join(missing)} are missing; export the model again.")
+    return table
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); give the folder of an exported model.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

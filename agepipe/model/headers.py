@@ -1,0 +1,117 @@
+"""What a picture file announces before anything of it is decoded: its kind, size, orientation and need of memory."""
+
+import re
+import struct
+from typing import Literal, NamedTuple
+
+from PIL import ExifTags
+from PIL.Image import Exif
+
+from agepipe.core.errors import ImageError
+
+Fault = Literal["not an image", "truncated", "damaged", "too small", "too large"]
+
+_BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+_XMP_TURN = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
+_FTYP = b"ftyp"
+_BRANDS = {
+    b"avif": "an AVIF picture", b"avis": "an AVIF picture", b"crx ": "a raw photograph",
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "a HEIC picture"),
+}  # fmt: skip
+_STARTS = {
+    b"GIF8": "a GIF picture", b"FUJIFILM": "a raw photograph",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "a TIFF picture or a raw photograph"),
+    b"\xff\x0a": "a JPEG XL picture", b"\0\0\0\x0cJXL ": "a JPEG XL picture", b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 picture", b"8BPS": "a Photoshop file", b"%PDF": "a PDF file",
+    b"\0\0\1\0": "an icon", b"PK\3\4": "a zip archive", b"\x1a\x45\xdf\xa3": "a video", b"<": "text or an SVG drawing",
+}  # fmt: skip
+_ENDS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "a HEIC picture"), ".avif": "an AVIF picture", ".gif": "a GIF picture",
+    **dict.fromkeys((".tif", ".tiff"), "a TIFF picture"), ".jxl": "a JPEG XL picture",
+    **dict.fromkeys((".jp2", ".j2k"), "a JPEG 2000 picture"),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "a raw photograph"),
+}  # fmt: skip
+FOREIGN = tuple(_ENDS)
+"""How the names of pictures end that are of a kind which is not read."""
+
+
+class Header(NamedTuple):
+    """What a file says of its picture."""
+
+    format: str
+    width: int
+    """As stored, px; the orientation is not applied."""
+    height: int
+    turn: int = 1
+    """EXIF orientation."""
+    working: int = 0
+    """Bytes that decoding takes beside the picture itself."""
+
+
+def turn_of(exif: bytes, xmp: bytes = b"") -> int:
+    """The orientation in an EXIF block, else in an XMP block, else 1; a damaged block says nothing."""
+    block = Exif()
+    try:
+        block.load(exif)
+        return int(block[ExifTags.Base.Orientation])
+    except _BROKEN:
+        found = _XMP_TURN.search(xmp)
+        return int(found[1]) if found else 1
+
+
+def webp(data: bytes) -> Header:
+    """The header of a WebP.
+
+    Raises:
+        ImageError: the file stops early, or has no picture.
+    """
+    chunks = dict[bytes, int]()
+    at, end = 12, 8 + int.from_bytes(data[4:8], "little")
+    while at + 8 <= min(end, len(data)):
+        chunks.setdefault(data[at : at + 4], at + 8)
+        at += 8 + (int.from_bytes(data[at + 4 : at + 8], "little") + 1) // 2 * 2
+    if len(data) < end or at > end + 1:
+        raise ImageError("truncated", f"its WEBP data stops early: {len(data)} of {max(end, at)} bytes are there.")
+    width, height = _webp_size(data, chunks)
+    exif, xmp = (_webp_body(data, chunks, name) for name in (b"EXIF", b"XMP "))
+    return Header("WEBP", width, height, turn_of(exif, xmp), working=6 * width * height)
+
+
+def _webp_size(data: bytes, chunks: dict[bytes, int]) -> tuple[int, int]:
+    number = int.from_bytes
+    if (at := chunks.get(b"VP8X")) is not None:
+        return number(data[at + 4 : at + 7], "little") + 1, number(data[at + 7 : at + 10], "little") + 1
+    if (at := chunks.get(b"VP8L")) is not None:
+        bits = number(data[at + 1 : at + 5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if (at := chunks.get(b"VP8 ")) is not None:
+        return number(data[at + 6 : at + 8], "little") & 0x3FFF, number(data[at + 8 : at + 10], "little") & 0x3FFF
+    raise ImageError("not an image", "it is a RIFF file, but holds no WebP picture.")
+
+
+def _webp_body(data: bytes, chunks: dict[bytes, int], name: bytes) -> bytes:
+    at = chunks.get(name)
+    return b"" if at is None else data[at : at + int.from_bytes(data[at - 4 : at], "little")]
+
+
+def unknown(data: bytes) -> ImageError:
+    """The error for content that is no JPEG, PNG, WebP or BMP; it names the kinds that people have."""
+    kind = "empty" if not data else _kind(data)
+    if kind:
+        return ImageError("not an image", f"it is {kind}; convert it to JPEG (JPEG, PNG, WebP and BMP are read).")
+    return ImageError("not an image", f"it starts with {data[:8].hex(' ')}; JPEG, PNG, WebP and BMP are read.")
+
+
+def unknown_name(name: str, allowed: tuple[str, ...]) -> str:
+    """What is wrong with a file whose name promises no photograph that can be read."""
+    kind = next((kind for end, kind in _ENDS.items() if name.lower().endswith(end)), "")
+    advice = f"it is {kind}; convert it to JPEG: " if kind else ""
+    return f"{advice}files ending in {', '.join(allowed)} are read."
+
+
+def _kind(data: bytes) -> str:
+    if data[4:8] == _FTYP:
+        brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(data[3], 64), 4))]
+        known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
+        return max(known, default="a video")  # "an AVIF" sorts last: AVIF names HEIC's general brands beside its own
+    return next((kind for start, kind in _STARTS.items() if data.startswith(start)), "")

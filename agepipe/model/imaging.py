@@ -1,0 +1,208 @@
+"""The one way from a file's bytes to a square RGB picture: ingest, serving and prediction all take it.
+
+The header is read first, by a few lines here: nothing is decoded, and no memory taken, before the announced size is
+accepted. Then the file must be whole: what a decoder has to repair or fill up is no photograph. A picture that would
+take too much memory comes at a half, a quarter or an eighth of its sides.
+"""
+
+import base64
+import io
+import struct
+from typing import Any, NamedTuple, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL.BmpImagePlugin import BmpImageFile
+
+from agepipe.core.errors import ImageError
+from agepipe.model import headers, jpeg, png
+from agepipe.model.headers import Header
+
+Image = NDArray[np.uint8]
+
+MAX_PIXELS = 40_000_000
+"""Pixels that a decoded picture may have, unless a caller allows more; a larger one is made smaller."""
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
+"""File names that promise a photograph which can be read."""
+
+_BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+"""What Pillow's plugins raise over damaged files."""
+_DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+_PIXEL = 6
+"""Bytes that a pixel takes: its colours, once as decoded and once upright."""
+_SHRINKS = (1, 2, 4, 8)
+
+
+class Limits(NamedTuple):
+    """Which pictures are let through."""
+
+    min_side: int = 1
+    """Smallest side, px."""
+    max_pixels: int = MAX_PIXELS
+    """Largest width × height of a decoded picture, px; a larger one is decoded at 1/2, 1/4 or 1/8 of its sides."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that decoding may take beside the file: of a JPEG, which shrinks while it is decoded, seldom much."""
+        return 20 * self.max_pixels
+
+    @property
+    def file(self) -> int:
+        """Bytes above which a file is not even read."""
+        return 4 * self.max_pixels
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Photograph(NamedTuple):
+    """A decoded picture, and how large it is in its file."""
+
+    image: Image
+    """Upright, uint8 RGB `(height, width, 3)`."""
+    width: int
+    """Of the original, upright, px: more than `image` has where that was made smaller."""
+    height: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the original for each pixel of `image`, along a side."""
+        return self.width / int(self.image.shape[1])
+
+
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """The whole photograph, upright (its EXIF orientation applied), uint8 RGB `(height, width, 3)`.
+
+    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture do no harm. A picture of more pixels than the
+    limits allow is made smaller; `photograph` says by how much.
+
+    Raises:
+        ImageError: with the reason `not an image`, `truncated`, `damaged`, `too small` or `too large`.
+    """
+    return photograph(data, limits).image
+
+
+def photograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Photograph:
+    """The same as `decode`, with the size of the original.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    image, header = _decoded(data, limits)
+    sides = (header.height, header.width) if header.turn in (5, 6, 7, 8) else (header.width, header.height)
+    return Photograph(_upright(image, header.turn), *sides)
+
+
+def _decoded(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    """The picture as stored, made smaller where it must be."""
+    if data.startswith(b"\xff\xd8\xff"):
+        found = jpeg.read(data)
+        return jpeg.decode(data, found, _shrink(found.header, limits)), found.header
+    if data.startswith(png.SIGNATURE):
+        return _png(data, limits)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        header = headers.webp(data)
+        shrink = _shrink(header, limits)
+        return _smaller(_by_opencv(data, header), shrink), header
+    if data.startswith(b"BM"):
+        return _bmp(data, limits)
+    raise headers.unknown(data)
+
+
+def _shrink(header: Header, limits: Limits) -> int:
+    """By what the sides are divided: 1, 2, 4 or 8; only JPEG is decoded so, of the others the whole is in memory.
+
+    Raises:
+        ImageError: the picture is too small, or takes too much memory even so.
+    """
+    pixels, said = header.width * header.height, f"{header.width}×{header.height} px"
+    if min(header.width, header.height) < limits.min_side:
+        raise ImageError("too small", f"{said}; each side must have at least {limits.min_side} px.")
+    shrink = next((part for part in _SHRINKS if pixels <= limits.max_pixels * part**2), 0)
+    whole = pixels if header.format != "JPEG" else limits.max_pixels if shrink else pixels // _SHRINKS[-1] ** 2
+    needed = header.working + _PIXEL * min(whole, pixels)
+    if not shrink or needed > limits.memory:
+        raise ImageError(
+            "too large",
+            f"{said}; decoding this {header.format} takes {needed / 1e6:.0f} MB of memory, at most "
+            f"{limits.memory / 1e6:.0f} MB are allowed; make it smaller or save it as an ordinary JPEG.",
+        )
+    return shrink
+
+
+def _png(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    header = png.header(data)
+    shrink = _shrink(header, limits)
+    found = png.read(data)
+    png.check_whole(data, found)
+    return _smaller(_by_opencv(png.plain(data, found), header), shrink), header._replace(turn=found.turn)
+
+
+def _bmp(data: bytes, limits: Limits) -> tuple[Image, Header]:
+    try:
+        opened = BmpImageFile(io.BytesIO(data))  # reads the header alone
+    except _BROKEN as error:
+        raise ImageError("not an image", f"its BMP header cannot be read ({error}).") from error
+    width, height = opened.size
+    header = Header("BMP", width, height, working=4 * width * height)
+    shrink = _shrink(header, limits)
+    try:
+        opened.load()
+    except _BROKEN as error:
+        raise ImageError("truncated", f"its BMP data stops early ({error}).") from error
+    del opened
+    return _smaller(_by_opencv(data, header), shrink), header
+
+
+def _by_opencv(data: bytes, header: Header) -> Image:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE)
+    except cv2.error as error:
+        raise ImageError("not an image", f"its {header.format} data cannot be decoded ({error.err}).") from error
+    if image is None:
+        raise ImageError("not an image", f"its header is that of a {header.format}, but nothing can be decoded.")
+    return cast(Image, image)
+
+
+def _smaller(image: Image, shrink: int) -> Image:
+    if shrink == 1:
+        return image
+    size = (-(-image.shape[1] // shrink), -(-image.shape[0] // shrink))
+    return cast(Image, cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def fit(image: Image, size: int, out: Image | None = None) -> Image:
+    """The centre square, scaled: uint8 `(size, size, 3)`; areas are averaged to shrink, linear to enlarge.
+
+    Args:
+        image: uint8 `(height, width, 3)`.
+        size: side of the result, px.
+        out: where to write the result, if the caller has a place for it.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image[top : top + side, left : left + side]
+    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return cast(Image, cv2.resize(square, (size, size), dst=out, interpolation=method))
+
+
+def _upright(image: Image, turn: int) -> Image:
+    """Undo the EXIF orientations 2 to 8; any other value leaves the picture as it is."""
+    turned: Any = image
+    if turn in (5, 6, 7, 8):
+        turned = turned.transpose(1, 0, 2)
+    if turn in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if turn in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return image if turned is image else np.ascontiguousarray(turned)
+
+
+def data_uri(picture: Image, side: int, quality: int = 85) -> str:
+    """A square RGB picture as a JPEG inside an address, at most `side` px wide, for pages that ask for nothing."""
+    side = min(side, picture.shape[0])
+    small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
+    data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
+    return "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode()

@@ -1,0 +1,224 @@
+"""JPEG files (ITU-T T.81): what the header announces, and strict decoding, also at a half, a quarter or an eighth.
+
+libjpeg repairs damage and goes on with a warning, which OpenCV and Pillow drop. simplejpeg, which gives the same pixels
+by the same library, reports the first warning. What libjpeg does not warn of is looked for here: scans that are
+missing, and a hole of zeros.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from agepipe.core.errors import ImageError
+from agepipe.model.headers import Header, turn_of
+
+_SCAN, _END, _TABLES, _APP1 = b"\xff\xda", b"\xff\xd9", b"\xff\xc4", b"\xff\xe1"
+_FRAMES = frozenset(bytes((0xFF, code)) for code in range(0xC0, 0xD0)) - {_TABLES, b"\xff\xc8", b"\xff\xcc"}
+_SEQUENTIAL = frozenset({b"\xff\xc0", b"\xff\xc1"})
+"""Baseline and extended frames with Huffman codes."""
+_PROGRESSIVE = frozenset({b"\xff\xc2", b"\xff\xca"})
+_BARE = frozenset({b"\xff\x01", *(bytes((0xFF, code)) for code in range(0xD0, 0xD8))})
+"""Markers without a segment."""
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""What ends the coded data of a scan."""
+_EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+
+_BLOCK_BYTES = 128
+"""Memory of the coefficients of a block, where a decoder must keep those of the whole picture."""
+_BLOCK_BITS = 2
+"""A block takes at least this many bits in a sequential scan: one for its mean, one for the end of the block."""
+_MOST_SCANS = 200
+"""More scans than an encoder makes; each costs a pass over the whole picture."""
+_HOLE = bytes(32)
+"""So many zeros in a scan hold a whole block, of coefficients that no encoder writes, unless zeros mean flat blocks."""
+_HARMLESS = ("unknown JFIF revision", "nknown Adobe color transform", "Invalid SOS parameters", "subsampling")
+"""What is said of unusual headers, whose picture is whole; OpenCV decodes them, but is not strict."""
+_WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+_CUT = ("Premature end", "premature end")
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+class Jpeg(NamedTuple):
+    """The parts of a header that decoding needs."""
+
+    header: Header
+    frame: bytes
+    """Marker of the frame."""
+    components: dict[int, tuple[int, int]]
+    """By number: horizontal and vertical sampling."""
+    scan: int
+    """Where the first scan begins, bytes."""
+    scans: bool
+    """Whether there are several scans, so that the decoder keeps all coefficients."""
+
+
+def read(data: bytes) -> Jpeg:
+    """Read everything before the first scan.
+
+    Raises:
+        ImageError: the header is damaged or stops early.
+    """
+    at, kind, frame, exif, xmp = 2, b"", b"", b"", b""
+    while (marker := data[at : at + 2]) != _SCAN:
+        if marker[:1] != b"\xff" or marker in (_END, b"\xff\0"):
+            raise _bad_header(data, at)
+        if marker == b"\xff\xff" or marker in _BARE:
+            at += 1 if marker == b"\xff\xff" else 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAMES and not kind:
+            kind, frame = marker, data[at + 4 : end]
+        elif marker == _APP1:
+            body = data[at + 4 : end]
+            exif = exif or (body if body.startswith(_EXIF) else b"")
+            xmp = xmp or (body if body.startswith(_XMP) else b"")
+        at = end
+    components = {frame[n]: (frame[n + 1] >> 4, frame[n + 1] & 15) for n in range(6, len(frame) - 2, 3)}
+    height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
+    if not (width and height and components and all(h and v for h, v in components.values())):
+        raise ImageError(
+            "not an image", f"its JPEG header announces {width}×{height} px of {len(components)} components."
+        )
+    scans = kind in _PROGRESSIVE or data[at + 4 : at + 5] != bytes((len(components),))
+    blocks = _blocks(width, height, list(components.values()))
+    if kind in _SEQUENTIAL and blocks * _BLOCK_BITS > 8 * len(data):
+        raise ImageError("truncated", f"{width}×{height} px are announced, which {len(data)} bytes cannot hold.")
+    turn = turn_of(exif, xmp) if exif or xmp else 1
+    header = Header("JPEG", width, height, turn, blocks * _BLOCK_BYTES if scans else 0)
+    return Jpeg(header, kind, components, at, scans)
+
+
+def _bad_header(data: bytes, at: int) -> ImageError:
+    if at + 2 > len(data):
+        return ImageError("truncated", f"its JPEG header stops early, after {len(data)} bytes.")
+    return ImageError(
+        "damaged", f"its JPEG header has {data[at : at + 2].hex(' ')} at byte {at}, where a marker belongs."
+    )
+
+
+def _blocks(width: int, height: int, sampling: list[tuple[int, int]]) -> int:
+    """Blocks of 8×8 samples, of all components."""
+    most_h, most_v = (max(column) for column in zip(*sampling, strict=True))
+    return sum(-(-width * h // (8 * most_h)) * -(-height * v // (8 * most_v)) for h, v in sampling)
+
+
+def decode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> NDArray[np.uint8]:
+    """The picture as stored, uint8 RGB.
+
+    Args:
+        data: the file.
+        jpeg: its header.
+        shrink: 1, 2, 4 or 8: sides are divided by it, rounded up, while decoding.
+
+    Raises:
+        ImageError: the picture is not whole, or cannot be decoded.
+    """
+    if jpeg.scans:
+        _check_scans(data, jpeg)
+    _check_hole(data, jpeg)
+    four = len(jpeg.components) == 4
+    try:
+        image = _strict(data, jpeg, shrink, "cmyk" if four else "rgb")
+    except ValueError as error:
+        image = _second_look(data, jpeg, shrink, str(error))
+    return _by_opencv(data, shrink) if four else image
+
+
+def _strict(data: bytes, jpeg: Jpeg, shrink: int, colours: str) -> NDArray[np.uint8]:
+    least = (0, 0) if shrink == 1 else (-(-jpeg.header.height // shrink), -(-jpeg.header.width // shrink))
+    found = simplejpeg.decode_jpeg(data, colours, min_height=least[0], min_width=least[1])
+    return cast(NDArray[np.uint8], found)
+
+
+def _second_look(data: bytes, jpeg: Jpeg, shrink: int, said: str) -> NDArray[np.uint8]:
+    """What may be accepted although the strict decoder refused it."""
+    if said.startswith(_WARNINGS):
+        cut = any(words in said for words in _CUT)
+        raise ImageError("truncated" if cut else "damaged", f"its JPEG data is not whole ({said}).")
+    if any(words in said for words in _HARMLESS):
+        _check_scans(data, jpeg)
+        return _by_opencv(data, shrink)
+    raise ImageError("not an image", f"its header is that of a JPEG, but nothing can be decoded ({said}).")
+
+
+def _by_opencv(data: bytes, shrink: int) -> NDArray[np.uint8]:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[shrink]
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise ImageError("not an image", "its header is that of a JPEG, but nothing can be decoded.")
+    return cast(NDArray[np.uint8], image)
+
+
+def _check_hole(data: bytes, jpeg: Jpeg) -> None:
+    """Refuse a run of zeros inside a sequential scan: what a download or a disk has left out."""
+    at = data.find(_HOLE, jpeg.scan) if jpeg.frame in _SEQUENTIAL else -1
+    if at < 0 or _zeros_are_flat(data, jpeg.scan):
+        return
+    if any(start <= at < end for _, start, end in _scans(data, jpeg.scan)):
+        raise ImageError("damaged", f"its JPEG data has a hole: zeros from byte {at} on.")
+
+
+def _zeros_are_flat(data: bytes, end: int) -> bool:
+    """Whether in each table the shortest code, which is all zeros, ends a block, so that zeros are an even area."""
+    at, firsts = 2, list[int]()
+    while at < end:
+        if data[at : at + 2] == _TABLES:
+            firsts += _first_symbols(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
+        fill = data[at : at + 2] == b"\xff\xff"
+        at += 1 if fill else 2 if data[at : at + 2] in _BARE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return bool(firsts) and not any(firsts)
+
+
+def _first_symbols(tables: bytes) -> Iterator[int]:
+    """Of each table for coefficients other than the mean."""
+    at = 0
+    while at + 17 < len(tables):
+        if tables[at] >> 4:
+            yield tables[at + 17]
+        at += 17 + sum(tables[at + 1 : at + 17])
+
+
+def _check_scans(data: bytes, jpeg: Jpeg) -> None:
+    """Refuse a file whose scans do not give every coefficient of every component in full, or that has too many."""
+    bits = {number: [1] * 64 for number in jpeg.components}
+    for count, (scan, _, _) in enumerate(_scans(data, jpeg.scan), start=1):
+        if count > _MOST_SCANS:
+            raise ImageError("too large", f"its JPEG data has more than {_MOST_SCANS} scans; save it again.")
+        first, last, low = (scan[-3], scan[-2], scan[-1] & 15) if jpeg.frame in _PROGRESSIVE else (0, 63, 0)
+        for number in scan[1:-3:2]:
+            if number in bits:
+                bits[number][first : last + 1] = [low] * (min(last, 63) + 1 - first)
+    if any(any(column) for column in bits.values()):
+        raise ImageError("truncated", "its JPEG data stops early: scans are missing.")
+
+
+def _scans(data: bytes, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """Header, start and end of the coded data of each scan up to the end marker.
+
+    Raises:
+        ImageError: there is no end marker.
+    """
+    while (marker := data[at : at + 2]) != _END:
+        if marker[:1] != b"\xff" or len(marker) < 2:
+            raise _bad_header(data, at)
+        if marker == b"\xff\xff" or marker in _BARE:
+            at += 1 if marker == b"\xff\xff" else 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _SCAN:
+            found = _MARKER.search(data, end)
+            if found is None or end - at < 10:
+                raise ImageError("truncated", "its JPEG data stops early: it has no end marker.")
+            yield data[at + 4 : end], end, found.start()
+            end = found.start()
+        at = end

@@ -1,0 +1,167 @@
+"""Pictures in, probabilities and years out: the exported network in ONNX Runtime, with nothing of torch.
+
+One thread by default: with two, latency collapses as soon as something else wants a core.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from agepipe.core.errors import DataError, ModelError
+from agepipe.core.progress import Progress, silent
+from agepipe.model.bundle import CARD, NETWORK, Card, read_card
+from agepipe.model.decoding import decide
+
+BATCH = 256
+"""Pictures that go through the network at a time; bounds memory, and larger gains nothing on a CPU."""
+
+BROKEN = (
+    runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf,
+    runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException,
+)  # fmt: skip
+"""What ONNX Runtime raises for a file or graph that it cannot run; these share no base but Exception."""
+
+
+class Prediction(NamedTuple):
+    """What a network says about `n` pictures."""
+
+    probabilities: NDArray[np.float32]
+    """`(n, classes)`, columns in the order of the card's ranges."""
+    years: NDArray[np.float32]
+    """`(n,)`, age in years, in the range that the card's decoding answers, unless it was asked for raw."""
+
+
+class Predictor:
+    """A loaded bundle; safe to call from several threads."""
+
+    def __init__(self, card: Card, session: onnxruntime.InferenceSession) -> None:
+        """Use `Predictor.load`."""
+        self.card = card
+        self._session = session
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> Self:
+        """Load a bundle.
+
+        Raises:
+            ModelError: a file is missing or damaged, or the graph does not do what the card says.
+        """
+        card = read_card(folder)
+        session = _session(folder / NETWORK, threads)
+        _check_graph(folder, card, session)
+        return cls(card, session)
+
+    def predict(self, images: NDArray[np.uint8], progress: Progress = silent) -> Prediction:
+        """Predict pictures, uint8 `(n, size, size, 3)` RGB at the card's size; may be memory-mapped.
+
+        Raises:
+            DataError: another type or shape.
+            ModelError: the network fails, or answers with values that are not finite.
+        """
+        self._check_images(images)
+        starts = range(0, len(images), BATCH)
+        return self.predict_batches((images[start : start + BATCH] for start in starts), len(images), progress)
+
+    def predict_batches(
+        self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress = silent, *, raw: bool = False
+    ) -> Prediction:
+        """The same for pictures that come in batches, so that only one batch need be in memory.
+
+        With `raw` the ages stay as the network says them, also outside the answered ranges.
+
+        Raises:
+            DataError: another type or shape.
+            ModelError: the network fails, or answers with values that are not finite.
+        """
+        parts = list(self._parts(batches, total, progress))
+        empty = np.empty((0, len(self.card.ranges)), dtype=np.float32)
+        found = Prediction(
+            np.concatenate([empty, *(part.probabilities for part in parts)]),
+            np.concatenate([empty[:, 0], *(part.years for part in parts)]),
+        )
+        return found if raw else self._agreeing(found)
+
+    def _parts(self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress) -> Iterator[Prediction]:
+        done = 0
+        for batch in batches:
+            self._check_images(batch)
+            yield self._run(batch)
+            done += len(batch)
+            progress(done, total, "pictures predicted")
+
+    def _run(self, batch: NDArray[np.uint8]) -> Prediction:
+        try:
+            probabilities, years = self._session.run(
+                ["probabilities", "years"], {"images": np.ascontiguousarray(batch)}
+            )
+        except BROKEN as error:
+            raise ModelError(f"{NETWORK}: the network failed on {batch.shape} ({_first_line(error)}).") from error
+        found = Prediction(np.asarray(probabilities, dtype=np.float32), np.asarray(years, dtype=np.float32))
+        expected = ((len(batch), len(self.card.ranges)), (len(batch),))
+        if (found.probabilities.shape, found.years.shape) != expected:
+            raise ModelError(f"{NETWORK}: answers with shapes {[a.shape for a in found]}, but {expected} are needed.")
+        if not all(np.isfinite(values).all() for values in found):
+            raise ModelError(f"{NETWORK}: answers with values that are not finite; train or export the model again.")
+        return found
+
+    def _agreeing(self, found: Prediction) -> Prediction:
+        """The ages moved into the answered ranges, so that evaluation judges the very answer that is shown."""
+        labels = decide(found.probabilities, self.card.decoding)
+        return found._replace(years=self.card.ranges.within(labels, found.years).astype(np.float32))
+
+    def _check_images(self, images: NDArray[np.uint8]) -> None:
+        needed = (self.card.size, self.card.size, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != needed:
+            raise DataError(
+                f"images: {images.dtype} {images.shape}, but uint8 (n, {', '.join(map(str, needed))}) RGB is needed; "
+                "bring pictures to size with agepipe.model.imaging.fit."
+            )
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file; give the folder of an exported model.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except BROKEN as error:
+        raise ModelError(f"{path}: not a network that can be run ({_first_line(error)}); export it again.") from error
+
+
+def _check_graph(folder: Path, card: Card, session: onnxruntime.InferenceSession) -> None:
+    inputs = {item.name: item for item in session.get_inputs()}
+    outputs = {item.name: item for item in session.get_outputs()}
+    if set(inputs) != {"images"} or not {"probabilities", "years"} <= set(outputs):
+        raise ModelError(
+            f"{folder / NETWORK}: takes {sorted(inputs)} and gives {sorted(outputs)}, but a bundle's network takes "
+            "'images' and gives 'probabilities' and 'years'."
+        )
+    if inputs["images"].type != "tensor(uint8)" or not _fits(inputs["images"].shape, (card.size, card.size, 3)):
+        raise ModelError(
+            f"{folder / NETWORK}: takes {inputs['images'].type} {inputs['images'].shape}, but {CARD} says uint8 "
+            f"[N, {card.size}, {card.size}, 3]; the two files are not of one export."
+        )
+    if not _fits(outputs["probabilities"].shape, (len(card.ranges),)):
+        raise ModelError(
+            f"{folder / NETWORK}: gives {outputs['probabilities'].shape[-1]} classes, but {CARD} names "
+            f"{len(card.ranges)} ranges; the two files are not of one export."
+        )
+
+
+def _fits(found: list[int | str | None], expected: tuple[int, ...]) -> bool:
+    """Whether the known sizes after the first agree; a name or None is a size that may vary."""
+    sizes = found[1:]
+    pairs = zip(sizes, expected, strict=False)
+    return len(sizes) == len(expected) and all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

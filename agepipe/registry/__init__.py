@@ -1,0 +1,1 @@
+"""Runs and registered versions in MLflow: log, register, promote, look up."""

@@ -1,0 +1,300 @@
+"""The one module that talks to the model registry: versions, who is champion, and why.
+
+A model is registered once, known by its digest. Moving the alias is what commits a promotion
+(`agepipe.registry.promotion`); what was cut off is mended by the next command, and a registration carried on.
+Registrations and promotions take turns on a file lock. What MLflow loads to serve a version is
+`agepipe.model.mlflow_model`, with the bundle and the package's source beside it: no pickle.
+"""
+
+import base64
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+import agepipe
+from agepipe.config.runtime import Where
+from agepipe.config.stages import ReleaseSettings
+from agepipe.core import provenance
+from agepipe.core.errors import ModelError, TrackingError
+from agepipe.data.records import Partition
+from agepipe.evaluation.records import Evaluation
+from agepipe.model import bundle
+from agepipe.model.records import Model
+from agepipe.registry import store, tracking
+from agepipe.registry import versions as tags
+from agepipe.registry.lookup import (
+    champion,
+    model_of,
+    named,
+    numbered,
+    of_digest,
+    partition,
+    partition_of,
+    resolve,
+    title,
+    versions,
+    weights_file,
+)  # fmt: skip
+from agepipe.registry.promotion import mend, move, place
+from agepipe.registry.records import Registered
+from agepipe.registry.versions import CHALLENGER, CHAMPION, Pending, Version
+
+__all__ = [
+    "champion",
+    "partition",
+    "partition_of",
+    "promote",
+    "register",
+    "release",
+    "resolve",
+    "rollback",
+    "title",
+    "versions",
+    "weights_file",
+]
+
+REQUIREMENTS = (
+    "mlflow", "numpy", "opencv-python", "pillow", "simplejpeg", "onnxruntime", "pydantic", "polars", "pandas",
+)  # fmt: skip
+"""All that a served model needs, at the versions that are installed here."""
+
+
+class Decision(Protocol):
+    """What a comparison with the champion says; `agepipe.evaluation.gate.Comparison` is one."""
+
+    @property
+    def promote(self) -> bool:
+        """Whether the candidate takes over."""
+
+    @property
+    def reason(self) -> str:
+        """Why, in one sentence."""
+
+
+def register(
+    model: Model,
+    evaluation: Evaluation | None,
+    release: ReleaseSettings,
+    where: Where,
+    *,
+    decide: Callable[[Model], Decision] | None = None,
+    partition: Partition | None = None,
+) -> Registered:
+    """Give the model a version and decide what becomes of it; one that has a version keeps it as it stands.
+
+    Args:
+        model: The model; its digest is what it is known by.
+        evaluation: Its test figures; none for a model that nobody has judged yet.
+        release: The name to register it under.
+        where: The store.
+        decide: Compares the model with the champion that it is given; none leaves it a challenger.
+        partition: How its rows were split, kept so that a later split can extend it.
+
+    Raises:
+        ModelError: the evaluation is of another model, or the champion's files are gone.
+    """
+    if evaluation is not None and evaluation.model != model.digest:
+        raise ModelError(
+            f"evaluation: it judged the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
+            "that is to be registered."
+        )
+    with _turn(release.model, where):
+        found = of_digest(model.digest, release.model, where)
+        found = found or _created(model, evaluation, release.model, where, partition)
+        if not found.settled:
+            _settle(found, model, where, decide)
+        return numbered(found.number, release.model, where).record()
+
+
+def _created(
+    model: Model, evaluation: Evaluation | None, name: str, where: Where, partition: Partition | None
+) -> Version:
+    client, run_id = tracking.client(where), _run(model, where)
+    facts = tags.facts(model, evaluation, partition, where.parent)
+    if partition is not None:
+        kept = partition.relative_to(where.workspace)
+        client.log_text(run_id, kept.model_dump_json(indent=2), "partition/partition.json")
+        client.log_artifact(run_id, str(partition.members), "partition")
+    made = client.create_logged_model(tracking.prepare(where), f"{name}-{model.digest[:10]}", run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        _package(model, Path(folder), made.model_id, run_id)
+        if evaluation is not None and evaluation.model_card.exists():
+            shutil.copy(evaluation.model_card, Path(folder) / "model")
+        client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
+    client.finalize_logged_model(made.model_id, "READY")
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description="Age ranges of faces, by agepipe.")
+    version = client.create_model_version(
+        name, made.artifact_location, run_id, tags=facts, model_id=made.model_id, await_creation_for=0
+    )
+    return numbered(int(version.version), name, where)
+
+
+def _run(model: Model, where: Where) -> str:
+    """The run that trained the model, or a new one where that is not in this store."""
+    experiment = tracking.prepare(where)
+    if model.run and tracking.client(where).search_runs([experiment], f"attributes.run_id = '{model.run}'"):
+        return model.run
+    with tracking.run(where, kind="release", name=f"register {model.digest[:10]}", key=model.digest) as opened:
+        return opened.run_id
+
+
+def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
+    """Write `folder/model` as MLflow loads it: from code, with the bundle and the package beside the code."""
+    package = Path(agepipe.__file__).parent
+    kept = (bundle.NETWORK, bundle.CARD, bundle.LINEAGE, bundle.CURVES, bundle.WEIGHTS)
+    shutil.copytree(package, folder / "agepipe", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "bundle").mkdir()
+    for path in (model.folder / name for name in kept):
+        if path.exists():
+            shutil.copy(path, folder / "bundle")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own classes and examples set off its own and pandas' warnings
+        _save(folder, model_id, run_id)
+    description = folder / "model" / "MLmodel"  # where the bundle lay for a moment is of no use to anyone
+    description.write_text(description.read_text(encoding="utf-8").replace(f"{folder}/", ""), encoding="utf-8")
+
+
+def _save(folder: Path, model_id: str, run_id: str) -> None:
+    """Nothing is left for MLflow to infer: it would run the model and pip to do so."""
+    tracking.quiet()
+    import mlflow.pyfunc
+    from mlflow.models import Model as Description
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import Array, DataType
+    from pandas import DataFrame
+
+    answer: list[ColSpec | TensorSpec] = [
+        *(ColSpec(kind, name) for name, kind in (("range", "string"), ("probability", "double"), ("age", "double"))),
+        *(ColSpec("long", name, required=False) for name in ("low", "high")),
+        ColSpec(Array(DataType.double), "probabilities"),
+    ]
+    grey = cv2.imencode(".png", np.full((64, 64, 3), 128, dtype=np.uint8))[1].tobytes()
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        mlflow_model=Description(model_id=model_id, model_uuid=model_id, run_id=run_id),
+        python_model=str(folder / "agepipe" / "serve" / "served.py"),
+        artifacts={"bundle": str(folder / "bundle")},
+        code_paths=[str(folder / "agepipe")],
+        pip_requirements=[f"{name}=={provenance.version(name)}" for name in REQUIREMENTS],
+        signature=ModelSignature(
+            Schema([ColSpec("string", "image")]), Schema(answer), ParamSchema([ParamSpec("card", "boolean", False)])
+        ),
+        input_example=DataFrame({"image": [base64.b64encode(grey).decode()]}),
+    )
+
+
+def _settle(found: Version, model: Model, where: Where, decide: Callable[[Model], Decision] | None) -> None:
+    """Decide what becomes of a version that is not the champion, and carry it out."""
+    before = champion(found.name, where)
+    if before is not None and before.number == found.number:
+        return
+    promote, reason = _decided(model, before, where, decide)
+    place(found, CHAMPION if promote else CHALLENGER, reason, before, where)
+
+
+def _decided(
+    model: Model, before: Version | None, where: Where, decide: Callable[[Model], Decision] | None
+) -> tuple[bool, str]:
+    if model.lineage == "unknown":
+        return False, "Not promoted: nobody knows what it was trained on, so it may have seen the test rows."
+    if before is None:
+        return True, "The first version, so there was nothing to beat."
+    if decide is None:
+        return False, f"Not promoted: it was not compared with the champion, version {before.number}."
+    decision = decide(model_of(before, where))
+    return decision.promote, decision.reason
+
+
+def release(model: Model, name: str, where: Where, decide: Callable[[Model], Decision]) -> Registered:
+    """Decide anew about a registered version: champion if it beats the present one, challenger otherwise.
+
+    Args:
+        model: The candidate; the champion itself stays what it is.
+        name: The registered model; empty takes `agepipe`, or the only one there is.
+        where: The store.
+        decide: Compares the candidate with the champion that it is given.
+
+    Raises:
+        ModelError: the candidate is not registered, or the champion's files are gone.
+    """
+    with _turn(name, where) as name:
+        found = of_digest(model.digest, name, where)
+        if found is None:
+            raise ModelError(
+                f"model: {model.digest[:10]} has no version of '{name}', and only a version can be released; run the "
+                "pipeline that trains it, which registers it."
+            )
+        _settle(found, model, where, decide)
+        return numbered(found.number, name, where).record()
+
+
+def promote(name: str, version: int, because: str, where: Where) -> Registered:
+    """Make a version the champion by hand.
+
+    Raises:
+        ModelError: there is no such version, or no reason was given.
+    """
+    because = " ".join(because.split())  # a line of the history
+    if not because:
+        raise ModelError("because: it is empty; say in a sentence why this version becomes the champion.")
+    numbered(version, named(name, where), where)  # a wrong number is refused without waiting for a turn
+    with _turn(name, where) as name:
+        found, before = numbered(version, name, where), champion(name, where)
+        if before is None or before.number != version:
+            place(found, CHAMPION, because, before, where)
+        return numbered(version, name, where).record()
+
+
+def rollback(name: str, where: Where) -> int:
+    """Give the champion's place back to the version that held it before; returns that version.
+
+    Raises:
+        ModelError: there is no champion, or it was the first.
+    """
+    if champion(name, where) is None:  # refused without waiting for a turn
+        raise _no_earlier(named(name, where), where)
+    with _turn(name, where) as name:
+        current = champion(name, where)
+        if current is None or current.replaces is None:
+            raise _no_earlier(name, where)
+        earlier, reason = numbered(current.replaces, name, where), f"Rolled back from version {current.number}."
+        back = Pending.now(CHAMPION, reason, beaten=current.number, replaces=earlier.replaces)
+        move(earlier, back, current, where)
+        return earlier.number
+
+
+def _no_earlier(name: str, where: Where) -> ModelError:
+    return ModelError(
+        f"model: '{name}' has no earlier champion to go back to in {where.tracking}; `agepipe promote` names another."
+    )
+
+
+@contextmanager
+def _turn(name: str, where: Where) -> Iterator[str]:
+    """Take a turn at changing a registered model, which is mended first; gives its name where that was left open.
+
+    Raises:
+        TrackingError: the store failed in the middle.
+    """
+    tracking.quiet()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with store.locked(where, "registry"):
+            name = named(name, where)
+            mend(name, where)
+            yield name
+    except MlflowException as error:
+        raise TrackingError(
+            f"tracking: {where.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once it "
+            "answers again give the same command again: what was done is mended, what was not is done."
+        ) from error

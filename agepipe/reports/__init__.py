@@ -1,0 +1,1 @@
+"""Pages, plots and tables that show what was found; one style for all of them."""

@@ -1,0 +1,146 @@
+"""The data report: one HTML file that opens from disk, with counts, plots, and pictures of the doubtful groups."""
+
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from agepipe import __version__
+from agepipe.data.audit import ROUND_FROM, Audit
+from agepipe.data.filenames import GENDERS
+from agepipe.data.records import Catalogue
+from agepipe.model.imaging import data_uri
+from agepipe.reports.data_text import copy_rows, notes, summary
+
+GROUPS = 12
+"""How many groups of copies of each kind are shown."""
+MEMBERS = 6
+"""How many photographs of a group are shown."""
+EXAMPLES = 5
+"""How many rejects of each reason are listed."""
+SIDE = 96
+"""Largest side of a picture on the page, px."""
+
+_INK, _MUTED, _LINE, _FIRST, _SECOND = "#1f2328", "#59636e", "#d1d9e0", "#2a6fdb", "#b3541e"
+_ROLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _FIRST: "first", _SECOND: "second"}
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0, "text.color": _INK, "axes.labelcolor": _MUTED, "axes.edgecolor": _LINE,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
+    "axes.grid.axis": "y", "grid.color": _LINE, "grid.linewidth": 0.6, "xtick.color": _MUTED, "ytick.color": _MUTED,
+    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "agepipe",
+}  # fmt: skip
+
+
+def write_report(audit: Audit, catalogue: Catalogue, folder: Path) -> Path:
+    """Write `data-report.html` into the folder; it is there whole or not at all.
+
+    Args:
+        audit: of this catalogue.
+        catalogue: whose pixel store gives the pictures.
+        folder: made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "data-report.html"
+    draft = folder / ".data-report.html.part"
+    draft.write_text(render(audit, catalogue), encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def render(audit: Audit, catalogue: Catalogue) -> str:
+    """The page. File names are text from outside, and are escaped like all else."""
+    environment = Environment(
+        loader=PackageLoader("agepipe.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    table = pl.read_parquet(catalogue.table)
+    pixels = np.load(catalogue.pixels, mmap_mode="r", allow_pickle=False)
+    return environment.get_template("data_report.html.j2").render(
+        a=audit,
+        summary=summary(audit),
+        notes=notes(audit),
+        copies=copy_rows(audit),
+        histogram=Markup(histogram(audit)),
+        galleries=_galleries(table, pixels),
+        rejects=_reject_examples(pl.read_parquet(catalogue.rejects)),
+        version=__version__,
+    )
+
+
+def histogram(audit: Audit) -> str:
+    """Photographs by age as SVG, spikes in another colour; its colours are the page's own variables."""
+    ages, counts = zip(*audit.ages, strict=True) if audit.ages else ((), ())
+    marked = {spike.age for spike in audit.spikes}
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.4, 2.9), layout="constrained")
+        axes = figure.subplots()
+        axes.bar(ages, counts, width=0.8, color=[_SECOND if age in marked else _FIRST for age in ages])
+        axes.set_xlabel("age in the file name, years")
+        axes.set_ylabel("photographs")
+        axes.set_xlim(0, max((*ages, ROUND_FROM)) + 1)
+        axes.tick_params(length=0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    for colour, role in _ROLES.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    svg = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"\1", svg, count=1)
+    return svg[svg.index("<svg") :]
+
+
+def _galleries(table: pl.DataFrame, pixels: NDArray[np.uint8]) -> list[dict[str, Any]]:
+    """Groups worth a look: those that disagree most on the age, on the gender, and re-encoded copies."""
+    groups = table.group_by("group").agg(
+        pl.len(),
+        spread=pl.col("age").max().cast(pl.Int64) - pl.col("age").min().cast(pl.Int64),
+        genders=pl.col("gender").drop_nulls().n_unique(),
+        files=pl.col("digest").n_unique(),
+    )
+    groups = groups.filter(pl.col("len") > 1).sort("spread", "len", "group", descending=[True, True, False])
+    kinds = [
+        ("The same photograph under different ages", groups.filter(pl.col("spread") > 0)),
+        ("The same photograph under different genders", groups.filter(pl.col("genders") > 1)),
+        ("Re-encoded copies", groups.filter(pl.col("files") > 1).sort("spread", "group")),
+    ]
+    return [
+        {"title": title, "total": len(found), "groups": [_members(table, pixels, name) for name in _first(found)]}
+        for title, found in kinds
+        if len(found)
+    ]
+
+
+def _first(groups: pl.DataFrame) -> list[str]:
+    return groups.get_column("group").head(GROUPS).to_list()
+
+
+def _members(table: pl.DataFrame, pixels: NDArray[np.uint8], group: str) -> dict[str, Any]:
+    rows = table.filter(pl.col("group") == group).sort("age", "path")
+    shown = [
+        {
+            "picture": data_uri(pixels[row["index"]], SIDE),
+            "age": row["age"],
+            "gender": "" if row["gender"] is None else GENDERS[row["gender"]],
+            "path": row["path"],
+        }
+        for row in rows.head(MEMBERS).iter_rows(named=True)
+    ]
+    return {"members": shown, "more": max(len(rows) - MEMBERS, 0)}
+
+
+def _reject_examples(rejects: pl.DataFrame) -> Iterable[tuple[str, int, list[tuple[str, str]]]]:
+    """Reason, count, and the first paths with their details; the most frequent reason first."""
+    for reason, count in rejects.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows():
+        of_it = rejects.filter(pl.col("reason") == reason).sort("path").head(EXAMPLES)
+        yield reason, count, of_it.select("path", "detail").rows()

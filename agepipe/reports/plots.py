@@ -1,0 +1,146 @@
+"""The plots of an evaluation: as PNG files for the tracking store, and as SVG for the report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from agepipe.evaluation.result import Outcome
+from agepipe.reports.prediction_plots import age_plot, calibration_plot, cumulative_plot, sets_plot
+from agepipe.reports.theme import FIRST, INK, MUTED, ON_FIRST, SECOND, STYLE, save
+
+MOST_CELLS = 20
+"""Classes up to which a confusion matrix has numbers in its cells."""
+CURVES = (
+    ("macro_precision", "precision", False), ("macro_recall", "recall", False), ("loss", "loss, nats", False),
+    ("macro_precision", "precision error (1 − precision)", True),
+    ("macro_recall", "recall error (1 − recall)", True), ("mae", "age error, years", False),
+)  # fmt: skip
+"""Column, title, and whether one minus the value is drawn: two rows of three plots."""
+
+PICTURES = (
+    ("precision", CURVES[0]), ("recall", CURVES[1]), ("precision-error", CURVES[3]), ("recall-error", CURVES[4]),
+)  # fmt: skip
+"""File and curve of the pictures that every training leaves in its run."""
+
+PARTS = (("train", "training", SECOND, "--"), ("validation", "validation", FIRST, "-"))
+"""Prefix of the columns, label, colour and line of each part of the rows."""
+
+
+def draw(outcome: Outcome, folder: Path) -> dict[str, str]:
+    """Write each plot as PNG, `confusion.png` and so on; returns them as SVG for the report, by name.
+
+    A model without curves (an imported one) has no `curves`, one without prediction sets no `sets`.
+    """
+    with mpl.rc_context(STYLE):
+        return {name: save(figure, name, folder) for name, figure in _figures(outcome)}
+
+
+def draw_curves(curves: pl.DataFrame, kept: int, folder: Path) -> None:
+    """Write `precision.png`, `recall.png`, `precision-error.png` and `recall-error.png`, all from 0 to 1.
+
+    Args:
+        curves: one row an epoch, as a bundle holds them.
+        kept: the epoch whose weights were kept, which a line marks; 0 marks none.
+        folder: where to write.
+    """
+    with mpl.rc_context(STYLE):
+        for name, curve in PICTURES:
+            curve_plot(curves, curve, kept).savefig(folder / f"{name}.png", dpi=130, facecolor="white")
+
+
+def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
+    yield "confusion", confusion_plot(outcome.confusion, outcome.card.ranges.names)
+    if len(outcome.curves):
+        yield "curves", curves_plot(outcome.curves)
+    yield "age", age_plot(outcome.judged)
+    yield "cumulative", cumulative_plot(outcome.judged, np.median(outcome.judged.ages))
+    yield "calibration", calibration_plot(outcome.before, outcome.after, outcome.card.temperature)
+    if outcome.sets is not None:
+        yield "sets", sets_plot(outcome.sets, outcome.judged.labels)
+
+
+def confusion_plot(counts: np.ndarray, names: tuple[str, ...]) -> Figure:
+    """Counts and row shares, int `(classes, classes)`: true ranges down, predicted ranges across, in class order."""
+    classes = len(names)
+    side = 7.6 if classes > 8 else 5.2
+    figure = Figure(figsize=(side, side * 0.94), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    if classes > MOST_CELLS:
+        axes.pcolormesh(shares, cmap=_ramp(), vmin=0, vmax=1, rasterized=True)
+    else:
+        _cells(axes, counts, shares)
+    _name_axes(axes, names)
+    return figure
+
+
+def _ramp() -> mpl.colors.LinearSegmentedColormap:
+    """From transparent to the first colour."""
+    return mpl.colors.LinearSegmentedColormap.from_list("share", [FIRST + "00", FIRST + "ff"])
+
+
+def _cells(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
+    size = 7.0 if len(counts) > 8 else 9.0
+    for true, predicted in np.argwhere(counts > 0):
+        share = shares[true, predicted]
+        axes.add_patch(Rectangle((predicted, true), 1, 1, facecolor=FIRST, alpha=float(share) * 0.9 + 0.05, lw=0))
+        text = f"{counts[true, predicted]}\n{share:.0%}"
+        colour = ON_FIRST if share > 0.55 else INK
+        axes.text(predicted + 0.5, true + 0.5, text, ha="center", va="center", fontsize=size, color=colour)
+
+
+def _name_axes(axes: Axes, names: tuple[str, ...]) -> None:
+    step = max(1, len(names) // MOST_CELLS)
+    at = np.arange(0, len(names), step)
+    axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="predicted range", ylabel="true range", aspect="equal")
+    axes.set_xticks(at + 0.5, [names[k] for k in at], rotation=90 if len(names) > 8 else 0)
+    axes.set_yticks(at + 0.5, [names[k] for k in at])
+    axes.grid(visible=False)
+    if len(names) <= MOST_CELLS:
+        axes.set_xticks(range(len(names)), minor=True)
+        axes.set_yticks(range(len(names)), minor=True)
+        axes.grid(which="minor", lw=0.4)
+    axes.tick_params(which="both", length=0)
+
+
+def curves_plot(curves: pl.DataFrame) -> Figure:
+    """Precision, recall, the error of each, loss and age error over epochs; training beside validation."""
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    plots = figure.subplots(2, 3, sharex=True)
+    for axes, curve in zip(plots.ravel(), CURVES, strict=True):
+        _curve(axes, curves, *curve)
+    for axes in plots[1]:
+        axes.set_xlabel("epoch")
+    figure.legend(*plots[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def curve_plot(curves: pl.DataFrame, curve: tuple[str, str, bool], kept: int) -> Figure:
+    """One of `CURVES` alone, from 0 to 1, with a line at the epoch whose weights were kept (0: none)."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    _curve(axes, curves, *curve)
+    axes.set(xlabel="epoch", ylim=(0, 1))
+    if kept:
+        axes.axvline(kept, color=MUTED, lw=0.9, ls=":", label=f"kept: epoch {kept}")
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+def _curve(axes: Axes, curves: pl.DataFrame, column: str, title: str, error: bool) -> None:
+    """One column over epochs, or one minus it; training beside validation where there was one."""
+    marker = "o" if len(curves) < 3 else ""
+    for part, label, colour, style in PARTS:
+        if (name := f"{part}_{column}") in curves.columns:
+            values = curves[name].to_numpy()
+            shown = 1 - values if error else values
+            axes.plot(curves["epoch"], shown, color=colour, ls=style, marker=marker, label=label)
+    axes.set_title(title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,183 @@
+"""What an evaluation found, in plain sentences, and figures as they are read."""
+
+import polars as pl
+
+from agepipe.config.stages import LOWER_IS_BETTER
+from agepipe.evaluation.bootstrap import Difference
+from agepipe.evaluation.comparison import surely
+from agepipe.evaluation.constant import DECISIVE
+from agepipe.evaluation.coverage import no_sets
+from agepipe.evaluation.figures import UNITS, WORDS, change, figure, gap, listed, span
+from agepipe.evaluation.result import Outcome
+from agepipe.evaluation.slice_table import FIGURES
+from agepipe.model.calibration import BINS, by_chance
+
+WORST = 4
+"""Slices that the sentence about them names for each figure."""
+
+
+def verdict(outcome: Outcome) -> str:
+    """The main figures, each beside what the best constant guess reaches, in plain words."""
+    found, count = outcome.figures, len(outcome.judged.labels)
+    photographs = f"{count:,}{'' if outcome.unknown else ' unseen'} photograph{'s' if count != 1 else ''}"
+    hits, near, years = (figure(best(outcome, name), name) for name in ("accuracy", "within_one", "mae"))
+    facts = (
+        f"Picks the right one of {len(outcome.card.ranges)} ranges for {figure(found['accuracy'], 'accuracy')} of "
+        f"{photographs} (the best constant guess: {hits}), is at most one range off for "
+        f"{figure(found['within_one'], 'within_one')} ({near}), and errs by {found['mae']:.2f} years on average "
+        f"({years})."
+    )
+    if warning(outcome):
+        return facts
+    return f"{facts} Better than a constant guess in {listed([WORDS[name] for name in DECISIVE])}."
+
+
+def warning(outcome: Outcome) -> str:
+    """In which figures a model is not better than a constant guess; empty where it is better in all of them."""
+    if outcome.few:
+        least = outcome.settings.min_slice
+        return (
+            f"{outcome.groups:,} different photographs are too few to tell whether this model is better than a "
+            f"constant guess. At least {least} are needed (evaluate.min_slice)."
+        )
+    better, unclear, worse = (standing(outcome, sign) for sign in (1, 0, -1))
+    if not unclear and not worse:
+        return ""
+    told = (("worse", worse), ("not significantly better", unclear))
+    parts = [f"{word} in {_changes(outcome, names)}" for word, names in told if names]
+    if not better:
+        return f"This model is not better than a constant guess: {'; '.join(parts)}."
+    good = listed([WORDS[name] for name in better])
+    return f"The figures disagree: better than a constant guess in {good}, but {'; '.join(parts)}."
+
+
+def standing(outcome: Outcome, sign: int) -> list[str]:
+    """The figures in which the model is significantly better than a constant guess (1), worse (-1), or neither (0)."""
+    return [name for name in DECISIVE if surely(outcome.constants[name], name) == sign]
+
+
+def _changes(outcome: Outcome, names: list[str]) -> str:
+    found, confidence = outcome.constants, outcome.settings.confidence
+    return listed([f"{WORDS[name]} ({change(found[name], name, confidence)})" for name in names])
+
+
+def best(outcome: Outcome, name: str) -> float:
+    """What the best constant guess reaches in a figure."""
+    return outcome.constants[name].second
+
+
+def against(outcome: Outcome) -> str:
+    """How the model stands against the champion, in one sentence; empty where there is nothing to compare."""
+    if outcome.champion is None:
+        return ""
+    if outcome.few:
+        return f"{outcome.groups:,} different photographs are too few to compare the model with the champion."
+    found, confidence = outcome.champion.differences, outcome.settings.confidence
+    told = [_told(name, found[name], confidence) for name in ("accuracy", "mae")]
+    return f"Against the champion on the same photographs: {told[0]}; {told[1]}."
+
+
+def _told(name: str, found: Difference, confidence: float) -> str:
+    figures = change(found, name, confidence)
+    if not surely(found, name):
+        return f"no clear difference in {WORDS[name]} ({figures})"
+    return f"{side(found.difference, name)} in {WORDS[name]} ({figures})"
+
+
+def told_apart(outcome: Outcome, found: Difference, name: str) -> bool:
+    """Whether a difference from the champion is significant, on enough photographs to say so."""
+    return not outcome.few and surely(found, name) != 0
+
+
+def side(difference: float, name: str) -> str:
+    """Whether a difference in a figure is for the `better` or the `worse`."""
+    return "better" if (difference < 0) == (name in LOWER_IS_BETTER) else "worse"
+
+
+def calibration(outcome: Outcome) -> str:
+    """Whether the probabilities mean what they say, and what the temperature did."""
+    found, intervals, temperature = outcome.figures, outcome.intervals, outcome.card.temperature
+    now = f"{figure(found['ece'], 'ece')} ({span(intervals['ece'], 'ece')})"
+    if temperature == 1.0:
+        return f"The model has no temperature (it is 1): its probabilities are the network's own. They err by {now}."
+    before = f"{figure(found['ece_before'], 'ece')} ({span(intervals['ece_before'], 'ece')})"
+    way = "less" if temperature > 1 else "more"
+    fitted = f", fitted on {outcome.card.calibrated}," if outcome.card.calibrated else ""
+    return (
+        f"The temperature of {temperature:.3g}{fitted} makes the network {way} confident. The calibration error is "
+        f"{before} before and {now} after scaling."
+    )
+
+
+def bias(outcome: Outcome) -> str:
+    """What must stand beside every calibration error."""
+    return (
+        "This error reads slightly high: even perfect calibration would show about "
+        f"{figure(by_chance(outcome.judged.confidence), 'ece')} by chance here. It is the error of the answered range, "
+        f"in {BINS} bins of equal width."
+    )
+
+
+def prediction_sets(outcome: Outcome) -> str:
+    """How well the sets keep their level, or why there are none."""
+    if outcome.sets is None:
+        return no_sets(outcome.card, outcome.settings.level)
+    found, intervals = outcome.figures, outcome.intervals
+    low, high = intervals["coverage"]
+    level = outcome.sets.level / 100
+    covered, size = (span(intervals[name], name) for name in ("coverage", "set_size"))
+    kept = (
+        "no significant difference from the target" if low <= level <= high
+        else "above the target" if low > level else "below the target"
+    )  # fmt: skip
+    return (
+        f"Sets of neighbouring ranges with a target of {outcome.sets.level} % hold the true range for "
+        f"{figure(found['coverage'], 'coverage')} of the photographs ({covered}): {kept}. They hold "
+        f"{found['set_size']:.1f} ranges on average ({size}), and a single range for "
+        f"{figure(found['single'], 'single')} of the photographs."
+    )
+
+
+def worst_slices(outcome: Outcome) -> str:
+    """Which slices are significantly worse than the rest, in range accuracy or in the error in years."""
+    table = outcome.slices
+    judged = table.filter("enough")
+    if table.is_empty():
+        return "There are no slices to compare."
+    if judged.is_empty():
+        return f"None of the {len(table)} slices is large enough to compare."
+    count = f"{len(judged)} of {len(table)} slices are large enough to compare"
+    worse = {name: behind(judged, name, 1 - outcome.settings.confidence) for name in FIGURES}
+    if all(one.is_empty() for one in worse.values()):
+        return f"{count}. None is significantly worse than the rest in accuracy or age error."
+    both = pl.concat([one.select("kind", "slice") for one in worse.values()]).unique()
+    parts = [_behind(one, name) for name, one in worse.items() if len(one)]
+    return f"{count}. {len(both)} of these {'is' if len(both) == 1 else 'are'} significantly worse than the rest: " + (
+        f"{'; '.join(parts)}."
+    )
+
+
+def behind(table: pl.DataFrame, name: str, chance: float) -> pl.DataFrame:
+    """The slices that are worse than the rest in a figure, with a corrected p-value below `chance`, the worst first."""
+    worse = pl.col(f"{name}_gap") * (1 if name in LOWER_IS_BETTER else -1)
+    return table.filter((worse > 0) & (pl.col(f"{name}_p") < chance)).sort(worse, descending=True)
+
+
+def _behind(table: pl.DataFrame, name: str) -> str:
+    rows = table.select("kind", "slice", f"{name}_gap").head(WORST).iter_rows()
+    names = [f"{kind} {part} ({gap(value, name)} {UNITS[name]})" for kind, part, value in rows]
+    names += [f"{len(table) - WORST} more"] * (len(table) > WORST)
+    return f"in {WORDS[name]} {listed(names)}"
+
+
+def labels(outcome: Outcome) -> str:
+    """How many labels are worth checking, and what that rests on."""
+    found, count = len(outcome.doubtful), len(outcome.judged.labels)
+    usual = "what the model's own usual error explains"
+    if not found:
+        return f"No label is less probable than {usual}."
+    are = "label is" if found == 1 else "labels are"
+    return (
+        f"{found:,} of {count:,} {are} worth checking: far less probable than {usual}, and further from the suggested "
+        f"range than it errs on average ({outcome.figures['mae']:.1f} years). The label may be wrong, or the model."
+    )

@@ -1,0 +1,1 @@
+"""Trials over settings and folds, and the strategies that choose among them."""

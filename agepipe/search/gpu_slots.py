@@ -1,0 +1,65 @@
+"""One trial a GPU, or as many as a machine has workers: each takes a place, and waits while all are taken.
+
+A place is a lock on a file, so it binds threads, processes, Dask's workers on this machine and other pipelines alike,
+and is free again when its process dies, however that died.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agepipe.config.runtime import Where, own_cores
+from agepipe.core.record import digest_of
+
+WAIT = 0.2
+"""Seconds between two looks for a free place."""
+
+
+@contextmanager
+def placed(where: Where) -> Iterator[int | None]:
+    """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU.
+
+    On a CPU the runner itself has no more trials at a time than cores allow, but for Dask's workers that somebody else
+    has started: those that have the same cores share its places.
+    """
+    if where.gpu_count:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+        with place(where.gpu_count, where.gpu_trials, _folder(f"gpus-{shown}")) as gpu:
+            yield gpu
+    elif where.scheduler:
+        with place(1, where.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
+            yield None
+    else:
+        yield None
+
+
+@contextmanager
+def place(gpus: int, each: int, folder: Path) -> Iterator[int]:
+    """Wait for one of `gpus` × `each` places, whose locks lie in a folder; emptier GPUs come first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [(gpu, folder / f"{gpu}-{number}.lock") for number in range(each) for gpu in range(gpus)]
+    while True:
+        for gpu, path in names:
+            with path.open("a") as file:
+                if _taken(file.fileno()):
+                    continue
+                yield gpu
+                return
+        time.sleep(WAIT)
+
+
+def _taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _folder(shown: str) -> Path:
+    """On this machine, not in the workspace, which several machines may share; another for each set that is shown."""
+    return Path(tempfile.gettempdir()) / f"agepipe-{os.getuid()}-{shown}"

@@ -1,0 +1,1 @@
+"""The page that shows age ranges in a browser, and who may open it."""

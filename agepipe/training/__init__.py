@@ -1,0 +1,1 @@
+"""Networks are built fresh, trained, calibrated and exported."""

@@ -1,0 +1,174 @@
+"""Torchvision classifiers by name, their weights, and the heads that replace their last layer."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from agepipe.config.stages import LearnSettings
+from agepipe.core.errors import ConfigError, ModelError
+from agepipe.training.torchvision_models import check_network, check_weights, is_file
+
+FOLLOWING = 0.1
+"""Least share that a batch has in batch norm's running statistics; torch's own. Torchvision's mobilenet_v3 has 0.01 and
+its mnasnet 0.0003, meant for hundreds of epochs: in shorter trainings what judges then lags so far behind what was
+trained that all pictures get one answer."""
+IMAGENET_CLASSES = 1000
+"""Outputs of every torchvision classifier."""
+
+
+def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
+    """A classifier with `outputs` logits, its last linear layer replaced by `learn.head`.
+
+    Raises:
+        ConfigError: the network or its weights are not known.
+        ModelError: a weights file cannot be used, or weights cannot be downloaded.
+    """
+    check_network(learn.network)
+    check_weights(learn.network, learn.weights)
+    body = _torchvision(learn)
+    _drop_auxiliary(body)
+    _follow(body)
+    name = replace_classifier(body, learn.head, learn.dropout, outputs)
+    if is_file(learn.weights):
+        load_weights(body, Path(learn.weights), name)
+    return body
+
+
+def _follow(body: nn.Module) -> None:
+    for part in body.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.momentum is not None:
+            part.momentum = max(part.momentum, FOLLOWING)
+
+
+def head(kind: str, features: int, dropout: float, outputs: int) -> nn.Sequential:
+    """What takes the place of the classifier's last layer; v1, v2 and v3 are the notebook's.
+
+    Args:
+        kind: `linear`: dropout, Linear. `v1`: dropout, Linear to 256, Linear. `v2`: the same with a ReLU between.
+            `v3`: Linear to 512, ReLU, dropout of one half whatever the setting, Linear.
+        features: width of what comes in.
+        dropout: probability of a zero before the first layer.
+        outputs: number of logits.
+    """
+    if kind == "v1":
+        return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, 256), nn.Linear(256, outputs))
+    if kind == "v2":
+        return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, outputs))
+    if kind == "v3":
+        return nn.Sequential(nn.Linear(features, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, outputs))
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, outputs))
+
+
+def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int) -> str:
+    """Put a head where the last linear layer is, and take away a dropout right before it: the head has its own.
+
+    Returns:
+        The name of the replaced layer.
+
+    Raises:
+        ConfigError: the network does not end in a linear classifier.
+    """
+    name, features = _classifier(body)
+    path, _, last = name.rpartition(".")
+    parent = body.get_submodule(path)
+    setattr(parent, last, head(kind, features, dropout, outputs))
+    before = str(int(last) - 1) if last.isdigit() else ""
+    if before and isinstance(getattr(parent, before, None), nn.Dropout):
+        setattr(parent, before, nn.Identity())
+    return name
+
+
+def _classifier(body: nn.Module) -> tuple[str, int]:
+    """Name and width of the last linear layer of a torchvision classifier."""
+    linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
+    if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
+        raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
+    return linear[-1][0], linear[-1][1].in_features
+
+
+def head_name(learn: LearnSettings) -> str:
+    """The name of the layer that a head replaces, such as `fc` in a ResNet.
+
+    Raises:
+        ConfigError: the network is not known, or does not end in a linear classifier.
+    """
+    check_network(learn.network)
+    return _classifier(_torchvision(learn.model_copy(update={"weights": "none"})))[0]
+
+
+def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
+    """Fill a network from a state dict on disk; the head stays fresh where its shapes differ.
+
+    Accepted are torchvision state dicts, bundles' `network.pt`, and the notebook's checkpoints; nothing but tensors
+    is unpickled.
+
+    Raises:
+        ModelError: the file cannot be read, or does not hold this network.
+    """
+    own = body.state_dict()
+    given = state_of(path)
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    missing = [name for name in own if name not in fitting and not name.startswith(head_name + ".")]
+    if missing:
+        raise ModelError(
+            f"learn.weights: {path} lacks {len(missing)} of the network's {len(own)} tensors, '{missing[0]}' first; "
+            "give weights of the same network."
+        )
+    body.load_state_dict(fitting, strict=False)
+
+
+def state_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by the names that they have in a torchvision network; nothing else is unpickled.
+
+    Raises:
+        ModelError: it is not a file of weights.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"learn.weights: {path} is not a file of weights ({reason}); give a state dict.") from error
+    for key in ("state_dict", "model_state_dict", "network"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict):
+        raise ModelError(f"learn.weights: {path} holds a {type(loaded).__name__}, not a state dict.")
+    return {_plain(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _plain(name: str) -> str:
+    for prefix in ("module.", "body.", "model."):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _torchvision(learn: LearnSettings) -> nn.Module:
+    pretrained = None if learn.weights == "none" or is_file(learn.weights) else learn.weights
+    extra: dict[str, Any] = {}
+    if learn.network in ("googlenet", "inception_v3") and pretrained is None:
+        extra["init_weights"] = True
+    if learn.network == "maxvit_t":
+        extra["input_size"] = (learn.size, learn.size)
+    if learn.network.startswith("vit"):
+        extra["image_size"] = learn.size
+    try:
+        return torchvision.models.get_model(learn.network, weights=pretrained, **extra)  # type: ignore[no-any-return]
+    except URLError as error:
+        raise ModelError(
+            f"learn.weights: '{learn.weights}' could not be downloaded ({error.reason}); go online or give a file."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"learn.network: '{learn.network}' cannot be built at {learn.size} px: {error}") from error
+
+
+def _drop_auxiliary(body: nn.Module) -> None:
+    # the two oldest networks answer with extra classifiers while they train; there is one answer here
+    for name in ("AuxLogits", "aux1", "aux2"):
+        if hasattr(body, name):
+            setattr(body, name, None)
+            body.aux_logits = False  # type: ignore[assignment]

@@ -1,0 +1,76 @@
+"""A network that was trained elsewhere becomes a bundle, whose lineage is unknown: nobody can say what it has seen.
+
+Nothing here imports torch; reading and exporting happen in a process of their own.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LearnSettings
+from agepipe.core.artifacts import file_digest, read_manifest, whole, write_manifest
+from agepipe.core.errors import ModelError
+from agepipe.core.record import digest_of
+from agepipe.model.ages import AgeRanges
+from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest, write_card
+from agepipe.model.records import Model
+from agepipe.training.check import check_learn
+from agepipe.training.job import Channels, Order
+from agepipe.training.workdir import made_with
+from agepipe.training.worker import isolated
+
+VERSION = 1
+"""Raised when the same file and answers would become another bundle."""
+MEAN: Channels = (0.485, 0.456, 0.406)
+"""What torchvision's weights were trained with, and networks that start from them usually are."""
+STD: Channels = (0.229, 0.224, 0.225)
+COMPARED = 8
+"""Drawn pictures on which the exported network must agree with the one that was read."""
+
+
+def imported(
+    path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, where: Where,
+    mean: Channels = MEAN, std: Channels = STD,
+) -> Model:  # fmt: skip
+    """Make a bundle of a file of weights, or find the finished one.
+
+    The arguments are those of `agepipe.training.import_weights.read`.
+
+    Raises:
+        ConfigError: the network or the size is not known.
+        ModelError: the file does not hold this network, or cannot be exported.
+    """
+    check_learn(learn, learn.size)
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file; give the state dict of a trained network.")
+    key = digest_of("imported", VERSION, file_digest(path), learn, ranges, order, mean, std)
+    folder = where.workspace / "models" / f"imported-{key[:10]}"
+    if read_manifest(folder) is None:
+        with whole(folder) as draft:
+            isolated(_exporting, path, learn, ranges, order, mean, std, draft)
+            write_card(draft, _card(path, learn, ranges, mean, std))
+            write_manifest(draft, "import", learn, {"file": file_digest(path)}, {"digest": digest(draft)})
+    return Model(digest=digest(folder), folder=folder, lineage="unknown")
+
+
+def _exporting(
+    path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, mean: Channels, std: Channels, folder: Path
+) -> None:
+    """What the process of an import runs."""
+    from agepipe.training import checkpoints
+    from agepipe.training.export import export
+    from agepipe.training.import_weights import read
+
+    network = read(path, learn, ranges, order, mean, std)
+    checkpoints.save(network.state_dict(), folder / WEIGHTS)
+    shape = (COMPARED, learn.size, learn.size, 3)
+    export(network, np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8), folder / NETWORK)
+
+
+def _card(path: Path, learn: LearnSettings, ranges: AgeRanges, mean: Channels, std: Channels) -> Card:
+    return Card(
+        ranges=ranges, size=learn.size, input=learn.size, network=learn.network, mean=mean, std=std,
+        rows="unknown", lineage="unknown", config={"imported": {"file": path.name, "sha256": file_digest(path)}},
+        versions=made_with(),
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""The networks and pretrained weights that torchvision knows, by name, without importing it.
+
+Importing torchvision takes seconds, and a wrong name must be refused before any work. A test compares this table
+with the installed torchvision.
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from agepipe.core.errors import ConfigError
+
+_BY_WEIGHTS = {
+    "IMAGENET1K_V1": """
+        alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161
+        densenet169 densenet201 efficientnet_b0 efficientnet_b2 efficientnet_b3 efficientnet_b4
+        efficientnet_b5 efficientnet_b6 efficientnet_b7 efficientnet_v2_l efficientnet_v2_m
+        efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
+        mobilenet_v3_small resnet18 resnet34 resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0
+        shufflenet_v2_x1_5 shufflenet_v2_x2_0 swin_b swin_s swin_t swin_v2_b swin_v2_s swin_v2_t vgg11
+        vgg11_bn vgg13 vgg13_bn vgg16_bn vgg19 vgg19_bn vit_b_32 vit_l_32
+    """,
+    "IMAGENET1K_V1 IMAGENET1K_V2": """
+        efficientnet_b1 mobilenet_v2 mobilenet_v3_large regnet_x_16gf regnet_x_1_6gf regnet_x_32gf
+        regnet_x_3_2gf regnet_x_400mf regnet_x_800mf regnet_x_8gf regnet_y_1_6gf regnet_y_3_2gf
+        regnet_y_400mf regnet_y_800mf regnet_y_8gf resnet101 resnet152 resnet50 resnext101_32x8d
+        resnext50_32x4d wide_resnet101_2 wide_resnet50_2
+    """,
+    "IMAGENET1K_SWAG_E2E_V1 IMAGENET1K_SWAG_LINEAR_V1": """
+        regnet_y_128gf vit_h_14
+    """,
+    "IMAGENET1K_V1 IMAGENET1K_V2 IMAGENET1K_SWAG_E2E_V1 IMAGENET1K_SWAG_LINEAR_V1": """
+        regnet_y_16gf regnet_y_32gf
+    """,
+    "IMAGENET1K_V1 IMAGENET1K_FEATURES": """
+        vgg16
+    """,
+    "IMAGENET1K_V1 IMAGENET1K_SWAG_E2E_V1 IMAGENET1K_SWAG_LINEAR_V1": """
+        vit_b_16 vit_l_16
+    """,
+}
+
+NETWORKS: dict[str, tuple[str, ...]] = {
+    network: tuple(weights.split()) for weights, networks in _BY_WEIGHTS.items() for network in networks.split()
+}
+"""Each classifier that ends in a linear layer (all but SqueezeNet), and the names of its pretrained weights."""
+
+VERSIONS = "models:/"
+"""How the name of a registered version begins; a pipeline puts the file of its weights in its place."""
+
+
+def check_network(name: str) -> None:
+    """Refuse a network that is not known.
+
+    Raises:
+        ConfigError: names the nearest one.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(f"learn.network: '{name}' is not known; the nearest is '{_nearest(name, NETWORKS)}'.")
+
+
+def check_weights(network: str, weights: str) -> None:
+    """Refuse weights that are neither `none`, nor pretrained weights of this network, nor a file, nor a version.
+
+    Raises:
+        ConfigError: names the nearest one.
+    """
+    known = ("none", *NETWORKS[network])
+    if weights in known or is_file(weights) or is_version(weights):
+        return
+    if "/" in weights or Path(weights).suffix:
+        raise ConfigError(
+            f"learn.weights: there is no file '{weights}'; give the path of a state dict, or {VERSIONS}NAME@ALIAS."
+        )
+    raise ConfigError(
+        f"learn.weights: '{weights}' is not known for {network}; the nearest is '{_nearest(weights, known)}'."
+    )
+
+
+def is_file(weights: str) -> bool:
+    """Whether the weights are a file on this machine."""
+    return Path(weights).is_file()
+
+
+def is_version(weights: str) -> bool:
+    """Whether the weights are those of a registered version."""
+    return weights.startswith(VERSIONS)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]

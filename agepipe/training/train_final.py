@@ -1,0 +1,162 @@
+"""The last training: the chosen setting on all development rows, or all but a validation part, exported as a bundle.
+
+Nothing here imports torch; training and export happen in processes of their own.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from agepipe.config.base import changed
+from agepipe.config.runtime import Where
+from agepipe.config.stages import FinalSettings, LearnSettings
+from agepipe.core.artifacts import read_manifest, whole, write_manifest
+from agepipe.core.errors import TrainingError
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.data.split import holdout
+from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_card, write_lineage
+from agepipe.model.records import Model
+from agepipe.training.calibrate import Calibration, calibrated
+from agepipe.training.job import EpochEvent, Examples, Fitted, Job
+from agepipe.training.records import Choice
+from agepipe.training.rendezvous import across
+from agepipe.training.warm_start import check_validation, seen_before
+from agepipe.training.workdir import in_progress, labelled, made_with, threads, weights_digest
+from agepipe.training.worker import isolated
+
+VERSION = 5
+"""Raised when the same rows and settings would train to something else."""
+COMPARED = 64
+"""Validation pictures on which the exported network must agree with the trained one."""
+
+
+def train(
+    rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where,
+    on_epoch: Callable[[EpochEvent], None] | None = None,
+) -> Model:  # fmt: skip
+    """Train with the chosen setting and export the best epoch, or find the finished bundle; a half-done one goes on.
+
+    Args:
+        rows: the development rows.
+        learn: the base setting.
+        choice: what the search changes in it.
+        final: epochs, validation part, patience and metric.
+        where: workspace, device, threads, processes and machines.
+        on_epoch: called after each epoch.
+
+    Raises:
+        ConfigError: a setting is not allowed.
+        TrainingError: the training cannot go on, or its process died.
+        DataError: the rows cannot be read.
+        ModelError: the exported network answers differently from the trained one.
+        LeakageError: the first weights were fitted on rows of the validation part.
+    """
+    learn = changed(learn, {**choice.settings, "epochs": final.epochs}, "search.grid")
+    folder = where.workspace / "models" / f"{rows.name or 'rows'}-{model_key(rows, learn, choice, final)[:10]}"
+    with in_progress(folder) as work:
+        if read_manifest(folder) is None:
+            job, table = _job(rows, learn, final, work, where)
+            fitted = across(job, where, on_epoch)
+            _bundle(folder, job, fitted, calibrated(job, fitted, choice), rows, final, table)
+    return _record(folder)
+
+
+def model_key(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings) -> str:
+    """SHA-256, hex, of all that decides what comes out of the last training; `learn` has the chosen setting."""
+    # a refit is calibrated on the trials' predictions, so it is another model after another search
+    before = choice.digest if final.refit else choice.trials > 0
+    return digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)
+
+
+def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, where: Where) -> tuple[Job, pl.DataFrame]:
+    table = labelled(rows)
+    aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
+    table = table.with_columns(pl.Series("validation", aside))
+    check_validation(learn, table.filter(pl.col("validation")))
+    job = Job(
+        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
+        train=Examples.of(table.filter(~pl.col("validation"))),
+        validation=Examples.of(table.filter(pl.col("validation"))),
+        device=where.device, threads=threads(learn, where),
+    )  # fmt: skip
+    return job, table
+
+
+def _bundle(
+    folder: Path, job: Job, fitted: Fitted, calibration: Calibration, rows: Rows, final: FinalSettings,
+    table: pl.DataFrame,
+) -> None:  # fmt: skip
+    seen, lineage = lineage_of(table, job.learn)
+    with whole(folder) as draft:
+        isolated(exporting, job, fitted, calibration.temperature, draft)
+        write_card(draft, _card(job, fitted, calibration, rows, final, lineage))
+        write_lineage(draft, seen)
+        pl.DataFrame(fitted.curves).write_parquet(draft / CURVES)
+        result = {
+            "digest": digest(draft), "lineage": lineage, "metrics": fitted.metrics,
+            "best_epoch": fitted.best, "epochs": len(fitted.curves), "seconds": fitted.seconds,
+        }  # fmt: skip
+        write_manifest(draft, "train", final, {"rows": rows.digest}, result)
+
+
+def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> None:
+    """What the process of an export runs: the kept weights, as ONNX and as a state dict."""
+    from agepipe.training import checkpoints
+    from agepipe.training.export import export
+    from agepipe.training.loop import BEST, network_of
+
+    network = network_of(job, fitted, job.folder / BEST)
+    network.readout.temperature = temperature
+    checkpoints.save(network.state_dict(), folder / WEIGHTS)
+    export(network, _pictures(job), folder / NETWORK)
+
+
+def _pictures(job: Job) -> NDArray[np.uint8]:
+    from agepipe.training.batches import open_store
+
+    some = np.concatenate([job.validation.index, job.train.index])[:COMPARED]
+    return np.ascontiguousarray(open_store(job.pixels)[some])
+
+
+def _card(
+    job: Job, fitted: Fitted, calibration: Calibration, rows: Rows, final: FinalSettings, lineage: str
+) -> Card:  # fmt: skip
+    return Card(
+        ranges=job.ranges, size=rows.size, input=job.learn.size, network=job.learn.network,
+        mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage, decoding=job.learn.decoding,
+        temperature=calibration.temperature, thresholds=calibration.thresholds, calibrated=calibration.on,
+        config={"learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json")},
+        versions=made_with(),
+    )  # fmt: skip
+
+
+def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame, str]:
+    """Every photograph that the network has seen, each once, and whether that is all of them.
+
+    Whatever was not fitted on was chosen by: the validation rows always, and by the search all rows.
+
+    Args:
+        table: `digest`, `look`, and bool `validation` of each development row.
+        learn: its `weights` may be those of an earlier bundle, whose lineage then goes along.
+
+    Returns:
+        `digest`, `look`, `role`; and `known`, or `unknown` when the first weights came from a file without lineage.
+    """
+    role = pl.when(pl.col("validation")).then(pl.lit("chosen")).otherwise(pl.lit("fitted"))
+    before, lineage = seen_before(learn)
+    seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
+    # 'fitted' sorts after 'chosen', and is the stronger
+    return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
+
+
+def _record(folder: Path) -> Model:
+    found = read_manifest(folder)
+    if found is None:
+        raise TrainingError(f"{folder}: the finished model cannot be found again; was it removed? Run it again.")
+    result = found["result"]
+    kept = {name: result[name] for name in ("digest", "lineage", "metrics", "seconds")}
+    return Model(folder=folder, epochs=result["best_epoch"], **kept)

@@ -1,0 +1,161 @@
+"""Ages become classes in the order of the ranges, and copies that disagree are handled as the settings say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import LabelSettings
+from agepipe.core.errors import ConfigError, DataError
+from agepipe.data.labels import relabel, rows_digest, settle
+from agepipe.data.records import Catalogue, Rows
+from agepipe.model.ages import UTKFACE_RANGES, AgeRanges
+
+
+def frame(ages: list[int], groups: list[str] | None = None) -> pl.DataFrame:
+    digests = [f"{number:064x}" for number in range(len(ages))]
+    return pl.DataFrame(
+        {"index": range(len(ages)), "age": ages, "digest": digests, "group": groups or digests},
+        schema_overrides={"index": pl.UInt32, "age": pl.UInt8},
+    )
+
+
+def catalogue(folder: Path, table: pl.DataFrame, digest: str = "c" * 64) -> Catalogue:
+    folder.mkdir(parents=True, exist_ok=True)
+    table.write_parquet(folder / "catalogue.parquet")
+    return Catalogue(digest=digest, name="faces", folder=folder, size=64, count=len(table), rejected=0)
+
+
+def table_of(rows: Rows) -> pl.DataFrame:
+    return pl.read_parquet(rows.table)
+
+
+def manifest_of(rows: Rows) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((rows.table.parent / "manifest.json").read_text())
+    return found
+
+
+def test_each_age_gets_the_class_of_its_range(tmp_path: Path, where: Where) -> None:
+    ages = [2, 5, 10, 14, 17, 22, 27, 33, 40, 50, 60, 70, 80, 116]
+    rows = relabel(catalogue(tmp_path / "c", frame(ages)), LabelSettings(), where)
+    assert table_of(rows)["label"].to_list() == list(range(14))
+    assert table_of(rows).schema["label"] == pl.Int16
+    assert rows.ranges.names == UTKFACE_RANGES
+    assert (rows.count, rows.outside, rows.size, rows.name) == (14, 0, 64, "faces")
+    assert rows.pixels == tmp_path / "c" / "pixels.npy"
+
+
+def test_classes_are_not_in_the_order_of_their_names_as_text(tmp_path: Path, where: Where) -> None:
+    rows = relabel(catalogue(tmp_path / "c", frame([4, 12, 85])), LabelSettings(), where)
+    assert table_of(rows)["label"].to_list() == [1, 3, 13]
+    as_text = sorted(UTKFACE_RANGES)
+    assert [as_text.index(name) for name in ("3-5", "11-14", "over80")] != [1, 3, 13]
+
+
+def test_rows_outside_all_ranges_are_left_out_counted_and_kept(tmp_path: Path, where: Where) -> None:
+    settings = LabelSettings(ranges=("10-19", "20-29"))
+    rows = relabel(catalogue(tmp_path / "c", frame([9, 10, 29, 30])), settings, where)
+    outside = pl.read_parquet(rows.table.parent / "outside.parquet")
+    assert table_of(rows)["age"].to_list() == [10, 29]
+    assert outside["age"].to_list() == [9, 30]
+    assert (rows.count, rows.outside) == (2, 2)
+
+
+def test_no_row_inside_the_ranges_is_an_error(tmp_path: Path, where: Where) -> None:
+    with pytest.raises(ConfigError, match="none of the 2 photographs has an age from '90-95' to 'over95'"):
+        relabel(catalogue(tmp_path / "c", frame([9, 10])), LabelSettings(ranges=("90-95", "over95")), where)
+    assert not list((where.workspace / "labels").glob("*"))
+
+
+COPIES = frame([20, 24, 30, 8, 8], ["a", "a", "a", "b", "b"])
+
+
+def test_keep_leaves_each_copy_as_it_is() -> None:
+    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="keep"))
+    assert settled.equals(COPIES)
+    assert counts == {"groups": 1, "groups_across_ranges": 1, "rows": 3, "dropped": 0, "changed": 0}
+
+
+def test_drop_leaves_the_group_out() -> None:
+    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="drop"))
+    assert settled["age"].to_list() == [8, 8]
+    assert counts["dropped"] == 3
+
+
+def test_median_gives_all_copies_one_age() -> None:
+    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="median"))
+    assert settled["age"].to_list() == [24, 24, 24, 8, 8]
+    assert settled.schema["age"] == pl.UInt8
+    assert counts["changed"] == 2
+
+
+def test_a_median_between_two_years_is_rounded_up() -> None:
+    pair = frame([20, 25], ["a", "a"])
+    settled, _ = settle(pair, AgeRanges.of("utkface"), LabelSettings(conflicts="median"))
+    assert settled["age"].to_list() == [23, 23]
+
+
+def test_conflicts_within_a_range_do_not_count_as_across_ranges() -> None:
+    _, counts = settle(frame([23, 24], ["a", "a"]), AgeRanges.of("utkface"), LabelSettings())
+    assert (counts["groups"], counts["groups_across_ranges"]) == (1, 0)
+
+
+def test_manifest_says_what_was_made_and_names_no_path(tmp_path: Path, where: Where) -> None:
+    rows = relabel(catalogue(tmp_path / "c", COPIES), LabelSettings(conflicts="median"), where)
+    manifest = manifest_of(rows)
+    assert manifest["stage"] == "relabel"
+    assert manifest["settings"]["conflicts"] == "median"
+    assert manifest["inputs"] == {"catalogue": "c" * 64}
+    assert manifest["result"]["conflicts"]["groups"] == 1
+    assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_a_finished_result_is_found_again_and_a_damaged_one_made_anew(tmp_path: Path, where: Where) -> None:
+    source = catalogue(tmp_path / "c", COPIES)
+    first = relabel(source, LabelSettings(), where)
+    written = first.table.stat().st_mtime_ns
+    assert relabel(source, LabelSettings(), where) == first
+    assert first.table.stat().st_mtime_ns == written
+    first.table.unlink()
+    assert relabel(source, LabelSettings(), where) == first
+    assert first.intact() is False  # there is no pixel store here
+    assert first.table.is_file()
+
+
+def test_another_order_of_the_store_is_another_table_with_the_same_digest(tmp_path: Path, where: Where) -> None:
+    reordered = COPIES.reverse().with_columns(pl.int_range(5, dtype=pl.UInt32).alias("index"))
+    first = relabel(catalogue(tmp_path / "one", COPIES), LabelSettings(), where)
+    second = relabel(catalogue(tmp_path / "two", reordered), LabelSettings(), where)
+    assert first.digest == second.digest
+    assert first.table != second.table
+    assert table_of(second)["index"].to_list() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("column", ["digest", "age", "group", "label"])
+def test_digest_covers_what_rows_are(column: str) -> None:
+    ranges = AgeRanges.of("utkface")
+    rows = COPIES.with_columns(ranges.expression("age").alias("label"))
+    last = pl.int_range(pl.len()) == 4
+    value = pl.lit("x") if column in ("digest", "group") else pl.lit(7).cast(rows.schema[column])
+    changed = rows.with_columns(pl.when(last).then(value).otherwise(pl.col(column)).alias(column))
+    digest = rows_digest(rows, ranges, 64)
+    assert digest != rows_digest(changed, ranges, 64)
+    assert digest == rows_digest(rows.sample(fraction=1.0, shuffle=True, seed=3), ranges, 64)
+    assert digest == rows_digest(rows.with_columns(pl.lit("elsewhere").alias("path")), ranges, 64)
+    assert digest != rows_digest(rows, ranges, 65)
+    assert digest != rows_digest(rows, AgeRanges.of(("1-2", "3-99")), 64)
+
+
+def test_a_missing_or_foreign_table_is_named(tmp_path: Path, where: Where) -> None:
+    lost = Catalogue(digest="c" * 64, name="lost", folder=tmp_path / "lost", size=64, count=1, rejected=0)
+    with pytest.raises(DataError, match=r"catalogue\.parquet: the catalogue cannot be read"):
+        relabel(lost, LabelSettings(), where)
+    with pytest.raises(DataError, match="the table has no column 'group'"):
+        relabel(catalogue(tmp_path / "c", COPIES.drop("group")), LabelSettings(), where)
+    (tmp_path / "lost").mkdir()
+    lost.table.write_bytes(b"not parquet")
+    with pytest.raises(DataError, match="the table cannot be read"):
+        relabel(lost, LabelSettings(), where)

@@ -1,0 +1,93 @@
+"""The champion beside a model."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from bundles import make_bundle, make_rows
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.errors import DataError
+from agepipe.evaluation.bootstrap import differences
+from agepipe.evaluation.evaluate import examine, judge
+from agepipe.model.ages import AgeRanges
+from agepipe.reports.evaluation import evaluate, finished
+from agepipe.reports.sentences import against, side
+
+QUICK = EvaluateSettings(draws=200)
+
+
+def test_the_report_shows_the_champion_s_figures_and_the_paired_difference(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 150, noise=0.02)
+    first = evaluate(make_bundle(tmp_path / "champion", sharpness=300, decoding="median"), rows, QUICK, where)
+    model = make_bundle(tmp_path / "model", sharpness=0)
+    outcome = judge(examine(model, rows), QUICK, where, against=first)
+    assert outcome.champion is not None
+    for name, found in outcome.champion.differences.items():
+        assert found.second == pytest.approx(first.metrics[name], abs=1e-6)
+        assert found.first == pytest.approx(outcome.figures[name])
+    assert side(outcome.champion.differences["accuracy"].difference, "accuracy") == "worse"
+    assert "worse in accuracy" in against(outcome)
+    done = evaluate(model, rows, QUICK, where, against=first)
+    assert done.digest != evaluate(model, rows, QUICK, where).digest
+    assert f"The champion is model <code>{first.model[:10]}</code>" in done.report.read_text()
+
+
+def test_a_model_is_not_compared_with_itself(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
+    first = evaluate(model, rows, QUICK, where)
+    assert evaluate(model, rows, QUICK, where, against=first) == first
+
+
+@pytest.mark.parametrize("other", ["rows", "ranges"])
+def test_other_rows_or_ranges_are_not_compared_and_it_says_so(tmp_path: Path, where: Where, other: str) -> None:
+    rows = make_rows(tmp_path / "rows", 60)
+    champion = make_bundle(
+        tmp_path / "champion", AgeRanges.of(("1-30", "over30")) if other == "ranges" else rows.ranges
+    )
+    seen = make_rows(tmp_path / "others", 60, seed=5) if other == "rows" else rows
+    first = evaluate(champion, seen, QUICK, where)
+    outcome = judge(examine(make_bundle(tmp_path / "model", sharpness=9), rows), QUICK, where, against=first)
+    assert outcome.champion is None
+    assert "champion" in outcome.notes[0]
+    assert against(outcome) == ""
+
+
+def test_a_finished_evaluation_of_these_very_rows_is_found(tmp_path: Path, where: Where) -> None:
+    rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
+    assert finished(model.digest, rows, where) is None
+    done = evaluate(model, rows, QUICK, where)
+    assert finished(model.digest, rows, where) == done
+    assert finished(model.digest, make_rows(tmp_path / "others", 60, seed=5), where) is None
+    (done.folder / "metrics.json").write_text("{")
+    assert finished(model.digest, rows, where) is None
+    with pytest.raises(DataError, match=r"metrics\.json: not the figures of an evaluation"):
+        evaluate(model, rows, QUICK, where)
+
+
+def test_predictions_that_cannot_be_read_are_named(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 60)
+    first = evaluate(make_bundle(tmp_path / "champion"), rows, QUICK, where)
+    first.predictions.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"predictions\.parquet: not a readable table; evaluate the champion again"):
+        evaluate(make_bundle(tmp_path / "model", sharpness=9), rows, QUICK, where, against=first)
+    assert pl.read_parquet(rows.table).height == 60
+
+
+@pytest.mark.slow
+def test_the_champion_is_compared_on_draws_of_groups(tmp_path: Path, where: Where) -> None:
+    rows = make_rows(tmp_path / "rows", 120, noise=0.05, groups=[str(at // 6) for at in range(120)])
+    first = make_bundle(tmp_path / "champion", sharpness=20)
+    outcome = judge(
+        examine(make_bundle(tmp_path / "model"), rows), QUICK, where, against=evaluate(first, rows, QUICK, where)
+    )
+    other = judge(examine(first, rows), QUICK, where).judged
+    groups = outcome.table["group"].to_numpy()
+    expected = differences(groups, outcome.judged, other, draws=200, seed=QUICK.seed)
+    as_rows = differences(range(120), outcome.judged, other, draws=200, seed=QUICK.seed)
+    assert outcome.champion is not None
+    for name in ("accuracy", "mae", "loss"):
+        found = outcome.champion.differences[name]
+        assert found == pytest.approx(expected[name], rel=1e-5, abs=1e-6)
+    assert outcome.champion.differences["mae"][3:5] != pytest.approx(as_rows["mae"][3:5], rel=1e-3)

@@ -1,0 +1,136 @@
+"""Two models on the same rows: figures, McNemar's test and slices."""
+
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import binomtest
+
+from agepipe.config.stages import EvaluateSettings
+from agepipe.evaluation.comparison import COMPARED, mcnemar, surely, versus
+from agepipe.evaluation.metrics import Judged, figures
+
+CLASSES = 4
+NAMES = ("1-10", "11-20", "21-40", "over40")
+
+
+def answers(random: np.random.Generator, labels: np.ndarray, right: float) -> Judged:
+    """A model that is right with this probability, and otherwise anywhere."""
+    said = np.where(random.random(len(labels)) < right, labels, random.integers(0, CLASSES, len(labels)))
+    shares = np.full((len(labels), CLASSES), 0.1)
+    shares[np.arange(len(labels)), said] = 0.7
+    ages = labels * 10.0 + 5
+    return Judged(labels.astype(np.int64), shares, ages, said * 10.0 + 5 + random.normal(0, 3, len(labels)))
+
+
+def rows(labels: np.ndarray, groups: np.ndarray | None = None) -> pl.DataFrame:
+    count = len(labels)
+    named = np.arange(count) if groups is None else groups
+    return pl.DataFrame(
+        {"group": named.astype(str), "label": labels, "gender": np.arange(count) % 2, "race": np.arange(count) % 5}
+    )
+
+
+def test_each_figure_is_that_of_the_evaluation_and_the_sign_says_who_is_better() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, CLASSES, 800)
+    good, poor = answers(random, labels, 0.8), answers(random, labels, 0.4)
+    found = versus(rows(labels), good, poor, NAMES, EvaluateSettings(draws=500))
+    ours, theirs = dict(figures(*good)), dict(figures(*poor))
+    assert tuple(found.figures) == COMPARED
+    for name, change in found.figures.items():
+        assert (change.first, change.second) == pytest.approx((ours[name], theirs[name]))
+        assert change.difference == pytest.approx(ours[name] - theirs[name])
+        assert change.low < change.difference < change.high
+        assert surely(change, name) == 1, name
+    assert all(surely(change._replace(low=-change.high, high=-change.low), name) == -1
+               for name, change in found.figures.items())  # fmt: skip
+    female = next(one for one in found.slices if one.name == "female")
+    inside = np.arange(800) % 2 == 1
+    assert female.rows == inside.sum()
+    assert female.changes["accuracy"].first == pytest.approx((good.predicted == labels)[inside].mean())
+    assert female.changes["mae"].second == pytest.approx(np.abs(poor.ages - poor.years)[inside].mean())
+
+
+def test_the_share_of_draws_counts_every_gain_however_small() -> None:
+    """A slice of which each row is one year or one right answer better is better in each draw, and not in a half."""
+    labels = np.arange(400) % CLASSES
+    table = rows(labels)
+    poor = answers(np.random.default_rng(0), labels, 0.5)
+    nearer = poor._replace(years=poor.ages + np.sign(poor.years - poor.ages) * np.maximum(poor.errors - 0.2, 0))
+    for first, second, share in ((nearer, poor, 1.0), (poor, nearer, 0.0), (poor, poor, 0.0)):
+        found = versus(table, first, second, NAMES, EvaluateSettings(draws=100))
+        assert found.figures["mae"].share_better == share
+        changes = [one.changes for one in found.slices if one.kind == "gender"]
+        assert [one["mae"].share_better for one in changes] == [share, share]
+        assert [one["accuracy"].share_better for one in changes] == [0.0, 0.0]
+    good = answers(np.random.default_rng(0), labels, 0.9)
+    found = versus(table, good, poor, NAMES, EvaluateSettings(draws=100))
+    assert all(one.changes["accuracy"].share_better == 1.0 for one in found.slices if one.kind == "gender")
+
+
+def test_models_that_are_equally_good_are_told_apart_no_more_often_than_was_allowed() -> None:
+    """Over figures and over slices: with every difference at 95 % by itself it would be a quarter of the time."""
+    random = np.random.default_rng(1)
+    settings = EvaluateSettings(draws=400)
+    told = {"figures": 0, "slices": 0}
+    trials = 200
+    for _ in range(trials):
+        labels = random.integers(0, CLASSES, 400)
+        found = versus(rows(labels), answers(random, labels, 0.6), answers(random, labels, 0.6), NAMES, settings)
+        told["figures"] += any(surely(change, name) for name, change in found.figures.items())
+        told["slices"] += any(surely(c, name) for one in found.slices for name, c in one.changes.items())
+    for count in told.values():
+        assert binomtest(count, trials, 0.05, alternative="greater").pvalue > 0.001
+
+
+def test_mcnemar_is_the_binomial_test_on_rows_that_one_alone_has_right() -> None:
+    random = np.random.default_rng(2)
+    labels = random.integers(0, CLASSES, 300)
+    first, second = answers(random, labels, 0.7), answers(random, labels, 0.5)
+    a, b = first.predicted == labels, second.predicted == labels
+    found = mcnemar(np.arange(300), first, second)
+    assert (found.first_only, found.second_only, found.both) == ((a & ~b).sum(), (b & ~a).sum(), (a & b).sum())
+    assert found.p == binomtest(int((a & ~b).sum()), int((a ^ b).sum())).pvalue
+    same = mcnemar(np.arange(300), first, first)
+    assert (same.first_only, same.second_only, same.p) == (0, 0, 1.0)
+
+
+def test_copies_are_one_observation() -> None:
+    random = np.random.default_rng(3)
+    labels = random.integers(0, CLASSES, 200)
+    first, second = answers(random, labels, 0.65), answers(random, labels, 0.5)
+    once, settings = versus(rows(labels), first, second, NAMES, EvaluateSettings()), EvaluateSettings()
+    five = [Judged(*(np.repeat(part, 5, axis=0) for part in one[:4])) for one in (first, second)]
+    table = rows(np.repeat(labels, 5), np.repeat(np.arange(200), 5))
+    copied = versus(table, *five, NAMES, settings)
+    assert copied.exact == once.exact
+    for name, change in copied.figures.items():
+        assert change.high - change.low == pytest.approx(once.figures[name].high - once.figures[name].low, rel=0.1)
+    alike = {(one.kind, one.name): one for one in copied.slices if one.kind == "range"}
+    for one in (part for part in once.slices if part.kind == "range" and part.changes):
+        other = alike[one.kind, one.name]
+        assert other.photographs == one.photographs
+        for name, change in one.changes.items():
+            five_times = other.changes[name].high - other.changes[name].low
+            assert five_times == pytest.approx(change.high - change.low, rel=0.1)
+
+
+def test_slices_too_small_and_models_of_other_ranges() -> None:
+    random = np.random.default_rng(4)
+    labels = random.integers(0, CLASSES, 100)
+    found = versus(rows(labels), answers(random, labels, 0.6), answers(random, labels, 0.6), NAMES,
+                   EvaluateSettings(draws=100), same_ranges=False)  # fmt: skip
+    assert (tuple(found.figures), found.exact) == (("mae",), None)
+    assert all(set(one.changes) == ({"mae"} if one.photographs >= 30 else set()) for one in found.slices)
+    assert {one.name for one in found.slices if not one.changes} >= {"White", "Black", "Asian"}
+
+
+def test_twenty_three_thousand_rows_take_seconds() -> None:
+    random = np.random.default_rng(5)
+    labels = random.integers(0, CLASSES, 23_000)
+    start = time.process_time()
+    versus(rows(labels), answers(random, labels, 0.6), answers(random, labels, 0.6), NAMES,
+           EvaluateSettings(draws=10_000))  # fmt: skip
+    assert time.process_time() - start < 40  # both cores together

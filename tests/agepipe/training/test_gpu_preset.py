@@ -1,0 +1,63 @@
+"""Recipes for machines that are not at hand really run: the network, size and optimizer of the preset, a few steps."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from agepipe.config import presets
+from agepipe.model.ages import AgeRanges
+from agepipe.training import loop
+from agepipe.training.augment import augment
+from agepipe.training.job import Examples, Job
+from agepipe.training.loop import BEST, Training, network_of
+
+RANGES = AgeRanges.of("utkface")
+ROWS = 20
+
+
+def _job(folder: Path) -> Job:
+    """The last training of the `gpu` preset, on few rows in small batches, stored as it stores them."""
+    config = presets.load("gpu", {"learn.batch": 6, "learn.epochs": 1})
+    rng = np.random.default_rng(1)
+    ages = rng.integers(1, 90, ROWS)
+    levels = np.clip(ages[:, None, None, None] * 2 + rng.normal(40, 20, (ROWS, *[config.ingest.size] * 2, 3)), 0, 255)
+    np.save(folder / "pixels.npy", levels.astype(np.uint8))
+    columns = (np.arange(ROWS), ages, RANGES.classes(ages).astype(np.int64), ages % 2, ages % 5)
+    parts = [Examples(*(column[part] for column in columns)) for part in (slice(0, 12), slice(12, None))]
+    return Job(
+        folder=folder / "training", pixels=folder / "pixels.npy", train=parts[0], validation=parts[1], ranges=RANGES,
+        learn=config.learn, metric=config.final.metric, patience=config.final.patience, device="cpu",
+    )  # fmt: skip
+
+
+def test_the_gpu_preset_trains_a_few_steps_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, given = _job(tmp_path), []
+
+    def watched(images: Tensor, size: int, settings: object) -> Tensor:
+        given.append((tuple(images.shape), size, settings))
+        return augment(images, size, settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "augment", watched)
+    training = Training(job)
+    first = [one.detach().clone() for one in training.network.parameters()]
+    event = training.epoch()
+    assert given == [((6, 144, 144, 3), 128, job.learn.augment)] * 2
+    assert all(getattr(job.learn.augment, name) > 0 for name in ("rotate", "scale", "brightness", "contrast", "erase"))
+    assert all(not torch.equal(one, two) for one, two in zip(first, training.network.parameters(), strict=True))
+    assert np.isfinite(list(event.metrics.values())).all()
+    assert training.network.readout.by_year
+    assert sum(one.numel() for one in training.network.parameters()) > 21_000_000, "not a ResNet-34"
+    assert isinstance(training.optimizer, SGD)
+    assert isinstance(training.schedule, OneCycleLR)
+    group = training.optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
+    kept = network_of(job, training.fitted(), job.folder / BEST)
+    assert (kept.size, kept.mirror) == (128, True)
+    probabilities, years = kept(torch.from_numpy(np.load(job.pixels)[:2]))
+    assert probabilities.shape == (2, len(RANGES))
+    assert torch.isfinite(years).all()
