@@ -181,7 +181,7 @@ def _save(folder: Path, model_id: str, run_id: str) -> None:
     mlflow.pyfunc.save_model(
         folder / "model",
         mlflow_model=Description(model_id=model_id, model_uuid=model_id, run_id=run_id),
-        python_model=str(folder / "agepipe" / "serve" / "served.py"),
+        python_model=str(folder / "agepipe" / "model" / "mlflow_model.py"),
         artifacts={"bundle": str(folder / "bundle")},
         code_paths=[str(folder / "agepipe")],
         pip_requirements=[f"{name}=={provenance.version(name)}" for name in REQUIREMENTS],

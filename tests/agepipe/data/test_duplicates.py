@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from agepipe.data import duplicates, near_duplicates
+from agepipe.data import near_duplicates
 from agepipe.data.duplicates import groups, thumbnails, tied
+from agepipe.model import phash
 from agepipe.model.phash import COPY_BITS, looks, near, oriented, sketches
 
 Pixels = NDArray[np.uint8]
@@ -196,7 +197,7 @@ def test_near_takes_the_nearest_within_the_limit() -> None:
 def test_near_works_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     found = [random.bytes(32) for _ in range(50)]
-    monkeypatch.setattr(duplicates, "BLOCK_PAIRS", 64)
+    monkeypatch.setattr(phash, "BLOCK_PAIRS", 64)
     assert near(found, found).tolist() == list(range(50))
 
 

@@ -73,7 +73,7 @@ def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
     """The code that was registered with the model is made to turn the pictures around before it looks at them."""
     put(tmp_path, tracked, 60.0)
     (found,) = lookup.versions("agepipe", tracked)
-    served = next(Path(found.source.removeprefix("file://")).glob("code/agepipe/imaging.py"))
+    served = next(Path(found.source.removeprefix("file://")).glob("code/agepipe/model/imaging.py"))
     text = served.read_text(encoding="utf-8")
     changed = text.replace("    square = image[", "    square = 255 - image[")
     assert changed != text
