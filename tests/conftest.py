@@ -15,12 +15,6 @@ from agepipe.registry import tracking
 from flows import environment
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files whose tests run the whole pipeline: they take longest, and another worker has the rest."""
-    longest = {item.path for item in items if "first" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in longest)
-
-
 @pytest.fixture
 def where(tmp_path: Path) -> Where:
     """A workspace and a tracking store of the test's own."""
