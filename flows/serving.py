@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agepipe.core.words import counted
 from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, path, text, where
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
@@ -87,7 +88,8 @@ def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
     from agepipe.serving import predict as work
 
     work.write(faces, path)
-    typer.echo(f"{len(faces)} faces of {faces['path'].n_unique()} photographs are in {path}.")
+    many = f"{counted(len(faces), 'face')} of {counted(faces['path'].n_unique(), 'photograph')}"
+    typer.echo(f"{many} {'is' if len(faces) == 1 else 'are'} in {path}.")
 
 
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
@@ -97,7 +99,10 @@ def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:
 
     if len(rejects):
         listed = work.write(rejects, path)
-        told = f"{len(rejects)} files have no row, or faces without one; they are in {listed} with the reason:"
+        have, are = ("has", "it is") if len(rejects) == 1 else ("have", "they are")
+        told = (
+            f"{counted(len(rejects), 'file')} {have} no row, or faces without one; {are} in {listed} with the reason:"
+        )
         typer.echo(told, err=True)
         for file, reason, detail in rejects.head(SHOWN).iter_rows():
             typer.echo(f"  {archives.printable(file)}: {reason}: {archives.printable(detail)}", err=True)
@@ -174,8 +179,9 @@ def camera(
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{done.frames} frames, {len(done.people)} faces, {done.rate:.1f} frames/s, by {', '.join(done.models)} "
-        f"on faces found by {done.detector}." + (f" Written to {output}." if output and output.exists() else "")
+        f"{counted(done.frames, 'frame')}, {counted(len(done.people), 'face')}, {done.rate:.1f} frames/s, by "
+        f"{', '.join(done.models)} on faces found by {done.detector}."
+        + (f" Written to {output}." if output and output.exists() else "")
     )
     if done.incomplete:
         raise typer.Exit(UNREADABLE)

@@ -18,6 +18,7 @@ from agepipe.config.runtime import Where
 from agepipe.config.search_check import searched
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError
+from agepipe.core.words import counted
 from agepipe.data.records import Catalogue
 from agepipe.evaluation.records import Compared, Evaluation
 from agepipe.registry.records import Registered
@@ -112,8 +113,9 @@ def plan(config: Config, where: Where) -> None:
     """Say what is about to happen, and what it will cost where that is much."""
     learn, search = config.learn, config.search
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
-    settings = "1 setting" if count == 1 else f"{count} settings"
-    trials = f"{settings} × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
+    trials = (
+        f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
+    )
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
         f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"
@@ -128,7 +130,7 @@ def outcome(done: PipelineResult) -> None:
     """What was found, the test figures with their doubt, where the report is, what was registered, what is next."""
     found, parts, new = done.catalogue, done.partition, done.registered
     console.print(
-        f"\nFound {counted(found)}, {found.rejected:,} rejected: "
+        f"\nFound {photographs(found)}, {found.rejected:,} rejected: "
         f"{parts.development.count:,} for training, {parts.test.count:,} locked for testing."
         + (f" {parts.left_out} left out: they tie test rows to others." if parts.left_out else "")
     )
@@ -141,10 +143,10 @@ def outcome(done: PipelineResult) -> None:
     )
 
 
-def counted(found: Catalogue) -> str:
+def photographs(found: Catalogue) -> str:
     """How many photographs there are, and in how many files where some of them are copies."""
     files = f" in {found.count + found.copies:,} files" if found.copies else ""
-    return f"[bold]{found.count:,}[/bold] {'photograph' if found.count == 1 else 'photographs'}{files}"
+    return f"[bold]{counted(found.count, 'photograph')}[/bold]{files}"
 
 
 def evaluation(done: Evaluation) -> None:

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agepipe.core.words import counted
 from agepipe.data.audit import ROUND_FROM, Audit, Copies, Tally
 
 _BAR = 24
@@ -14,24 +15,20 @@ _BAR = 24
 
 def summary(audit: Audit) -> str:
     """One or two plain sentences: what there is, and what to mind."""
-    text = f"{_counted(audit.usable, 'usable photograph')} of {_counted(audit.files, 'file')}"
+    text = f"{counted(audit.usable, 'usable photograph')} of {counted(audit.files, 'file')}"
     if audit.ages:
         text += f", aged {audit.ages[0][0]} to {audit.ages[-1][0]}"
     near = audit.near
     if near.groups:
         is_ = "is a copy of another" if near.surplus == 1 else "are copies of others"
-        copies = f"{_counted(near.surplus, 'file')} {is_}"
-        text += f". {copies}, in {_counted(near.groups, 'group')}, and {_agreement(near)} on the age"
+        copies = f"{counted(near.surplus, 'file')} {is_}"
+        text += f". {copies}, in {counted(near.groups, 'group')}, and {_agreement(near)} on the age"
     return text + "."
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _agreement(copies: Copies) -> str:
     if copies.ages:
-        return f"{_counted(copies.ages, 'group')} {'disagrees' if copies.ages == 1 else 'disagree'}"
+        return f"{counted(copies.ages, 'group')} {'disagrees' if copies.ages == 1 else 'disagree'}"
     return "its members agree" if copies.groups == 1 else "all groups agree"
 
 
@@ -40,11 +37,11 @@ def notes(audit: Audit) -> list[str]:
     found = []
     if audit.repeated:
         has, counts = ("has", "it counts") if audit.repeated == 1 else ("have", "such files count")
-        repeated = _counted(audit.repeated, "file")
+        repeated = counted(audit.repeated, "file")
         found.append(f"{repeated} {has} the same content and label as another; {counts} as one photograph with it.")
     if audit.outside:
         has, is_ = ("has", "is") if audit.outside == 1 else ("have", "are")
-        outside = _counted(audit.outside, "photograph")
+        outside = counted(audit.outside, "photograph")
         found.append(f"{outside} {has} an age outside all ranges and {is_} left out of training.")
     if audit.spikes:
         most = sorted(audit.spikes, key=lambda spike: spike.count - spike.expected, reverse=True)[:8]
@@ -56,7 +53,7 @@ def notes(audit: Audit) -> list[str]:
         )
     if audit.foldered:
         found.append(
-            f"{audit.misfiled:,} of {_counted(audit.foldered, 'photograph')} "
+            f"{audit.misfiled:,} of {counted(audit.foldered, 'photograph')} "
             f"{'lies' if audit.misfiled == 1 else 'lie'} in the folder of another range than the age has; the age in "
             "the file name wins."
         )

@@ -157,7 +157,7 @@ def test_camera_with_a_bundle_needs_nothing_of_training(film: Path, tmp_path: Pa
     words = ["camera", "--source", film, "--headless", "--output", "out.mp4", "--events", "out.jsonl"]
     done = light(*words, "--model", "bundle", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "25 frames, 1 faces" in done.stdout
+    assert "25 frames, 1 face," in done.stdout
     assert len(read(tmp_path / "out.mp4")) == 25
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 25
 

@@ -100,8 +100,8 @@ def test_nested_folders_hold_each_photograph_once(tmp_path: Path, where: Where) 
     alone = pl.read_parquet(plain.table).select("digest", "index").rows()
     stored = dict(table.select("digest", "index").rows())
     assert all((pixels[stored[digest]] == open_pixels(plain.pixels)[at]).all() for digest, at in alone)
-    assert show.counted(catalogue).replace("[bold]", "").replace("[/bold]", "") == "30 photographs in 84 files"
-    assert "files" not in show.counted(plain)
+    assert show.photographs(catalogue).replace("[bold]", "").replace("[/bold]", "") == "30 photographs in 84 files"
+    assert "files" not in show.photographs(plain)
 
 
 def test_rows_to_learn_from_and_test_rows_are_photographs(tmp_path: Path, where: Where) -> None:
