@@ -249,6 +249,16 @@ def test_thumbnails_are_grey_means_of_the_picture() -> None:
     assert (thumb[0, :, 12:] == 200).all()
 
 
+@pytest.mark.parametrize("side", [50, 60, 70])
+def test_a_pixel_of_a_thumbnail_is_the_mean_of_the_area_that_it_covers(side: int) -> None:
+    grey = np.random.default_rng(5).integers(0, 256, (2, side, side), dtype=np.uint8)
+    step = side / 24
+    low = np.arange(24)[:, None] * step
+    share = np.clip(np.minimum(low + step, np.arange(side) + 1) - np.maximum(low, np.arange(side)), 0, None) / step
+    expected = np.einsum("ai,bj,nij->nab", share, share, grey, optimize=True)
+    assert np.abs(thumbnails(grey) - expected).max() <= 1
+
+
 def test_mirrored_copies_share_a_group_and_a_tie_and_mirrored_strangers_do_not() -> None:
     originals = noisy(faces(300, side=72), 20.0)
     copies = noisy(originals[:40, :, ::-1], 2.0)

@@ -111,6 +111,15 @@ def test_a_header_that_announces_too_much_is_refused_before_decoding() -> None:
     assert reason(bomb) == "too large"
 
 
+@pytest.mark.parametrize("rest", [b"", bytes(30), bytes(12) + b"\x05" + bytes(40)], ids=["end", "zeros", "header_size"])
+def test_a_bmp_whose_header_cannot_be_read_is_no_image(rest: bytes) -> None:
+    assert reason(b"BM" + rest) == "not an image"
+
+
+def test_a_bmp_that_is_too_wide_for_the_decoder_is_no_image() -> None:
+    assert reason(encoded(Pillow.new("RGB", (2**20 + 1, 1)), "BMP")) == "not an image"
+
+
 def test_fit_takes_the_centre_square() -> None:
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 30:70] = 200

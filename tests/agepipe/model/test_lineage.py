@@ -8,6 +8,7 @@ import pytest
 from bundles import make_rows, pictures, seen
 
 from agepipe.core.errors import LeakageError
+from agepipe.data.groups import across
 from agepipe.model.lineage import Overlap, overlap, refuse
 from agepipe.model.phash import looks
 
@@ -67,6 +68,20 @@ def test_a_copy_is_seen_beside_rows_that_are_the_same_file(tmp_path: Path) -> No
     assert (result.by_content, result.by_appearance, result.count) == (10, 20, 30)
     assert result.seen.tolist() == [True] * 30 + [False] * 10
     assert result.roles == {"fitted": 10, "chosen": 20}
+
+
+@pytest.mark.parametrize(
+    ("bits", "seen_before", "bound"), [(0, 1, True), (20, 1, True), (21, 0, True), (24, 0, True), (25, 0, False)]
+)
+def test_a_split_binds_all_looks_that_a_lineage_recognises_and_some_further_apart(
+    bits: int, seen_before: int, bound: bool
+) -> None:
+    look = np.random.default_rng(0).integers(0, 256, 32, dtype=np.uint8)
+    change = np.packbits(np.arange(256) < bits)
+    fitted = pl.DataFrame({"digest": ["a"], "look": [look.tobytes()], "role": ["fitted"]})
+    rows = pl.DataFrame({"digest": ["b"], "look": [(look ^ change).tobytes()]})
+    assert overlap(fitted, rows).by_appearance == seen_before
+    assert across(fitted, rows) == ([("b", "a")] if bound else [])
 
 
 def test_other_pictures_are_not_seen(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agepipe.config.stages import SplitSettings
+from agepipe.data import groups
 from agepipe.data.groups import MEMBERS
 from agepipe.data.split import place
 from agepipe.model.lineage import overlap
@@ -39,8 +40,13 @@ def cropped(chip: Pixels) -> Pixels:
     return chip[10:190, 10:190]
 
 
-def turned(chip: Pixels) -> Pixels:
-    return np.asarray(cv2.warpAffine(chip, cv2.getRotationMatrix2D((99.5, 99.5), 7, 1), (200, 200)), dtype=np.uint8)
+def cropped_more(chip: Pixels) -> Pixels:
+    return chip[18:182, 18:182]
+
+
+def turned(chip: Pixels, degrees: float = 7) -> Pixels:
+    matrix = cv2.getRotationMatrix2D((99.5, 99.5), degrees, 1)
+    return np.asarray(cv2.warpAffine(chip, matrix, (200, 200)), dtype=np.uint8)
 
 
 def cut_on_two_sides(chip: Pixels) -> Pixels:
@@ -72,9 +78,34 @@ def test_changed_copies_are_recognised_where_bits_alone_are_not_enough(
     assert ((found == np.arange(COUNT)) | (found < 0)).all()
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (0, 20), (20, 0), (20, 20)])
+def test_half_of_the_copies_cut_by_a_tenth_at_any_corner_are_recognised(chips: Pixels, corner: tuple[int, int]) -> None:
+    top, left = corner
+    copies = stored(chips, lambda chip: chip[top : top + 180, left : left + 180])
+    found = recognised(sketches(looks(copies)), sketches(looks(stored(chips))))
+    assert (found == np.arange(COUNT)).mean() >= 0.5
+
+
+def test_most_copies_turned_by_12_degrees_are_recognised(chips: Pixels) -> None:
+    copies = stored(chips, lambda chip: turned(chip, 12))
+    found = recognised(sketches(looks(copies)), sketches(looks(stored(chips))))
+    assert (found == np.arange(COUNT)).mean() >= 0.85
+
+
 def test_no_stranger_is_recognised(chips: Pixels) -> None:
     known = sketches(looks(stored(chips)))
     assert (recognised(known[: COUNT // 2], known[COUNT // 2 :]) == -1).all()
+
+
+def test_a_split_asks_for_less_similarity_than_a_lineage(chips: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert groups.MARGIN > 0
+    monkeypatch.setattr(ties, "MARGIN", 0.05)
+    originals, copies = table(stored(chips), "a"), table(stored(chips, cropped_more), "b")
+    bound = dict(groups.across(originals, copies))
+    found = overlap(originals, copies).seen
+    assert 0 < found.sum() < len(bound) - COUNT // 10
+    assert set(copies["digest"].filter(pl.Series(found))) < set(bound)
+    assert all(copy[1:] == original[1:] for copy, original in bound.items())
 
 
 def test_looks_of_earlier_versions_and_none_at_all_are_never_recognised(chips: Pixels) -> None:
