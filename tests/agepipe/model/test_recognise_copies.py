@@ -99,7 +99,7 @@ def test_no_stranger_is_recognised(chips: Pixels) -> None:
 
 def test_a_split_asks_for_less_similarity_than_a_lineage(chips: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     assert groups.MARGIN > 0
-    monkeypatch.setattr(ties, "MARGIN", 0.05)
+    monkeypatch.setattr(groups, "MARGIN", 0.05)
     originals, copies = table(stored(chips), "a"), table(stored(chips, cropped_more), "b")
     bound = dict(groups.across(originals, copies))
     found = overlap(originals, copies).seen
