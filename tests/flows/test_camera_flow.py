@@ -81,10 +81,10 @@ def worker(prefect_server: None, where: Where, monkeypatch: pytest.MonkeyPatch) 
 
     api_url = str(PREFECT_API_URL.value())
     monkeypatch.chdir(ROOT)
+    access.made(where)
     services.make_pool(where, api_url)
     deployments.deploy(where, api_url)
     words = ["worker", "start", "--pool", services.POOL, "--type", "process"]
-    access.made(where)
     with (where.workspace / "worker.log").open("w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("prefect"), *words], env=services.environ(where, api_url), stdout=log,
