@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from agepipe.config import presets
-from agepipe.model.bundle import NETWORK, Card, write_card
+from agepipe.model.bundle import NETWORK, Card
+from agepipe.model.bundle_files import write_card
 from agepipe.training import network
 from agepipe.training.export import export
 from agepipe.training.network import AgeNetwork

@@ -1,6 +1,7 @@
 """Errors of the operating system and of Prefect, MLflow and their HTTP clients, as sentences that a user can act on."""
 
-from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError, full_disk, of_system
+from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError
+from agepipe.core.system_errors import full_disk, of_system
 
 HTTP = ("httpx", "httpcore", "requests", "urllib3", "websockets")
 STORES = ("mlflow", "sqlalchemy", "sqlite3", "alembic")

@@ -66,7 +66,8 @@ def _written(found: "Predictions", output: Path) -> None:
     Raises:
         OutputError: says of each table that could not be written where it is.
     """
-    from agepipe.core.errors import OutputError, of_system
+    from agepipe.core.errors import OutputError
+    from agepipe.core.system_errors import of_system
     from agepipe.serving import predict as work
 
     failed = list[str]()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.data import archives
-from agepipe.model.bundle import read_lineage
+from agepipe.model.bundle_files import read_lineage
 from agepipe.model.imaging import Image, decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from agepipe.config.runtime import Where
 from agepipe.core.progress import Progress
-from agepipe.model.bundle import read_curves
+from agepipe.model.bundle_files import read_curves
 from agepipe.model.records import Model
 from agepipe.registry import tracking
 from agepipe.training.job import EpochEvent

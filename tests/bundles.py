@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import CURVES, LINEAGE_SCHEMA, NETWORK, Card, digest, write_card, write_lineage
+from agepipe.model.bundle import CURVES, NETWORK, Card, digest
+from agepipe.model.bundle_files import LINEAGE_SCHEMA, write_card, write_lineage
 from agepipe.model.decoding import Decoding
 from agepipe.model.phash import looks
 from agepipe.model.records import Model

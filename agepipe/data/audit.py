@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import DataError
 from agepipe.data.filenames import GENDERS, RACES, class_folder
+from agepipe.data.labels import class_column
 from agepipe.data.records import Catalogue
 from agepipe.model.ages import AgeRanges
 
@@ -164,7 +165,7 @@ def ranged(catalogue: Catalogue, ranges: AgeRanges) -> pl.DataFrame:
         raise DataError(
             f"{catalogue.table}: has {len(table)} rows where its record says {catalogue.count}; run ingest again."
         )
-    return table.with_columns(label=ranges.expression())
+    return table.with_columns(label=class_column(ranges))
 
 
 def spikes(ages: Sequence[tuple[int, int]]) -> tuple[Spike, ...]:

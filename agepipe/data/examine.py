@@ -13,9 +13,8 @@ from agepipe.config.stages import IngestSettings
 from agepipe.core.errors import ImageError
 from agepipe.data import duplicates
 from agepipe.data.archives import Entry, too_large
-from agepipe.data.filenames import Reject, class_folder, parse
+from agepipe.data.filenames import Reject, class_folder, parse, unknown_name
 from agepipe.model import phash
-from agepipe.model.headers import unknown_name
 from agepipe.model.imaging import SUFFIXES, Image, Limits, fit, photograph
 
 LEDGER: dict[str, Any] = {

@@ -35,6 +35,15 @@ _NO_RACE = re.compile(r"(?P<age>[0-9]+)_(?P<gender>[0-9]?)_(?P<race>)[0-9]{5,}.*
 _NEITHER = re.compile(r"(?P<age>[0-9]+)_(?P<gender>)(?P<race>)[0-9]{5,}.*")
 _NO_AGE = re.compile(r"[^_]*_[0-9]?_([0-9]?_)?[0-9]{5,}.*")
 
+_ENDS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "a HEIC picture"), ".avif": "an AVIF picture", ".gif": "a GIF picture",
+    **dict.fromkeys((".tif", ".tiff"), "a TIFF picture"), ".jxl": "a JPEG XL picture",
+    **dict.fromkeys((".jp2", ".j2k"), "a JPEG 2000 picture"),
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "a raw photograph"),
+}  # fmt: skip
+FOREIGN = tuple(_ENDS)
+"""Endings of picture files of formats that are not read."""
+
 
 class Label(NamedTuple):
     """What a file name says of the person."""
@@ -85,6 +94,13 @@ def _names_class(folder: str) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def unknown_name(name: str, allowed: tuple[str, ...]) -> str:
+    """Why a file is not read by its name; names its format where the ending tells it."""
+    kind = next((kind for end, kind in _ENDS.items() if name.lower().endswith(end)), "")
+    advice = f"it is {kind}; convert it to JPEG: " if kind else ""
+    return f"{advice}files ending in {', '.join(allowed)} are read."
 
 
 def _without_age(name: str) -> Reject:

@@ -43,6 +43,17 @@ def relabel(catalogue: Catalogue, settings: LabelSettings, where: Where) -> Rows
     return _record(folder, manifest or {}, catalogue, settings.age_ranges())
 
 
+def class_column(ranges: AgeRanges, age: str = "age") -> pl.Expr:
+    """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
+    column = pl.col(age).cast(pl.Int64)
+    label = pl.lit(None, dtype=pl.Int16)
+    for position, low in enumerate(ranges.lows.tolist()):
+        label = pl.when(column >= low).then(pl.lit(position, dtype=pl.Int16)).otherwise(label)
+    if ranges.oldest is not None:
+        label = pl.when(column > ranges.oldest).then(pl.lit(None, dtype=pl.Int16)).otherwise(label)
+    return label
+
+
 def _file_digest(table: Path) -> str:
     # The table's own bytes are part of the key: its positions must be those of the pixel store beside it.
     try:
@@ -55,7 +66,7 @@ def _make(folder: Path, catalogue: Catalogue, settings: LabelSettings) -> None:
     frame = read_table(catalogue.table)
     ranges = settings.age_ranges()
     settled, conflicts = settle(frame, ranges, settings)
-    labelled = settled.with_columns(ranges.expression("age").alias("label"))
+    labelled = settled.with_columns(class_column(ranges).alias("label"))
     inside = labelled.filter(pl.col("label").is_not_null())
     outside = labelled.filter(pl.col("label").is_null()).drop("label")
     if inside.is_empty():
@@ -86,7 +97,7 @@ def settle(frame: pl.DataFrame, ranges: AgeRanges, settings: LabelSettings) -> t
     """
     disagree = pl.col("age").n_unique().over("group") > 1
     conflicting = frame.filter(disagree)
-    across = conflicting.filter(ranges.expression("age").n_unique().over("group") > 1)
+    across = conflicting.filter(class_column(ranges).n_unique().over("group") > 1)
     settled, changed = frame, 0
     if settings.conflicts == "drop":
         settled = frame.filter(~disagree)

@@ -10,6 +10,7 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import DataError, ModelError
 from agepipe.core.progress import Progress, silent
+from agepipe.data.labels import class_column
 from agepipe.data.records import Rows
 from agepipe.evaluation.champion import stand
 from agepipe.evaluation.compute import numbers
@@ -18,7 +19,8 @@ from agepipe.evaluation.predictions import Answers, answer, read_rows
 from agepipe.evaluation.preprocessing_check import check_normalisation, doubt
 from agepipe.evaluation.records import Evaluation
 from agepipe.evaluation.result import Outcome, Subject
-from agepipe.model.bundle import Card, digest, read_card, read_curves, read_lineage
+from agepipe.model.bundle import Card, digest, read_card
+from agepipe.model.bundle_files import read_curves, read_lineage
 from agepipe.model.decoding import decide
 from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
@@ -91,7 +93,7 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     Raises:
         DataError: none is left.
     """
-    kept = table.with_columns(card.ranges.expression().alias("label")).drop_nulls("label")
+    kept = table.with_columns(class_column(card.ranges).alias("label")).drop_nulls("label")
     if kept.is_empty():
         raise DataError(
             f"rows: of {len(table)} rows that the model has not seen none has an age between {card.ranges.youngest} "

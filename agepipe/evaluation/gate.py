@@ -28,7 +28,8 @@ from agepipe.evaluation.figures import WORDS, change, figure, gap
 from agepipe.evaluation.metrics import Judged
 from agepipe.evaluation.predictions import answer, read_rows
 from agepipe.evaluation.slices import slices
-from agepipe.model.bundle import Card, read_lineage
+from agepipe.model.bundle import Card
+from agepipe.model.bundle_files import read_lineage
 from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
 

@@ -15,7 +15,8 @@ from agepipe.evaluation.bootstrap import Difference
 from agepipe.evaluation.champion import Champion
 from agepipe.evaluation.coverage import Sets
 from agepipe.evaluation.metrics import Judged
-from agepipe.model.bundle import Card, Role
+from agepipe.model.bundle import Card
+from agepipe.model.bundle_files import Role
 from agepipe.model.calibration import Reliability
 from agepipe.model.lineage import Overlap
 from agepipe.model.records import Model

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -190,13 +189,3 @@ class AgeRanges(BaseModel):
         """The same as a person reads it: `28 to 40`, `7` for a single year, `over 27` for an open end."""
         low, high = self.span(first, last)
         return AgeRange(low=low, high=high).words
-
-    def expression(self, age: str = "age") -> pl.Expr:
-        """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
-        column = pl.col(age).cast(pl.Int64)
-        label = pl.lit(None, dtype=pl.Int16)
-        for position, item in enumerate(self.ranges):
-            label = pl.when(column >= item.low).then(pl.lit(position, dtype=pl.Int16)).otherwise(label)
-        if self.oldest is not None:
-            label = pl.when(column > self.oldest).then(pl.lit(None, dtype=pl.Int16)).otherwise(label)
-        return label

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from agepipe.core.artifacts import replacing
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.model.ages import AgeRanges
 from agepipe.model.decoding import DEFAULT_LEVEL, Decoding, Rule, sets
@@ -27,14 +25,8 @@ CURVES = "curves.parquet"
 WEIGHTS = "network.pt"
 """State dict, for a warm start: `learn.weights` may name it, and the lineage goes along. No server reads it."""
 
-Role = Literal["fitted", "chosen", "calibrated"]
-"""What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
-probabilities calibrated on it."""
-
 Calibrated = Literal["", "validation rows", "out-of-fold predictions"]
 """What a model's temperature and thresholds come from; empty where nothing was calibrated."""
-
-LINEAGE_SCHEMA: dict[str, type[pl.DataType]] = {"digest": pl.String, "look": pl.Binary, "role": pl.String}
 
 
 class Card(BaseModel):
@@ -57,7 +49,7 @@ class Card(BaseModel):
     decoding: Decoding = "likeliest"
     """How one range is answered from the probabilities."""
     thresholds: dict[int, float] = {}
-    """Up to what a prediction set gathers, by level in percent (`agepipe.model.decoding`); none if not calibrated."""
+    """Thresholds of prediction sets by level in percent (`agepipe.model.calibration`); empty if not calibrated."""
     calibrated: Calibrated = ""
     """What temperature and thresholds come from."""
     rows: str
@@ -83,14 +75,6 @@ class Card(BaseModel):
             return [(None, None)] * len(probabilities)
         ends = zip(*sets(probabilities, threshold, decoding), strict=True)
         return [self.ranges.span(int(first), int(last)) for first, last in ends]
-
-
-def write_card(folder: Path, card: Card) -> Path:
-    """Write the card whole or not at all; returns its path."""
-    path = folder / CARD
-    with replacing(path) as draft:
-        draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return path
 
 
 def read_card(folder: Path) -> Card:
@@ -123,53 +107,8 @@ def digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def read_lineage(folder: Path) -> pl.DataFrame:
-    """The photographs that the model has seen: `digest`, `look`, `role`; no rows when the lineage is unknown.
-
-    Raises:
-        ModelError: the table is missing although the card says that the lineage is known, or it cannot be read.
-    """
-    path = folder / LINEAGE
-    if not path.exists() and read_card(folder).lineage == "unknown":
-        return pl.DataFrame(schema=LINEAGE_SCHEMA)
-    return _table(path, tuple(LINEAGE_SCHEMA))
-
-
-def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
-    """Write the lineage whole or not at all; returns its path."""
-    path = folder / LINEAGE
-    with replacing(path) as draft:
-        table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(draft)
-    return path
-
-
-def read_curves(folder: Path) -> pl.DataFrame:
-    """One row an epoch; an imported network has no curves, and so no rows.
-
-    Raises:
-        ModelError: the table cannot be read.
-    """
-    path = folder / CURVES
-    return _table(path, ("epoch",)) if path.exists() else pl.DataFrame(schema={"epoch": pl.Int64})
-
-
-def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ModelError(f"{path}: not a readable Parquet table ({_first_line(error)}); export again.") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise ModelError(f"{path}: the columns {', '.join(missing)} are missing; export the model again.")
-    return table
-
-
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); give the folder of an exported model.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

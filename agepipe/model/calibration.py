@@ -3,6 +3,12 @@
 The temperature is fitted on rows that the network was not fitted on and that are no test rows; it then is inside the
 exported model, applied to the probabilities of the ranges: `p ** (1 / T)`, scaled to sum to one, which is the softmax
 of logits divided by `T` (Guo and others, "On calibration of modern neural networks", 2017).
+
+Prediction sets (`agepipe.model.decoding`) are conformal. The score of a row is the probability that its set has
+gathered before it takes in the true range. The threshold is a quantile of the scores of rows that the network was not
+fitted on. Sets made with it hold the true range of new, exchangeable rows with at least the requested probability (Lu,
+Angelopoulos and Pomerantz, "Improving trustworthiness of AI disease severity rating in medical imaging with ordinal
+conformal prediction sets", 2022).
 """
 
 from typing import NamedTuple
@@ -11,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.core.errors import DataError
+from agepipe.model.decoding import Decoding, nested_sets
 
 TINY = 1e-12
 """The smallest probability whose logarithm enters a loss, so that one sure mistake costs 27.6 nats, not infinity."""
 BINS = 15
 """Bins of equal width, as Guo and others take."""
+LEVELS: tuple[int, ...] = tuple(range(50, 100))
+"""Levels, in percent, for which a model carries thresholds."""
 COLDEST, HOTTEST = 0.05, 20.0
 """Between these a temperature is sought."""
 
@@ -106,3 +115,36 @@ def fit_temperature(probabilities: NDArray[np.floating], labels: NDArray[np.inte
 
     found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
     return float(np.exp(found.x))
+
+
+def scores(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], decoding: Decoding = "likeliest"
+) -> Floats:
+    """The probability that each row's set has gathered before it takes in the true class, float64 `(n,)`.
+
+    Args:
+        probabilities: `(n, classes)`.
+        labels: true classes, `(n,)`.
+        decoding: how one class is answered; each set begins with it.
+    """
+    found = np.full(len(labels), np.nan)
+    for low, high, before in nested_sets(probabilities, decoding):
+        inside = np.isnan(found) & (low <= labels) & (labels <= high)
+        found[inside] = before[inside]
+    return found
+
+
+def thresholds(scores_: Floats, levels: tuple[int, ...] = LEVELS) -> dict[int, float]:
+    """For each level, in percent, up to what a set goes on gathering: the conformal quantile of the scores.
+
+    That is the `ceil((n + 1) * level)`-th smallest score; 1 where there are too few rows for the level, so that a set
+    then holds all ranges.
+
+    Raises:
+        DataError: there are no scores.
+    """
+    if len(scores_) == 0:
+        raise DataError("prediction sets: there are no rows to calibrate on; keep some apart (final.validation).")
+    ordered = np.sort(scores_)
+    ranks = {level: -(-(len(ordered) + 1) * level // 100) for level in levels}
+    return {level: float(ordered[rank - 1]) if rank <= len(ordered) else 1.0 for level, rank in ranks.items()}

@@ -25,14 +25,6 @@ _STARTS = {
     b"\xff\x4f\xff\x51": "a JPEG 2000 picture", b"8BPS": "a Photoshop file", b"%PDF": "a PDF file",
     b"\0\0\1\0": "an icon", b"PK\3\4": "a zip archive", b"\x1a\x45\xdf\xa3": "a video", b"<": "text or an SVG drawing",
 }  # fmt: skip
-_ENDS = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), "a HEIC picture"), ".avif": "an AVIF picture", ".gif": "a GIF picture",
-    **dict.fromkeys((".tif", ".tiff"), "a TIFF picture"), ".jxl": "a JPEG XL picture",
-    **dict.fromkeys((".jp2", ".j2k"), "a JPEG 2000 picture"),
-    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "a raw photograph"),
-}  # fmt: skip
-FOREIGN = tuple(_ENDS)
-"""How the names of pictures end that are of a kind which is not read."""
 
 
 class Header(NamedTuple):
@@ -100,13 +92,6 @@ def unknown(data: bytes) -> ImageError:
     if kind:
         return ImageError("not an image", f"it is {kind}; convert it to JPEG (JPEG, PNG, WebP and BMP are read).")
     return ImageError("not an image", f"it starts with {data[:8].hex(' ')}; JPEG, PNG, WebP and BMP are read.")
-
-
-def unknown_name(name: str, allowed: tuple[str, ...]) -> str:
-    """What is wrong with a file whose name promises no photograph that can be read."""
-    kind = next((kind for end, kind in _ENDS.items() if name.lower().endswith(end)), "")
-    advice = f"it is {kind}; convert it to JPEG: " if kind else ""
-    return f"{advice}files ending in {', '.join(allowed)} are read."
 
 
 def _kind(data: bytes) -> str:

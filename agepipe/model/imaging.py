@@ -5,7 +5,6 @@ accepted. Then the file must be whole: what a decoder has to repair or fill up i
 take too much memory comes at a half, a quarter or an eighth of its sides.
 """
 
-import base64
 import io
 import struct
 from typing import Any, NamedTuple, cast
@@ -198,11 +197,3 @@ def _upright(image: Image, turn: int) -> Image:
     if turn in (3, 4, 7, 8):
         turned = turned[::-1]
     return image if turned is image else np.ascontiguousarray(turned)
-
-
-def data_uri(picture: Image, side: int, quality: int = 85) -> str:
-    """A square RGB picture as a JPEG inside an address, at most `side` px wide, for pages that ask for nothing."""
-    side = min(side, picture.shape[0])
-    small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-    return "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode()

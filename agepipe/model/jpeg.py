@@ -56,6 +56,8 @@ class Jpeg(NamedTuple):
     """Marker of the frame."""
     components: dict[int, tuple[int, int]]
     """By number: horizontal and vertical sampling."""
+    tables: list[bytes]
+    """Contents of the segments with Huffman tables."""
     scan: int
     """Where the first scan begins, bytes."""
     scans: bool
@@ -68,34 +70,57 @@ def read(data: bytes) -> Jpeg:
     Raises:
         ImageError: the header is damaged or stops early.
     """
-    at, kind, frame, exif, xmp = 2, b"", b"", b"", b""
-    while (marker := data[at : at + 2]) != _SCAN:
-        if marker[:1] != b"\xff" or marker in (_END, b"\xff\0"):
-            raise _bad_header(data, at)
-        if marker == b"\xff\xff" or marker in _BARE:
-            at += 1 if marker == b"\xff\xff" else 2
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    kind, frame, exif, xmp = b"", b"", b"", b""
+    tables = list[bytes]()
+    for marker, start, end in _segments(data, 2):
+        body = data[start:end]
+        if marker == _SCAN:
+            break
+        if marker == _END:
+            raise _bad_header(data, start)
         if marker in _FRAMES and not kind:
-            kind, frame = marker, data[at + 4 : end]
+            kind, frame = marker, body
+        elif marker == _TABLES:
+            tables.append(body)
         elif marker == _APP1:
-            body = data[at + 4 : end]
             exif = exif or (body if body.startswith(_EXIF) else b"")
             xmp = xmp or (body if body.startswith(_XMP) else b"")
-        at = end
     components = {frame[n]: (frame[n + 1] >> 4, frame[n + 1] & 15) for n in range(6, len(frame) - 2, 3)}
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     if not (width and height and components and all(h and v for h, v in components.values())):
         raise ImageError(
             "not an image", f"its JPEG header announces {width}×{height} px of {len(components)} components."
         )
-    scans = kind in _PROGRESSIVE or data[at + 4 : at + 5] != bytes((len(components),))
+    scans = kind in _PROGRESSIVE or body[:1] != bytes((len(components),))
     blocks = _blocks(width, height, list(components.values()))
     if kind in _SEQUENTIAL and blocks * _BLOCK_BITS > 8 * len(data):
         raise ImageError("truncated", f"{width}×{height} px are announced, which {len(data)} bytes cannot hold.")
     turn = turn_of(exif, xmp) if exif or xmp else 1
     header = Header("JPEG", width, height, turn, blocks * _BLOCK_BYTES if scans else 0)
-    return Jpeg(header, kind, components, at, scans)
+    return Jpeg(header, kind, components, tables, start - 4, scans)
+
+
+def _segments(data: bytes, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """Marker, start and end of the content of each segment, the end marker last; the coded data of scans is skipped.
+
+    Raises:
+        ImageError: a segment does not begin with a marker, or there is no end marker.
+    """
+    while (marker := data[at : at + 2]) != _END:
+        if marker[:1] != b"\xff" or len(marker) < 2 or marker == b"\xff\0":
+            raise _bad_header(data, at)
+        if marker == b"\xff\xff" or marker in _BARE:
+            at += 1 if marker == b"\xff\xff" else 2
+            continue
+        start, end = at + 4, at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield marker, start, end
+        if marker == _SCAN:
+            found = _MARKER.search(data, end)
+            if found is None or end - start < 6:
+                raise ImageError("truncated", "its JPEG data stops early: it has no end marker.")
+            end = found.start()
+        at = end
+    yield _END, at, at
 
 
 def _bad_header(data: bytes, at: int) -> ImageError:
@@ -162,25 +187,21 @@ def _by_opencv(data: bytes, shrink: int) -> NDArray[np.uint8]:
 def _check_hole(data: bytes, jpeg: Jpeg) -> None:
     """Refuse a run of zeros inside a sequential scan: what a download or a disk has left out."""
     at = data.find(_HOLE, jpeg.scan) if jpeg.frame in _SEQUENTIAL else -1
-    if at < 0 or _zeros_are_flat(data, jpeg.scan):
+    if at < 0 or _zeros_are_flat(jpeg.tables):
         return
-    if any(start <= at < end for _, start, end in _scans(data, jpeg.scan)):
+    following = next((start for _, start, end in _segments(data, jpeg.scan) if at < end), at)
+    if at < following:  # in front of a segment, and so in the coded data of a scan
         raise ImageError("damaged", f"its JPEG data has a hole: zeros from byte {at} on.")
 
 
-def _zeros_are_flat(data: bytes, end: int) -> bool:
+def _zeros_are_flat(tables: list[bytes]) -> bool:
     """Whether in each table the shortest code, which is all zeros, ends a block, so that zeros are an even area."""
-    at, firsts = 2, list[int]()
-    while at < end:
-        if data[at : at + 2] == _TABLES:
-            firsts += _first_symbols(data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")])
-        fill = data[at : at + 2] == b"\xff\xff"
-        at += 1 if fill else 2 if data[at : at + 2] in _BARE else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    firsts = [first for segment in tables for first in _first_symbols(segment)]
     return bool(firsts) and not any(firsts)
 
 
 def _first_symbols(tables: bytes) -> Iterator[int]:
-    """Of each table for coefficients other than the mean."""
+    """The symbol with the shortest code of each table for coefficients other than the mean."""
     at = 0
     while at + 17 < len(tables):
         if tables[at] >> 4:
@@ -191,34 +212,13 @@ def _first_symbols(tables: bytes) -> Iterator[int]:
 def _check_scans(data: bytes, jpeg: Jpeg) -> None:
     """Refuse a file whose scans do not give every coefficient of every component in full, or that has too many."""
     bits = {number: [1] * 64 for number in jpeg.components}
-    for count, (scan, _, _) in enumerate(_scans(data, jpeg.scan), start=1):
-        if count > _MOST_SCANS:
-            raise ImageError("too large", f"its JPEG data has more than {_MOST_SCANS} scans; save it again.")
+    scans = [data[start:end] for marker, start, end in _segments(data, jpeg.scan) if marker == _SCAN]
+    if len(scans) > _MOST_SCANS:
+        raise ImageError("too large", f"its JPEG data has more than {_MOST_SCANS} scans; save it again.")
+    for scan in scans:
         first, last, low = (scan[-3], scan[-2], scan[-1] & 15) if jpeg.frame in _PROGRESSIVE else (0, 63, 0)
         for number in scan[1:-3:2]:
             if number in bits:
                 bits[number][first : last + 1] = [low] * (min(last, 63) + 1 - first)
     if any(any(column) for column in bits.values()):
         raise ImageError("truncated", "its JPEG data stops early: scans are missing.")
-
-
-def _scans(data: bytes, at: int) -> Iterator[tuple[bytes, int, int]]:
-    """Header, start and end of the coded data of each scan up to the end marker.
-
-    Raises:
-        ImageError: there is no end marker.
-    """
-    while (marker := data[at : at + 2]) != _END:
-        if marker[:1] != b"\xff" or len(marker) < 2:
-            raise _bad_header(data, at)
-        if marker == b"\xff\xff" or marker in _BARE:
-            at += 1 if marker == b"\xff\xff" else 2
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _SCAN:
-            found = _MARKER.search(data, end)
-            if found is None or end - at < 10:
-                raise ImageError("truncated", "its JPEG data stops early: it has no end marker.")
-            yield data[at + 4 : end], end, found.start()
-            end = found.start()
-        at = end

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.core.errors import LeakageError
-from agepipe.model.bundle import Role
+from agepipe.model.bundle_files import Role
 from agepipe.model.phash import COPY_BITS, same
 
 MARGIN = 4

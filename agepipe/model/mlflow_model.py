@@ -1,7 +1,7 @@
 """What MLflow loads to serve a registered model: pictures as base64 text in, ranges with probabilities out.
 
-This file is copied into the model beside the bundle and the package, and run by MLflow when it loads the model
-(*models from code*): nothing is pickled. It ends in `set_model`, which is its purpose and its only side effect;
+This file is copied into the model beside the bundle and the modules that it imports. MLflow runs it to load the model
+(*models from code*), so nothing is pickled. It ends in `set_model`, which is its purpose and its only side effect;
 nothing else imports it.
 """
 

@@ -84,11 +84,7 @@ def _turn(data: bytes, chunks: list[tuple[bytes, int, int]]) -> int:
     exif: bytes | None = None
     xmp: bytes | None = None
     raw: bytes | None = None
-    for (
-        kind,
-        start,
-        end,
-    ) in chunks:  # only the first of each kind, even an empty one: thousands take minutes
+    for kind, start, end in chunks:  # only the first of each kind, even an empty one: thousands take minutes
         if kind == b"eXIf" and exif is None:
             exif = data[start:end]
         elif kind == b"iTXt" and xmp is None and data.startswith(_XMP, start):

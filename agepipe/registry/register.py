@@ -3,7 +3,7 @@
 A model is registered once, known by its digest. Moving the alias is what commits a promotion
 (`agepipe.registry.promotion`); what was cut off is mended by the next command, and a registration carried on.
 Registrations and promotions take turns on a file lock. What MLflow loads to serve a version is
-`agepipe.model.mlflow_model`, with the bundle and the package's source beside it: no pickle.
+`agepipe.model.mlflow_model`, with the bundle and the source of `SHIPPED` beside it: no pickle.
 """
 
 import base64
@@ -60,10 +60,19 @@ __all__ = [
     "weights_file",
 ]
 
-REQUIREMENTS = (
-    "mlflow", "numpy", "opencv-python", "pillow", "simplejpeg", "onnxruntime", "pydantic", "polars", "pandas",
+PACKAGE = Path(agepipe.__file__).parent
+SHIPPED = (
+    "__init__.py",
+    "core/__init__.py", "core/errors.py", "core/progress.py",
+    "model/__init__.py", "model/ages.py", "model/bundle.py", "model/decoding.py", "model/headers.py",
+    "model/imaging.py", "model/jpeg.py", "model/png.py", "model/predictor.py",
 )  # fmt: skip
-"""All that a served model needs, at the versions that are installed here."""
+"""Files of the package that `agepipe.model.mlflow_model` imports; a registered version carries these and no others."""
+
+HEADLESS = "opencv-python-headless"
+"""The build of OpenCV without windows, which also loads where there is no libGL, as in a slim container."""
+REQUIREMENTS = ("mlflow", "numpy", HEADLESS, "pillow", "simplejpeg", "onnxruntime", "pydantic", "pandas")
+"""Distributions that `SHIPPED` and `agepipe.model.mlflow_model` import."""
 
 
 class Decision(Protocol):
@@ -147,10 +156,13 @@ def _run(model: Model, where: Where) -> str:
 
 
 def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
-    """Write `folder/model` as MLflow loads it: from code, with the bundle and the package beside the code."""
-    package = Path(agepipe.__file__).parent
+    """Write `folder/model` as MLflow loads it: from code, with the bundle and the code that it imports."""
     kept = (bundle.NETWORK, bundle.CARD, bundle.LINEAGE, bundle.CURVES, bundle.WEIGHTS)
-    shutil.copytree(package, folder / "agepipe", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in SHIPPED:
+        target = folder / "agepipe" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PACKAGE / name, target)
+    shutil.copy(PACKAGE / "model" / "mlflow_model.py", folder)
     (folder / "bundle").mkdir()
     for path in (model.folder / name for name in kept):
         if path.exists():
@@ -181,15 +193,22 @@ def _save(folder: Path, model_id: str, run_id: str) -> None:
     mlflow.pyfunc.save_model(
         folder / "model",
         mlflow_model=Description(model_id=model_id, model_uuid=model_id, run_id=run_id),
-        python_model=str(folder / "agepipe" / "model" / "mlflow_model.py"),
+        python_model=str(folder / "mlflow_model.py"),
         artifacts={"bundle": str(folder / "bundle")},
         code_paths=[str(folder / "agepipe")],
-        pip_requirements=[f"{name}=={provenance.version(name)}" for name in REQUIREMENTS],
+        pip_requirements=_requirements(),
         signature=ModelSignature(
             Schema([ColSpec("string", "image")]), Schema(answer), ParamSchema([ParamSpec("card", "boolean", False)])
         ),
         input_example=DataFrame({"image": [base64.b64encode(grey).decode()]}),
     )
+
+
+def _requirements() -> list[str]:
+    """`REQUIREMENTS` at the versions installed here; both builds of OpenCV are released under the same versions."""
+    installed = {name: provenance.version(name) for name in REQUIREMENTS}
+    installed[HEADLESS] = installed[HEADLESS] or provenance.version("opencv-python")
+    return [f"{name}=={version}" for name, version in installed.items()]
 
 
 def _settle(found: Version, model: Model, where: Where, decide: Callable[[Model], Decision] | None) -> None:

@@ -15,9 +15,10 @@ from agepipe.evaluation.mistakes import DOUBTS, surest_mistakes
 from agepipe.evaluation.records import Evaluation
 from agepipe.evaluation.result import Outcome
 from agepipe.evaluation.slice_table import FIGURES
-from agepipe.model.imaging import Image, data_uri
+from agepipe.model.imaging import Image
 from agepipe.model.lineage import LIMIT
 from agepipe.reports import sentences
+from agepipe.reports.theme import data_uri
 
 TITLES = {
     "accuracy": "right range",

@@ -4,7 +4,8 @@ import threading
 from pathlib import Path
 
 from agepipe.config.runtime import Where
-from agepipe.core.errors import AgepipeError, of_system
+from agepipe.core.errors import AgepipeError
+from agepipe.core.system_errors import of_system
 from agepipe.model.predictor import Predictor
 from agepipe.registry import lookup
 from agepipe.serving.deploy import POINTER, Deployed, checked, current, deploy, folder_of

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agepipe.core.artifacts import replacing
-from agepipe.core.errors import ConfigError, OutputError, of_system
+from agepipe.core.errors import ConfigError, OutputError
+from agepipe.core.system_errors import of_system
 
 PROBE = 64 * 1024
 """Bytes written to try a folder: a quota or a full disk refuses them, though it lets an empty file be made."""

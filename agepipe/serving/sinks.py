@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from agepipe.core.artifacts import SHORT
-from agepipe.core.errors import OutputError, SourceError, of_system
+from agepipe.core.errors import OutputError, SourceError
+from agepipe.core.system_errors import of_system
 from agepipe.model.ages import AgeRanges
 from agepipe.model.imaging import Image
 from agepipe.serving.outputs import followed, saved

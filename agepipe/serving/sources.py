@@ -17,7 +17,7 @@ import numpy as np
 
 from agepipe.core.errors import SourceError
 from agepipe.data.archives import is_archive
-from agepipe.model import headers
+from agepipe.data.filenames import FOREIGN
 from agepipe.model.imaging import MAX_PIXELS, SUFFIXES, Image
 from agepipe.serving import pictures
 from agepipe.serving.clock import Clock
@@ -41,7 +41,7 @@ PAUSE = 1.0
 """Seconds between two tries, and for which the reader of a live source waits for a frame at a time."""
 STALL = 5.0
 """Seconds for which a stream may be silent before it counts as broken off; FFmpeg itself would wait for 30."""
-STILLS = frozenset(headers.FOREIGN) - {".gif"}
+STILLS = frozenset(FOREIGN) - {".gif"}
 """How the names of pictures end that cannot be read, and whose kind is then named; a GIF is read as a video."""
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from agepipe.core.errors import DataError
 from agepipe.model.bundle import Calibrated
-from agepipe.model.decoding import Decoding, scores, thresholds
+from agepipe.model.calibration import fit_temperature, scores, tempered, thresholds
+from agepipe.model.decoding import Decoding
 from agepipe.training.job import Fitted, Job
 from agepipe.training.records import Choice
 
@@ -56,8 +57,6 @@ def calibrate(
         decoding: how one class is answered.
         on: what the rows are.
     """
-    from agepipe.model.calibration import fit_temperature, tempered
-
     temperature = fit_temperature(probabilities, labels)
     return Calibration(temperature, thresholds(scores(tempered(probabilities, temperature), labels, decoding)), on)
 

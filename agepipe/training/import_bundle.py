@@ -13,7 +13,8 @@ from agepipe.core.artifacts import file_digest, read_manifest, whole, write_mani
 from agepipe.core.errors import ModelError
 from agepipe.core.record import digest_of
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest, write_card
+from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest
+from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
 from agepipe.training.check import check_learn
 from agepipe.training.job import Channels, Order

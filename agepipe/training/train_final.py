@@ -18,7 +18,8 @@ from agepipe.core.errors import TrainingError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
-from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest, write_card, write_lineage
+from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
+from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.training.calibrate import Calibration, calibrated
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job

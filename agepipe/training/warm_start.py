@@ -17,7 +17,8 @@ from agepipe.config.search_check import extremes
 from agepipe.config.stages import Config, LearnSettings
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
-from agepipe.model.bundle import LINEAGE, LINEAGE_SCHEMA, read_card, read_lineage
+from agepipe.model.bundle import LINEAGE, read_card
+from agepipe.model.bundle_files import LINEAGE_SCHEMA, read_lineage
 from agepipe.model.lineage import overlap, refuse
 from agepipe.training.torchvision_models import is_file, is_version
 from agepipe.training.workdir import labelled

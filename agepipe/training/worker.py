@@ -20,7 +20,8 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from agepipe.core.errors import AgepipeError, DiedError, TrainingError, WorkerError, full_disk
+from agepipe.core.errors import AgepipeError, DiedError, TrainingError, WorkerError
+from agepipe.core.system_errors import full_disk
 
 T = TypeVar("T")
 

@@ -19,6 +19,7 @@ import pytest
 from agepipe.config.runtime import Where
 from agepipe.core.artifacts import MANIFEST, read_manifest
 from agepipe.model import bundle
+from agepipe.model.bundle_files import read_curves
 from agepipe.registry import tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -153,7 +154,7 @@ def test_killed_at_every_stage_it_ends_with_the_same_model(prefect_server: None,
 
 def curves(folder: Path) -> pl.DataFrame:
     """Figures of every epoch of the final training, without how long it took."""
-    return bundle.read_curves(the_model(folder)).drop("seconds")
+    return read_curves(the_model(folder)).drop("seconds")
 
 
 def best_epoch(folder: Path) -> int:

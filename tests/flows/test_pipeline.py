@@ -14,7 +14,8 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import Config, ReleaseSettings
 from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
-from agepipe.model.bundle import read_card, write_card
+from agepipe.model.bundle import read_card
+from agepipe.model.bundle_files import write_card
 from agepipe.registry import register, tracking
 from agepipe.reports import compare as contrast
 from agepipe.training.train_final import WEIGHTS

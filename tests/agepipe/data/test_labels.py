@@ -10,7 +10,7 @@ import pytest
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import ConfigError, DataError
-from agepipe.data.labels import relabel, rows_digest, settle
+from agepipe.data.labels import class_column, relabel, rows_digest, settle
 from agepipe.data.records import Catalogue, Rows
 from agepipe.model.ages import UTKFACE_RANGES, AgeRanges
 
@@ -137,7 +137,7 @@ def test_another_order_of_the_store_is_another_table_with_the_same_digest(tmp_pa
 @pytest.mark.parametrize("column", ["digest", "age", "group", "label"])
 def test_digest_covers_what_rows_are(column: str) -> None:
     ranges = AgeRanges.of("utkface")
-    rows = COPIES.with_columns(ranges.expression("age").alias("label"))
+    rows = COPIES.with_columns(class_column(ranges).alias("label"))
     last = pl.int_range(pl.len()) == 4
     value = pl.lit("x") if column in ("digest", "group") else pl.lit(7).cast(rows.schema[column])
     changed = rows.with_columns(pl.when(last).then(value).otherwise(pl.col(column)).alias(column))

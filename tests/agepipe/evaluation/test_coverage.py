@@ -7,7 +7,8 @@ import pytest
 from test_compute import RANGES, card, drawn
 
 from agepipe.evaluation.coverage import no_sets, sets_of
-from agepipe.model.decoding import Decoding, scores, thresholds
+from agepipe.model.calibration import scores, thresholds
+from agepipe.model.decoding import Decoding
 
 
 @pytest.mark.parametrize("decoding", ["likeliest", "median"])

@@ -14,7 +14,8 @@ from agepipe.core.errors import DataError, LeakageError, ModelError
 from agepipe.evaluation.compute import YEARS
 from agepipe.evaluation.metrics import FIGURES
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import NETWORK, write_lineage
+from agepipe.model.bundle import NETWORK
+from agepipe.model.bundle_files import write_lineage
 from agepipe.reports.evaluation import evaluate
 from agepipe.reports.report import markdown
 

@@ -16,7 +16,8 @@ from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
 from agepipe.evaluation.evaluate import examine, judge
 from agepipe.evaluation.preprocessing_check import SCALE, SHIFT, doubt
-from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card, write_card, write_lineage
+from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
+from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.reports.evaluation import evaluate
 from agepipe.search.trial import choose

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agepipe.core.errors import ConfigError
+from agepipe.data.labels import class_column
 from agepipe.model.ages import OLDEST, UTKFACE_RANGES, AgeRange, AgeRanges
 
 BORDERS = st.lists(st.integers(0, 110), min_size=3, max_size=20, unique=True).map(sorted)
@@ -49,7 +50,7 @@ def test_every_way_to_a_class_gives_the_same_one(borders: list[int], is_open: bo
         at for at, item in enumerate(ranges.ranges) if item.low <= age and (item.high is None or age <= item.high)
     ]
     table = pl.DataFrame({"age": [age], "years": [age]}, schema={"age": pl.UInt8, "years": pl.Int64})
-    label, named = table.select(ranges.expression().alias("label"), ranges.expression("years").alias("named"))
+    label, named = table.select(class_column(ranges).alias("label"), class_column(ranges, "years").alias("named"))
     assert ranges.class_of(age) == label[0] == named[0] == (wanted[0] if wanted else None)
     assert ranges.classes(np.array([age]))[0] == (wanted[0] if wanted else -1)
     assert label.dtype == named.dtype == pl.Int16
@@ -59,7 +60,7 @@ def test_the_first_and_the_last_year_of_closed_ranges_have_a_class() -> None:
     ranges = AgeRanges.of(("3-10", "11-20"))
     wanted = [None] * 3 + [0] * 8 + [1] * 10 + [None] * 4
     ages = pl.DataFrame({"age": range(25)})
-    assert ages.select(ranges.expression().alias("label"))["label"].to_list() == wanted
+    assert ages.select(class_column(ranges).alias("label"))["label"].to_list() == wanted
     assert ranges.classes(ages["age"].to_numpy()).tolist() == [-1 if one is None else one for one in wanted]
 
 
@@ -74,7 +75,7 @@ def test_names_read_back_as_the_same_ranges(borders: list[int], is_open: bool) -
 
 def test_an_age_that_is_missing_has_no_class() -> None:
     table = pl.DataFrame({"age": [None, 5]}, schema={"age": pl.UInt8})
-    assert table.select(AgeRanges.of("utkface").expression("age").alias("label"))["label"].to_list() == [None, 1]
+    assert table.select(class_column(AgeRanges.of("utkface")).alias("label"))["label"].to_list() == [None, 1]
 
 
 def test_single_years() -> None:

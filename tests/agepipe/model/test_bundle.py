@@ -7,17 +7,8 @@ from bundles import make_bundle, make_rows, seen
 
 from agepipe.core.errors import ModelError
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import (
-    CARD,
-    CURVES,
-    LINEAGE,
-    NETWORK,
-    digest,
-    read_card,
-    read_curves,
-    read_lineage,
-    write_card,
-)
+from agepipe.model.bundle import CARD, CURVES, LINEAGE, NETWORK, digest, read_card
+from agepipe.model.bundle_files import read_curves, read_lineage, write_card
 
 
 def test_a_card_comes_back_as_it_was_written(tmp_path: Path) -> None:

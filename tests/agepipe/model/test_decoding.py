@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from agepipe.core.errors import DataError
-from agepipe.model.decoding import Decoding, decide, scores, sets, thresholds
+from agepipe.model.calibration import scores, thresholds
+from agepipe.model.decoding import Decoding, decide, sets
 
 
 def shares(count: int, classes: int = 6, seed: int = 0) -> np.ndarray:

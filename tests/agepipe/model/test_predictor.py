@@ -8,7 +8,8 @@ from bundles import RANGES, SIZE, make_bundle, network, pictures
 
 from agepipe.core.errors import DataError, ModelError
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import NETWORK, read_card, write_card
+from agepipe.model.bundle import NETWORK, read_card
+from agepipe.model.bundle_files import write_card
 from agepipe.model.decoding import Decoding, decide
 from agepipe.model.predictor import BATCH, Predictor
 

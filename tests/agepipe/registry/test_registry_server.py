@@ -28,7 +28,8 @@ from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.config.runtime import Where
 from agepipe.evaluation.gate import compare
 from agepipe.data.records import Rows
-from agepipe.model.bundle import digest, read_card, write_card
+from agepipe.model.bundle import digest, read_card
+from agepipe.model.bundle_files import write_card
 where, rows = Where(tracking=sys.argv[2], workspace=Path(sys.argv[3])), Rows.model_validate_json(sys.argv[4])
 model = make_bundle(Path(sys.argv[5]), sharpness=float(sys.argv[6]))
 write_card(model.folder, read_card(model.folder).model_copy(update={"versions": {"pipeline": model.folder.name}}))

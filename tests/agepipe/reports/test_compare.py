@@ -15,7 +15,8 @@ from agepipe.evaluation.comparison import surely
 from agepipe.evaluation.figures import gap
 from agepipe.evaluation.records import Compared
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import digest, read_card, write_card
+from agepipe.model.bundle import digest, read_card
+from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
 from agepipe.reports import comparison
 from agepipe.reports.compare import Contrast, contrast, read

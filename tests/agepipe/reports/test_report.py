@@ -12,7 +12,7 @@ from agepipe.evaluation.evaluate import examine, judge
 from agepipe.evaluation.figures import span
 from agepipe.evaluation.predictions import pixels_of
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import read_curves
+from agepipe.model.bundle_files import read_curves
 from agepipe.reports.evaluation import evaluate, shown
 from agepipe.reports.plots import PICTURES, confusion_plot, curve_plot, draw, draw_curves
 from agepipe.reports.prediction_plots import error_by_age

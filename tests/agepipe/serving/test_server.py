@@ -23,7 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from agepipe.config.runtime import Where
 from agepipe.core.errors import ModelError
-from agepipe.model.bundle import read_card, write_card
+from agepipe.model.bundle import read_card
+from agepipe.model.bundle_files import write_card
 from agepipe.model.imaging import fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align

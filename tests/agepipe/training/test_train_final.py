@@ -10,9 +10,10 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
-from agepipe.model.bundle import digest, read_card, read_curves, read_lineage
-from agepipe.model.calibration import fit_temperature, tempered
-from agepipe.model.decoding import scores, sets, thresholds
+from agepipe.model.bundle import digest, read_card
+from agepipe.model.bundle_files import read_curves, read_lineage
+from agepipe.model.calibration import fit_temperature, scores, tempered, thresholds
+from agepipe.model.decoding import sets
 from agepipe.model.predictor import Predictor
 from agepipe.model.records import Model
 from agepipe.search.records import Fold

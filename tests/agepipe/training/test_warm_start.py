@@ -14,7 +14,8 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import Config, FinalSettings, LearnSettings, SearchSettings
 from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
-from agepipe.model.bundle import LINEAGE, WEIGHTS, read_card, read_lineage, write_lineage
+from agepipe.model.bundle import LINEAGE, WEIGHTS, read_card
+from agepipe.model.bundle_files import read_lineage, write_lineage
 from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
 from agepipe.search.records import Fold

@@ -1,0 +1,72 @@
+"""Write the card of a bundle, and read and write its tables.
+
+Training and evaluation need this and serving does not, so a registered version does not carry this module.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from agepipe.core.artifacts import replacing
+from agepipe.core.errors import ModelError
+from agepipe.model.bundle import CARD, CURVES, LINEAGE, Card, read_card
+
+Role = Literal["fitted", "chosen", "calibrated"]
+"""What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
+probabilities calibrated on it."""
+
+LINEAGE_SCHEMA: dict[str, type[pl.DataType]] = {"digest": pl.String, "look": pl.Binary, "role": pl.String}
+
+
+def write_card(folder: Path, card: Card) -> Path:
+    """Write the card whole or not at all; returns its path."""
+    path = folder / CARD
+    with replacing(path) as draft:
+        draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_lineage(folder: Path) -> pl.DataFrame:
+    """The photographs that the model has seen: `digest`, `look`, `role`; no rows when the lineage is unknown.
+
+    Raises:
+        ModelError: the table is missing although the card says that the lineage is known, or it cannot be read.
+    """
+    path = folder / LINEAGE
+    if not path.exists() and read_card(folder).lineage == "unknown":
+        return pl.DataFrame(schema=LINEAGE_SCHEMA)
+    return _table(path, tuple(LINEAGE_SCHEMA))
+
+
+def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
+    """Write the lineage whole or not at all; returns its path."""
+    path = folder / LINEAGE
+    with replacing(path) as draft:
+        table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(draft)
+    return path
+
+
+def read_curves(folder: Path) -> pl.DataFrame:
+    """One row an epoch; an imported network has no curves, and so no rows.
+
+    Raises:
+        ModelError: the table cannot be read.
+    """
+    path = folder / CURVES
+    return _table(path, ("epoch",)) if path.exists() else pl.DataFrame(schema={"epoch": pl.Int64})
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ModelError(f"{path}: not a readable Parquet table ({_first_line(error)}); export again.") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ModelError(f"{path}: the columns {', '.join(missing)} are missing; export the model again.")
+    return table
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
