@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agepipe.core.errors import DataError
-from agepipe.evaluation.metrics import FIGURES, Judged, row_losses
+from agepipe.evaluation.metrics import FIGURES, Judged, check_figures, class_scores, row_losses
 from agepipe.model.calibration import BINS, bins_of
 
 CHUNK = 4_000_000
@@ -46,7 +46,7 @@ def bootstrap(
     Raises:
         DataError: no rows, not one group a row, or an unknown figure.
     """
-    _check_wanted(wanted)
+    check_figures(wanted)
     sums, classes = group_sums(groups, rows), rows.probabilities.shape[1]
     whole, found = scores_of(sums.sum(axis=0)[None], classes), scores_of(drawn(sums, draws, seed), classes)
     found["ece"] = centred(found["ece"], float(whole["ece"][0]))
@@ -92,11 +92,7 @@ def scores_of(totals: Floats, classes: int) -> dict[str, Floats]:
     """All figures, each float64 `(draws,)`, from summed columns of `group_sums`, `(draws, 3 classes + 4 + BINS)`."""
     correct, true, predicted = (totals[:, part * classes : (part + 1) * classes] for part in range(3))
     near, rows, error, loss = totals[:, 3 * classes : 3 * classes + 4].T
-    a_class = {
-        "precision": _ratio(correct, predicted),
-        "recall": _ratio(correct, true),
-        "f1": _ratio(2 * correct, true + predicted),
-    }
+    a_class = class_scores(correct, true, predicted)
     share = true / rows[:, None]
     scores = {"accuracy": correct.sum(axis=1) / rows, "within_one": near / rows}
     scores |= {f"macro_{name}": values.mean(axis=1) for name, values in a_class.items()}
@@ -150,14 +146,3 @@ def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
         for row in chunk:
             row[:] = np.bincount(random.integers(0, groups, groups, dtype=np.int32), minlength=groups)
         yield chunk
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """`part / whole`, 0 where there is no whole (scikit-learn's `zero_division=0`)."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _check_wanted(wanted: tuple[str, ...]) -> None:
-    unknown = [name for name in wanted if name not in FIGURES]
-    if unknown:
-        raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")

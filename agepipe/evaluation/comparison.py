@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
 from agepipe.core.errors import DataError
 from agepipe.evaluation.bootstrap import Floats, column_sums, drawn, group_sums, scores_of
-from agepipe.evaluation.metrics import FIGURES, Judged
+from agepipe.evaluation.metrics import FIGURES, Judged, check_figures
 from agepipe.evaluation.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
@@ -109,8 +109,7 @@ def paired_differences(
     Raises:
         DataError: no rows, not the same rows, not one group a row, or an unknown figure.
     """
-    if unknown := [name for name in figures if name not in FIGURES]:
-        raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")
+    check_figures(figures)
     if len(first.labels) != len(second.labels):
         raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
     names = np.asarray(groups)
