@@ -151,7 +151,7 @@ def test_the_work_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
         textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_process import sleep_for_ever
+        from test_worker import sleep_for_ever
         from agepipe.training.worker import isolated
         isolated(sleep_for_ever, {str(note)!r})
         """)
