@@ -10,7 +10,7 @@ from agepipe.config.stages import Config
 from agepipe.core.errors import ModelError
 from agepipe.data import sources
 from agepipe.registry import locked_rows, lookup
-from agepipe.reports.compare import check_different
+from agepipe.reports.comparison import check_different
 from agepipe.training import warm_start
 
 

@@ -30,8 +30,8 @@ from flows.table import Trials, drawn
 from tasks.watch import Step, logger
 
 if TYPE_CHECKING:
-    from agepipe.evaluation.comparison import Versus
-    from agepipe.reports.compare import Contrast
+    from agepipe.evaluation.comparison import PairedDifferences
+    from agepipe.reports.comparison import ModelComparison
 
 library = logging.getLogger("agepipe")
 console = Console(highlight=False, soft_wrap=True)
@@ -193,22 +193,21 @@ def registered(new: Registered) -> None:
 
 def contrasted(done: Compared) -> None:
     """Whether each model can be told from the first, the figures of both, and the slices on which they differ."""
-    from agepipe.reports import compare
-    from agepipe.reports import comparison as contrast_page
+    from agepipe.reports import comparison
 
-    found = compare.read(done)
+    found = comparison.read(done)
     for title, one in zip(found.titles[1:], found.against, strict=True):
         console.print(_figures(title, one, found))
-        console.print(contrast_page.verdict(title, found.titles[0], one, found), style="bold", markup=False)
-        console.print(contrast_page.by_slice(title, one), markup=False)
+        console.print(comparison.verdict(title, found.titles[0], one, found), style="bold", markup=False)
+        console.print(comparison.by_slice(title, one), markup=False)
         if one.exact:
-            console.print(contrast_page.exact(title, found.titles[0], one.exact), markup=False)
-    for note in filter(None, [contrast_page.excluded(found), *found.notes]):
+            console.print(comparison.exact(title, found.titles[0], one.exact), markup=False)
+    for note in filter(None, [comparison.excluded(found), *found.notes]):
         console.print(note, style="yellow", markup=False)
     console.print(f"Page          {done.page}")
 
 
-def _figures(title: str, one: "Versus", found: "Contrast") -> Table:
+def _figures(title: str, one: "PairedDifferences", found: "ModelComparison") -> Table:
     from agepipe.evaluation.figures import WORDS, figure, gap, gap_span
 
     table = Table(title=f"{title} against {found.titles[0]}, {found.count:,} photographs", title_justify="left")

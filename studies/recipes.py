@@ -30,11 +30,12 @@ from rich.table import Table
 
 from agepipe.config import presets
 from agepipe.config.runtime import Where
-from agepipe.config.stages import Config
+from agepipe.config.stages import Config, EvaluateSettings
 from agepipe.core.errors import AgepipeError
 from agepipe.data import ingest, labels, sources, split
 from agepipe.data.records import Rows
-from agepipe.evaluation.bootstrap import bootstrap, paired
+from agepipe.evaluation.bootstrap import bootstrap
+from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.metrics import figures
 from agepipe.model.decoding import Decoding
 from studies.trying import Bench, Recipe, Told
@@ -160,7 +161,8 @@ def _figure(one: Told, name: str, digits: int = 3, decoding: Decoding = "likelie
 
 
 def _difference(one: Told, first: Told) -> str:
-    found = paired(one.groups, one.judged(), first.judged(), "mae")
+    settings = EvaluateSettings(seed=0)
+    found = paired_differences(one.groups, one.judged(), first.judged(), settings, figures=("mae",)).figures["mae"]
     return f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
 
 

@@ -6,14 +6,13 @@ from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.evaluation.records import Compared
 from agepipe.model.records import Model
-from agepipe.reports import compare as work
-from agepipe.reports.comparison import verdicts
+from agepipe.reports import comparison as work
 from tasks.stage import stage
 from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("compare", version=2)
+@stage("compare", version=3)
 def compare(
     models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings, where: Where
 ) -> Compared:
@@ -21,7 +20,7 @@ def compare(
     key = digest_of(models, titles, rows, settings)
     with tracked("compare", f"compare {' and '.join(titles)}", key, where, {"evaluate": settings}) as run:
         run.dataset(rows, "test")
-        done = work.contrast(models, titles, rows, settings, where, watch("compare"))
+        done = work.compare(models, titles, rows, settings, where, watch("compare"))
         found = work.read(done)
         run.metrics(
             {
@@ -30,6 +29,6 @@ def compare(
                 for name, change in one.figures.items()
             }
         )
-        run.description(" ".join(verdicts(found)))
+        run.description(" ".join(work.verdicts(found)))
         run.artifacts(done.folder, "comparison")
     return done.model_copy(update={"run": run.run_id})

@@ -17,7 +17,7 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=5)
+@stage("evaluate", version=6)
 def evaluate(
     model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, against: Evaluation | None, where: Where
 ) -> Evaluation:

@@ -18,7 +18,7 @@ from agepipe.evaluation.records import Compared, Evaluation
 from agepipe.model.records import Model
 from agepipe.registry import tracking, versions
 from agepipe.registry.records import Registered
-from agepipe.reports import audit_artifact, compare, comparison, data_text, report
+from agepipe.reports import audit_artifact, comparison, data_text, report
 from agepipe.training import check as work
 from agepipe.training import warm_start
 from agepipe.training.records import Choice  # fmt: skip
@@ -133,7 +133,7 @@ def announced(record: Evaluation, where: Where) -> Evaluation:
 
 def compared(record: Compared, where: Where) -> Compared:
     """Show a comparison on the Prefect run that asked for it, with the MLflow run that keeps it."""
-    text = comparison.markdown(compare.read(record), str(record.page))
+    text = comparison.markdown(comparison.read(record), str(record.page))
     create_markdown_artifact(key="comparison", markdown=text)
     if record.run:
         name_in_prefect(record.run, where)

@@ -10,33 +10,18 @@ sums of each group.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DataError
-from agepipe.evaluation.metrics import FIGURES, Judged, row_losses
+from agepipe.evaluation.metrics import FIGURES, Judged, check_figures, class_scores, row_losses
 from agepipe.model.calibration import BINS, bins_of
 
 CHUNK = 4_000_000
 """Numbers in the largest array of a chunk of draws: 32 MB."""
 
 Floats = NDArray[np.float64]
-
-
-class Difference(NamedTuple):
-    """How far one model is from another on the same rows."""
-
-    first: float
-    second: float
-    difference: float
-    """First minus second, in the figure's own unit: for `mae`, `loss` and `ece` a negative one is the better."""
-    low: float
-    high: float
-    share_better: float
-    """Share of the draws in which the first is strictly better."""
 
 
 def bootstrap(
@@ -61,74 +46,11 @@ def bootstrap(
     Raises:
         DataError: no rows, not one group a row, or an unknown figure.
     """
-    _check_wanted(wanted)
+    check_figures(wanted)
     sums, classes = group_sums(groups, rows), rows.probabilities.shape[1]
     whole, found = scores_of(sums.sum(axis=0)[None], classes), scores_of(drawn(sums, draws, seed), classes)
     found["ece"] = centred(found["ece"], float(whole["ece"][0]))
     return {name: interval(found[name], confidence) for name in wanted}
-
-
-def differences(
-    groups: ArrayLike,
-    first: Judged,
-    second: Judged,
-    wanted: tuple[str, ...] = FIGURES,
-    *,
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """Compare two models on the same rows: both are judged on each draw of the groups, and the difference is kept.
-
-    What makes some rows harder than others then cancels, so a small true difference shows in few rows.
-
-    Raises:
-        DataError: no rows, not the same rows, not one group a row, or an unknown figure.
-    """
-    _check_wanted(wanted)
-    whole, scores = scores_of_both(groups, first, second, draws=draws, seed=seed)
-    return {name: _difference(name, whole, scores, confidence) for name in wanted}
-
-
-def scores_of_both(
-    groups: ArrayLike, first: Judged, second: Judged, *, draws: int, seed: int
-) -> tuple[list[dict[str, Floats]], list[dict[str, Floats]]]:
-    """All figures of two models on all rows, each `(1,)`, and on the same draws of the groups, each `(draws,)`.
-
-    Raises:
-        DataError: no rows, not the same rows, or not one group a row.
-    """
-    if len(first.labels) != len(second.labels):
-        raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
-    sums = (group_sums(groups, first), group_sums(groups, second))
-    classes = (first.probabilities.shape[1], second.probabilities.shape[1])
-    both = np.split(drawn(np.hstack(sums), draws, seed), [sums[0].shape[1]], axis=1)
-    whole = [scores_of(one.sum(axis=0)[None], k) for one, k in zip(sums, classes, strict=True)]
-    return whole, [scores_of(totals, k) for totals, k in zip(both, classes, strict=True)]
-
-
-def paired(
-    groups: ArrayLike,
-    first: Judged,
-    second: Judged,
-    metric: str,
-    *,
-    draws: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Difference:
-    """`differences` in one figure."""
-    options = {"draws": draws, "seed": seed}
-    return differences(groups, first, second, (metric,), confidence=confidence, **options)[metric]
-
-
-def _difference(
-    name: str, whole: list[dict[str, Floats]], scores: list[dict[str, Floats]], confidence: float
-) -> Difference:
-    first, second = (float(one[name][0]) for one in whole)
-    found = scores[0][name] - scores[1][name]
-    better = found < 0 if name in LOWER_IS_BETTER else found > 0
-    return Difference(first, second, first - second, *interval(found, confidence), float(better.mean()))
 
 
 def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
@@ -170,11 +92,7 @@ def scores_of(totals: Floats, classes: int) -> dict[str, Floats]:
     """All figures, each float64 `(draws,)`, from summed columns of `group_sums`, `(draws, 3 classes + 4 + BINS)`."""
     correct, true, predicted = (totals[:, part * classes : (part + 1) * classes] for part in range(3))
     near, rows, error, loss = totals[:, 3 * classes : 3 * classes + 4].T
-    a_class = {
-        "precision": _ratio(correct, predicted),
-        "recall": _ratio(correct, true),
-        "f1": _ratio(2 * correct, true + predicted),
-    }
+    a_class = class_scores(correct, true, predicted)
     share = true / rows[:, None]
     scores = {"accuracy": correct.sum(axis=1) / rows, "within_one": near / rows}
     scores |= {f"macro_{name}": values.mean(axis=1) for name, values in a_class.items()}
@@ -228,14 +146,3 @@ def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
         for row in chunk:
             row[:] = np.bincount(random.integers(0, groups, groups, dtype=np.int32), minlength=groups)
         yield chunk
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """`part / whole`, 0 where there is no whole (scikit-learn's `zero_division=0`)."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-
-
-def _check_wanted(wanted: tuple[str, ...]) -> None:
-    unknown = [name for name in wanted if name not in FIGURES]
-    if unknown:
-        raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")

@@ -1,13 +1,18 @@
-"""One model against another on the same rows: figures, right and wrong ranges, and slices, each with its doubt.
+"""Paired differences between two models on the same rows, for every comparison of two models.
 
-Every figure and slice is judged on the same draws of groups, so what makes some rows harder than others cancels.
-Looking at many differences finds some by chance, so intervals are simultaneous: with the wished confidence all
-of a table hold at once. They are as many bootstrap deviations wide as the largest of all the table's differences is in
-that share of the draws (the max-t method; Hothorn, Bretz and Westfall, "Simultaneous inference in general parametric
-models", 2008). That costs less than Bonferroni's where the differences go together, as those of slices and figures do.
+The report's champion column, the comparison page and the promotion gate all call `paired_differences`. Both models are
+evaluated on the same bootstrap draws of groups of copies, so what makes some rows harder than others cancels.
+
+A family is the set of differences that a reader looks at together. Looking at many differences finds some by chance, so
+the intervals of a family are simultaneous: with the given confidence all of them hold at once. Each interval is as many
+bootstrap standard deviations wide as the largest deviation in the family is in that share of the draws (the max-t
+method; Hothorn, Bretz and Westfall, "Simultaneous inference in general parametric models", 2008). That costs less than
+Bonferroni's correction where the differences are correlated, as those of slices and figures are. The interval of a
+family of one is that of a single test; a larger family only widens it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -15,14 +20,32 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
 from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
-from agepipe.evaluation.bootstrap import Difference, Floats, column_sums, drawn, scores_of_both
-from agepipe.evaluation.metrics import Judged
+from agepipe.core.errors import DataError
+from agepipe.evaluation.bootstrap import Floats, column_sums, drawn, group_sums, scores_of
+from agepipe.evaluation.metrics import FIGURES, Judged, check_figures
 from agepipe.evaluation.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
-"""The figures by which two models are compared."""
+"""The figures of `FIGURES` that a comparison shows and puts into words; the others go along with these."""
+SLICE_FIGURES = ("accuracy", "mae")
+"""The figures by which two models are compared on a slice; both are means over rows."""
+AGES_ONLY = ("mae",)
+"""The figures that mean the same whatever the ranges are."""
 NOISE = 1e-9
 """A difference up to this is one of rounding: sums of floats in another order make it."""
+
+
+class Difference(NamedTuple):
+    """How far one model is from another on the same rows."""
+
+    first: float
+    second: float
+    difference: float
+    """First minus second, in the figure's own unit: for `mae`, `loss` and `ece` a negative one is the better."""
+    low: float
+    high: float
+    share_better: float
+    """Share of the draws in which the first is strictly better."""
 
 
 class Exact(BaseModel):
@@ -50,18 +73,73 @@ class SliceChange(BaseModel):
     changes: dict[str, Difference]
 
 
-class Versus(BaseModel):
-    """A model against the first of those compared; differences are that model's figure minus the first's."""
+class PairedDifferences(BaseModel):
+    """How far one model is from another on the same rows."""
 
     model_config = ConfigDict(frozen=True)
 
     figures: dict[str, Difference]
-    exact: Exact | None
-    """None where the two have different ranges."""
-    slices: tuple[SliceChange, ...]
+    slices: tuple[SliceChange, ...] = ()
+    exact: Exact | None = None
+    """Where it was computed, and both have the same ranges."""
 
 
-def versus(
+def paired_differences(
+    groups: ArrayLike,
+    first: Judged,
+    second: Judged,
+    settings: EvaluateSettings,
+    *,
+    figures: tuple[str, ...] = FIGURES,
+    parts: Sequence[Slice] = (),
+    slice_figures: tuple[str, ...] = SLICE_FIGURES,
+) -> PairedDifferences:
+    """Compare two models on the same rows, first minus second, on one set of draws of the groups.
+
+    Args:
+        groups: name of the group of copies of each row, `(n,)`.
+        first: what the first model predicts for the rows.
+        second: what the second model predicts for the same rows.
+        settings: draws, confidence, seed, and the least number of photographs of a slice.
+        figures: the family of figures on all rows, names out of `FIGURES`: all of them where a reader sees many, the
+            one that was chosen beforehand where a single test is made.
+        parts: the slices to compare on; together with `slice_figures` a second family.
+        slice_figures: names out of `SLICE_FIGURES`.
+
+    Raises:
+        DataError: no rows, not the same rows, not one group a row, or an unknown figure.
+    """
+    check_figures(figures)
+    if len(first.labels) != len(second.labels):
+        raise DataError(f"rows: {len(first.labels)} and {len(second.labels)}; two models are compared on the same.")
+    names = np.asarray(groups)
+    photographs = [len(np.unique(names[part.rows])) for part in parts]
+    large = [part for part, count in zip(parts, photographs, strict=True) if count >= settings.min_slice]
+    # side by side in one matrix, because drawing the groups takes longest
+    columns = [group_sums(names, rows) for rows in (first, second)]
+    columns.append(_slice_sums(names, large, first, second, slice_figures))
+    sums, ends = np.hstack(columns), np.cumsum([part.shape[1] for part in columns])[:-1]
+    totals = np.vstack([sums.sum(axis=0), drawn(sums, settings.draws, settings.seed)])
+    of_first, of_second, of_slices = np.split(totals, ends, axis=1)
+    ours, theirs = (
+        scores_of(part, rows.probabilities.shape[1]) for part, rows in ((of_first, first), (of_second, second))
+    )
+    values = [(float(ours[name][0]), float(theirs[name][0])) for name in figures]
+    gaps = np.stack([ours[name][1:] - theirs[name][1:] for name in figures], axis=1)
+    changes = _on_slices(large, first, second, slice_figures, of_slices[1:], settings.confidence)
+    return PairedDifferences(
+        figures=dict(zip(figures, simultaneous(figures, values, gaps, settings.confidence), strict=True)),
+        slices=tuple(
+            SliceChange(
+                kind=part.kind, name=part.name, rows=int(part.rows.sum()), photographs=count,
+                changes=changes.get((part.kind, part.name), {}),
+            )
+            for part, count in zip(parts, photographs, strict=True)
+        ),
+    )  # fmt: skip
+
+
+def compare_pair(
     table: pl.DataFrame,
     first: Judged,
     second: Judged,
@@ -69,84 +147,60 @@ def versus(
     settings: EvaluateSettings,
     *,
     same_ranges: bool = True,
-) -> Versus:
-    """Compare two models on labelled rows.
+) -> PairedDifferences:
+    """All that a comparison page shows of two models: the figures of `COMPARED`, McNemar's test, and every slice.
 
     Args:
         table: the rows, `group`, `label` and what slices are made of among the columns.
-        first: what the model says about them.
-        second: what the one that it is compared with says.
+        first: what the first model predicts for the rows.
+        second: what the second model predicts for the same rows.
         names: the ranges by which slices are named, in class order.
-        settings: draws, confidence, seed, and the least support of a slice.
-        same_ranges: whether the two have the same ranges; otherwise only years compare.
+        settings: draws, confidence, seed, and the least number of photographs of a slice.
+        same_ranges: whether the two have the same ranges; otherwise only the age error is compared.
     """
-    figures = COMPARED if same_ranges else ("mae",)
-    groups, parts = table["group"].to_numpy(), slices(table, names)
-    by_slice = tuple(name for name in ("accuracy", "mae") if name in figures)
-    return Versus(
-        figures=changes(groups, first, second, figures, settings),
-        exact=mcnemar(groups, first, second) if same_ranges else None,
-        slices=slice_changes(table, parts, first, second, settings, figures=by_slice),
+    groups = table["group"].to_numpy()
+    of_all, of_slices, shown = (FIGURES, SLICE_FIGURES, COMPARED) if same_ranges else (AGES_ONLY,) * 3
+    found = paired_differences(
+        groups, first, second, settings, figures=of_all, parts=slices(table, names), slice_figures=of_slices
     )
-
-
-def changes(
-    groups: ArrayLike, first: Judged, second: Judged, figures: tuple[str, ...], settings: EvaluateSettings
-) -> dict[str, Difference]:
-    """The differences in some figures, first minus second, with simultaneous intervals."""
-    whole, draws = scores_of_both(groups, first, second, draws=settings.draws, seed=settings.seed)
-    stacked = np.stack([draws[0][name] - draws[1][name] for name in figures], axis=1)
-    values = [(float(whole[0][name][0]), float(whole[1][name][0])) for name in figures]
-    return dict(zip(figures, simultaneous(figures, values, stacked, settings.confidence), strict=True))
-
-
-def slice_changes(
-    table: pl.DataFrame,
-    parts: Sequence[Slice],
-    first: Judged,
-    second: Judged,
-    settings: EvaluateSettings,
-    *,
-    figures: tuple[str, ...],
-) -> tuple[SliceChange, ...]:
-    """The differences on slices in `accuracy` and `mae`, both means over rows; their intervals hold all at once."""
-    support = [table["group"].filter(pl.Series(part.rows)).n_unique() for part in parts]
-    judged = [part for part, count in zip(parts, support, strict=True) if count >= settings.min_slice]
-    found = iter(_sliced(table["group"].to_numpy(), judged, first, second, figures, settings)) if judged else iter(())
-    return tuple(
-        SliceChange(
-            kind=part.kind, name=part.name, rows=int(part.rows.sum()), photographs=count,
-            changes=next(found) if count >= settings.min_slice else {},
-        )
-        for part, count in zip(parts, support, strict=True)
+    return PairedDifferences(
+        figures={name: found.figures[name] for name in shown}, slices=found.slices,
+        exact=mcnemar(groups, first, second) if same_ranges else None,
     )  # fmt: skip
 
 
-def _sliced(
-    groups: ArrayLike,
-    parts: list[Slice],
-    first: Judged,
-    second: Judged,
-    figures: tuple[str, ...],
-    settings: EvaluateSettings,
-) -> Iterator[dict[str, Difference]]:
-    masks = np.stack([part.rows for part in parts], axis=1).astype(np.float64)
-    means = [(_means(first, name), _means(second, name)) for name in figures]
-    columns = np.hstack([masks, *(masks * (ours - theirs)[:, None] for ours, theirs in means)])
-    sums = column_sums(groups, columns)
-    counts, *totals = np.split(drawn(sums, settings.draws, settings.seed), len(figures) + 1, axis=1)
-    draws = np.hstack([total / np.maximum(counts, 1) for total in totals])
+def _slice_sums(
+    groups: NDArray[Any], parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...]
+) -> Floats:
+    """What each group adds to the rows of each slice and, for each figure, to the difference on each slice.
+
+    Returns:
+        float64 `(groups, slices (1 + figures))`.
+    """
+    masks = np.array([part.rows for part in parts], dtype=np.float64).reshape(len(parts), len(first.labels)).T
+    gaps = [masks * (_values(first, name) - _values(second, name))[:, None] for name in figures]
+    return column_sums(groups, np.hstack([masks, *gaps]))
+
+
+def _on_slices(
+    parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...], draws: Floats, confidence: float
+) -> dict[tuple[str, str], dict[str, Difference]]:
+    """The differences by a slice's kind and name, from the draws of `_slice_sums`; all intervals hold at once."""
+    counts, *totals = np.split(draws, len(figures) + 1, axis=1)
+    gaps = np.hstack([total / np.maximum(counts, 1) for total in totals])
+    means = [(_values(first, name), _values(second, name)) for name in figures]
     values = [
         (float(ours[part.rows].mean()), float(theirs[part.rows].mean())) for ours, theirs in means for part in parts
     ]
-    names = [name for name in figures for _ in parts]
-    found = simultaneous(names, values, draws, settings.confidence)
-    for place in range(len(parts)):
-        yield {name: found[at * len(parts) + place] for at, name in enumerate(figures)}
+    found = simultaneous([name for name in figures for _ in parts], values, gaps, confidence)
+    return {
+        (part.kind, part.name): dict(zip(figures, found[at :: len(parts)], strict=True))
+        for at, part in enumerate(parts)
+    }
 
 
-def _means(rows: Judged, figure: str) -> Floats:
-    """What each row adds to a figure that is a mean over rows, float64 `(n,)`."""
+def _values(rows: Judged, figure: str) -> Floats:
+    """What each row adds to a figure of `SLICE_FIGURES`, float64 `(n,)`."""
     return rows.errors if figure == "mae" else rows.right.astype(np.float64)
 
 
@@ -163,7 +217,7 @@ def simultaneous(
     """
     apart = np.array([first - second for first, second in values])
     half = half_widths(draws, confidence)
-    better = np.array([-1.0 if name in LOWER_IS_BETTER else 1.0 for name in names]) * draws > 0
+    better = np.array([-1.0 if name in LOWER_IS_BETTER else 1.0 for name in names]) * draws > NOISE
     return [
         Difference(
             *values[at], float(apart[at]), float(apart[at] - half[at]), float(apart[at] + half[at]),
@@ -177,7 +231,7 @@ def half_widths(draws: Floats, confidence: float) -> Floats:
     """Half the width of each simultaneous interval, `(k,)`, from the draws of all, `(draws, k)`."""
     deviation = draws.std(axis=0)
     apart = np.abs(draws - draws.mean(axis=0))
-    largest = np.divide(apart, deviation, out=np.zeros_like(apart), where=deviation > 0).max(axis=1)
+    largest = np.divide(apart, deviation, out=np.zeros_like(apart), where=deviation > NOISE).max(axis=1, initial=0.0)
     return np.asarray(np.quantile(largest, confidence) * deviation)
 
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.evaluation.bootstrap import Difference
-from agepipe.evaluation.comparison import simultaneous
+from agepipe.evaluation.comparison import Difference, simultaneous
 from agepipe.evaluation.metrics import Judged
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae")

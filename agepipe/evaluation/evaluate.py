@@ -4,6 +4,9 @@ The order matters: first what the model has seen is checked, then it predicts, t
 of the exported file that serves.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import polars as pl
 
 from agepipe.config.runtime import Where
@@ -12,13 +15,13 @@ from agepipe.core.errors import DataError, ModelError
 from agepipe.core.progress import Progress, silent
 from agepipe.data.labels import class_column
 from agepipe.data.records import Rows
-from agepipe.evaluation.champion import stand
+from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.compute import numbers
 from agepipe.evaluation.metrics import Judged, checked
 from agepipe.evaluation.predictions import Answers, answer, read_rows
 from agepipe.evaluation.preprocessing_check import check_normalisation, doubt
 from agepipe.evaluation.records import Evaluation
-from agepipe.evaluation.result import Outcome, Subject
+from agepipe.evaluation.result import Champion, Outcome, Subject
 from agepipe.model.bundle import Card, digest, read_card
 from agepipe.model.bundle_files import read_curves, read_lineage
 from agepipe.model.decoding import decide
@@ -55,7 +58,7 @@ def judge(
     table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
     answers = answer(subject.model, subject.rows, table, where, progress)
     judged, curves = judged_by(card, table, answers), read_curves(subject.model.folder)
-    champion = None if against is None else stand(against, card, table, judged, settings)
+    champion = None if against is None else compare_with_champion(against, card, table, judged, settings)
     doubted = doubt(card, curves, subject.lineage, judged.right)
     notes = _notes(card, subject.rows, unmatched=against is not None and champion is None)
     return Outcome(
@@ -107,6 +110,41 @@ def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
     probabilities, said = answers.prediction
     years = card.ranges.within(decide(probabilities, card.decoding), said)
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
+
+
+def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
+    """What a model says about some of the rows, each of which it has a range for."""
+    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
+
+
+def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
+    """The rows that none of the models has seen and all have a range for."""
+    keep = np.ones(len(table), dtype=bool)
+    for model, card in zip(models, cards, strict=True):
+        keep &= ~overlap(read_lineage(model.folder), table).seen
+        keep &= card.ranges.classes(table["age"].cast(pl.Int64).to_numpy()) >= 0
+    return table.filter(pl.Series(keep))
+
+
+def compare_with_champion(
+    against: Evaluation, card: Card, table: pl.DataFrame, judged: Judged, settings: EvaluateSettings
+) -> Champion | None:
+    """Compare with an evaluation of the champion, in all figures; None where its rows or its ranges differ.
+
+    Raises:
+        DataError: the evaluation's predictions cannot be read.
+    """
+    try:
+        theirs = pl.read_parquet(against.predictions)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{against.predictions}: not a readable table; evaluate the champion again.") from error
+    shares = [name for name in theirs.columns if name.startswith("p") and name[1:].isdecimal()]
+    same = theirs["digest"].equals(table["digest"]) and theirs["label"].equals(table["label"])
+    if not same or len(shares) != len(card.ranges):
+        return None
+    label, age, years = (theirs[name].to_numpy() for name in ("label", "age", "years"))
+    other = checked(label, theirs.select(shares).to_numpy(), age, years, against.decoding)
+    return Champion(against.model, paired_differences(table["group"].to_numpy(), judged, other, settings).figures)
 
 
 def _notes(card: Card, rows: Rows, *, unmatched: bool) -> list[str]:

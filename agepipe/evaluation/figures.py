@@ -1,6 +1,6 @@
 """How figures are written: their names, units and formats, the same in every report, page and reason."""
 
-from agepipe.evaluation.bootstrap import Difference
+from agepipe.evaluation.comparison import Difference
 
 PLAIN = frozenset({"mae", "loss", "set_size"})
 """Figures that are no shares."""

@@ -10,10 +10,7 @@ as the gain, or chance alone would refuse in small slices. Slices of fewer photo
 not judged.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from agepipe.config.runtime import Where
@@ -21,20 +18,13 @@ from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.core.errors import DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.data.records import Rows
-from agepipe.evaluation.bootstrap import Difference, paired
-from agepipe.evaluation.comparison import SliceChange, slice_changes, surely
-from agepipe.evaluation.evaluate import check_model, judged_by, labelled
+from agepipe.evaluation.comparison import AGES_ONLY, Difference, SliceChange, paired_differences, surely
+from agepipe.evaluation.evaluate import check_model, judged_on, labelled, unseen
 from agepipe.evaluation.figures import WORDS, change, figure, gap
-from agepipe.evaluation.metrics import Judged
-from agepipe.evaluation.predictions import answer, read_rows
+from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.slices import slices
 from agepipe.model.bundle import Card
-from agepipe.model.bundle_files import read_lineage
-from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
-
-AGES_ONLY = frozenset({"mae"})
-"""Figures that mean the same whatever the ranges are."""
 
 
 class Comparison(BaseModel):
@@ -87,40 +77,14 @@ def compare(
         judged_on(model, card, rows, kept, where, progress)
         for model, card in zip((candidate, champion), cards, strict=True)
     )
-    found = paired(
-        kept["group"].to_numpy(), first, second, release.metric,
-        draws=evaluate.draws, confidence=evaluate.confidence, seed=evaluate.seed,
+    table = labelled(cards[0], kept)[0]
+    watched = [part for part in slices(table, cards[0].ranges.words) if part.kind in release.watch]
+    found = paired_differences(
+        table["group"].to_numpy(), first, second, evaluate,
+        figures=(release.metric,), parts=watched, slice_figures=AGES_ONLY,
     )  # fmt: skip
-    watched = watch(labelled(cards[0], kept)[0], first, second, cards, release.watch, evaluate)
-    return decided(found, watched, release, evaluate, len(kept), excluded)
-
-
-def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
-    """What a model says about some of the rows, each of which it has a range for."""
-    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
-
-
-def watch(
-    table: pl.DataFrame,
-    first: Judged,
-    second: Judged,
-    cards: tuple[Card, Card],
-    kinds: tuple[str, ...],
-    settings: EvaluateSettings,
-) -> tuple[SliceChange, ...]:
-    """What becomes of the slices of these kinds that have enough photographs; in years alone."""
-    found = [one for one in slices(table, cards[0].ranges.words) if one.kind in kinds]
-    changes = slice_changes(table, found, first, second, settings, figures=("mae",))
-    return tuple(one for one in changes if one.changes)
-
-
-def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
-    """The rows that none of the models has seen and all have a range for."""
-    keep = np.ones(len(table), dtype=bool)
-    for model, card in zip(models, cards, strict=True):
-        keep &= ~overlap(read_lineage(model.folder), table).seen
-        keep &= card.ranges.classes(table["age"].cast(pl.Int64).to_numpy()) >= 0
-    return table.filter(pl.Series(keep))
+    changes = tuple(one for one in found.slices if one.changes)
+    return decided(found.figures[release.metric], changes, release, evaluate, len(kept), excluded)
 
 
 def _obstacle(candidate: Model, cards: tuple[Card, Card], rows: int, excluded: int, release: ReleaseSettings) -> str:

@@ -1,11 +1,9 @@
-"""The figures by which a model is judged, each from scikit-learn or one line of numpy.
+"""The figures by which a model is evaluated; the tests hold them to those of scikit-learn, which takes long to import.
 
-Evaluators yield `(name, value)` and know nothing of who logs them. scikit-learn takes seconds to import, so only what
-computes does it: a command that finds everything done answers without. The class order is that of the columns of
-`probabilities`, which is that of the model's ranges.
+The class order is that of the columns of `probabilities`, which is that of the model's ranges.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -82,22 +80,39 @@ def figures(
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
     """
-    from sklearn.metrics import accuracy_score, mean_absolute_error, precision_recall_fscore_support
-
     rows = checked(labels, probabilities, ages, years, decoding)
-    predicted = rows.predicted
-    classes = range(rows.probabilities.shape[1])
-    yield "accuracy", float(accuracy_score(rows.labels, predicted))
-    yield "within_one", float(np.mean(np.abs(rows.labels - predicted) <= 1))
-    for average in ("macro", "weighted"):
-        scores = precision_recall_fscore_support(
-            rows.labels, predicted, labels=classes, average=average, zero_division=0
-        )
-        for name, value in zip(("precision", "recall", "f1"), scores[:3], strict=True):
-            yield f"{average}_{name}", float(value)
-    yield "mae", float(mean_absolute_error(rows.ages, rows.years))
+    counts = class_counts(rows)
+    scores = class_scores(*counts)
+    yield "accuracy", float(rows.right.mean())
+    yield "within_one", float(np.mean(np.abs(rows.labels - rows.predicted) <= 1))
+    yield from ((f"macro_{name}", float(values.mean())) for name, values in scores.items())
+    yield from ((f"weighted_{name}", float(np.average(values, weights=counts[1]))) for name, values in scores.items())
+    yield "mae", float(rows.errors.mean())
     yield "loss", float(row_losses(rows).mean())
     yield "ece", reliability(rows.confidence, rows.right).error
+
+
+def class_counts(rows: Judged) -> NDArray[np.float64]:
+    """Correct, true and predicted rows of each class, `(3, classes)`."""
+    counted = (rows.labels[rows.right], rows.labels, rows.predicted)
+    return np.array([np.bincount(one, minlength=rows.probabilities.shape[1]) for one in counted], dtype=np.float64)
+
+
+def class_scores(
+    correct: NDArray[np.float64], true: NDArray[np.float64], predicted: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """`precision`, `recall` and `f1` of each class, 0 where there are no rows.
+
+    Args:
+        correct: rows of the class that are predicted as it, `(..., classes)`.
+        true: rows of the class, the same shape.
+        predicted: rows that are predicted as the class, the same shape.
+    """
+    parts = {"precision": (correct, predicted), "recall": (correct, true), "f1": (2 * correct, true + predicted)}
+    return {
+        name: np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+        for name, (part, whole) in parts.items()
+    }  # fmt: skip
 
 
 def checked(
@@ -128,6 +143,16 @@ def checked(
     return Judged(true.astype(np.int64), shares, *columns, decoding=decoding)
 
 
+def check_figures(names: Iterable[str]) -> None:
+    """Refuse names that are not in `FIGURES`.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    if unknown := [name for name in names if name not in FIGURES]:
+        raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")
+
+
 def row_losses(rows: Judged) -> NDArray[np.float64]:
     """Negative log likelihood of each row's true class in nats, float64 `(n,)`."""
     chosen = rows.probabilities[np.arange(len(rows.labels)), rows.labels]
@@ -136,9 +161,8 @@ def row_losses(rows: Judged) -> NDArray[np.float64]:
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Counts, int64 `(classes, classes)`: true classes down, predicted classes across, both in class order."""
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(labels, predicted, labels=range(classes)), dtype=np.int64)
+    cells = np.asarray(labels) * classes + np.asarray(predicted)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
 def by_range(
@@ -159,14 +183,11 @@ def by_range(
         raise DataError(
             f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
         )
-    from sklearn.metrics import precision_recall_fscore_support
-
-    precision, recall, f1, support = precision_recall_fscore_support(
-        rows.labels, rows.predicted, labels=range(len(names)), average=None, zero_division=0
-    )
-    wrong = np.bincount(rows.labels, weights=np.abs(rows.ages - rows.years), minlength=len(names))
+    counts = class_counts(rows)
+    support = counts[1].astype(np.int64)
+    wrong = np.bincount(rows.labels, weights=rows.errors, minlength=len(names))
     mae = [float(w / n) if n else None for w, n in zip(wrong, support, strict=True)]
-    columns = {"range": names, "support": support, "precision": precision, "recall": recall, "f1": f1}
+    columns = {"range": names, "support": support, **class_scores(*counts)}
     return pl.DataFrame(columns).with_columns(pl.Series("mae", mae, dtype=pl.Float64))
 
 

@@ -74,5 +74,5 @@ class Compared(Made):
 
     @property
     def facts(self) -> Path:
-        """All that was found, as JSON; `agepipe.reports.compare.read` reads it."""
+        """All that was found, as JSON; `agepipe.reports.comparison.read` reads it."""
         return self.folder / "comparison.json"

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
-from agepipe.evaluation.bootstrap import Difference
-from agepipe.evaluation.champion import Champion
+from agepipe.evaluation.comparison import Difference
 from agepipe.evaluation.coverage import Sets
 from agepipe.evaluation.metrics import Judged
 from agepipe.model.bundle import Card
@@ -33,6 +32,15 @@ class Subject:
     """One row a photograph to be judged; in an `Outcome`, with `label` by the model's ranges."""
     lineage: pl.DataFrame
     overlap: Overlap
+
+
+class Champion(NamedTuple):
+    """How a model stands against the champion."""
+
+    model: str
+    """Digest of the champion."""
+    differences: dict[str, Difference]
+    """Of each figure, the model less the champion; the champion's own is `second`."""
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,185 @@
-"""What a comparison says: the sentences, one HTML file, and Markdown. The file asks nothing of the network."""
+"""Compare models on one set of rows that none of them has seen, each with the first, and write the page.
+
+A comparison's folder holds what was found as JSON, a table of slices, and one HTML file that loads nothing else.
+"""
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
+import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict
 
 from agepipe import __version__
-from agepipe.evaluation.bootstrap import Difference
-from agepipe.evaluation.comparison import Exact, SliceChange, Versus, surely
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.artifacts import read_manifest, whole, write_manifest
+from agepipe.core.errors import ConfigError, DataError
+from agepipe.core.progress import Progress, silent
+from agepipe.core.record import digest_of
+from agepipe.data.records import Rows
+from agepipe.evaluation.comparison import Difference, Exact, PairedDifferences, SliceChange, compare_pair, surely
+from agepipe.evaluation.evaluate import check_model, judged_on, labelled, unseen
 from agepipe.evaluation.figures import UNITS, WORDS, figure, gap, gap_span, listed
-from agepipe.reports.compare import Contrast
+from agepipe.evaluation.predictions import read_rows
+from agepipe.evaluation.records import Compared
+from agepipe.model.bundle import Card
+from agepipe.model.records import Model
 from agepipe.reports.report import TITLES
 
+VERSION = 3
+"""Raised when the same inputs would give another folder."""
 SIGNIFICANT = 0.001
 """Smaller probabilities are not told apart."""
 NAMED = 6
 """Slices that a sentence names one by one."""
 
 
-def render(found: Contrast) -> str:
+class ModelComparison(BaseModel):
+    """What the page shows and `comparison.json` holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    titles: tuple[str, ...]
+    """What the models are called, the first first."""
+    models: tuple[str, ...]
+    """Their digests."""
+    name: str
+    """The rows' name."""
+    rows: str
+    """Digest of the rows."""
+    count: int
+    """Rows compared."""
+    photographs: int
+    """Different photographs among them, copies counted once."""
+    excluded: int
+    """Rows left out because one of the models has seen them or has no range for their age."""
+    settings: EvaluateSettings
+    notes: tuple[str, ...]
+    against: tuple[PairedDifferences, ...]
+    """The second model against the first, the third against the first, and so on."""
+
+
+def compare(
+    models: Sequence[Model],
+    titles: Sequence[str],
+    rows: Rows,
+    settings: EvaluateSettings,
+    where: Where,
+    progress: Progress = silent,
+) -> Compared:
+    """Compare models, or find the finished comparison of the same ones on the same rows.
+
+    Args:
+        models: two or more; each is compared with the first.
+        titles: what a reader calls them.
+        rows: the rows, of which those that any of the models has seen are left out.
+        settings: draws, confidence and seed.
+        where: workspace, and how many parts to predict at a time.
+        progress: told while rows are predicted.
+
+    Raises:
+        ConfigError: there are not two different models.
+        ModelError: a bundle cannot be used.
+        DataError: the rows cannot be used, or none is left.
+    """
+    check_different(models, titles)
+    key = digest_of("comparison", VERSION, tuple(models), tuple(titles), rows, settings)
+    folder = where.workspace / "comparisons" / f"{rows.name or 'rows'}-{key[:10]}"
+    if read_manifest(folder) is None:
+        found = _found(key, models, titles, rows, settings, where, progress)
+        with whole(folder) as draft:
+            _write(draft, found)
+    return Compared(digest=key, folder=folder)
+
+
+def read(record: Compared) -> ModelComparison:
+    """What a comparison found.
+
+    Raises:
+        DataError: its file cannot be read.
+    """
+    try:
+        return ModelComparison.model_validate_json(record.facts.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{record.facts}: cannot be read; remove the folder to have it compared anew.") from error
+
+
+def _found(
+    key: str,
+    models: Sequence[Model],
+    titles: Sequence[str],
+    rows: Rows,
+    settings: EvaluateSettings,
+    where: Where,
+    progress: Progress,
+) -> ModelComparison:
+    cards = [check_model(model) for model in models]
+    table = read_rows(rows)
+    kept = unseen(table, models, cards)
+    if kept.is_empty():
+        raise DataError(
+            f"rows: of {len(table)} rows none is left that no model has seen and all have a range for; name other "
+            "photographs with --data."
+        )
+    judged = [judged_on(model, card, rows, kept, where, progress) for model, card in zip(models, cards, strict=True)]
+    first = labelled(cards[0], kept)[0]
+    names = cards[0].ranges.words
+    return ModelComparison(
+        digest=key, titles=tuple(titles), models=tuple(model.digest for model in models), name=rows.name,
+        rows=rows.digest, count=len(kept), photographs=kept["group"].n_unique(), excluded=len(table) - len(kept),
+        settings=settings, notes=tuple(_notes(models, cards, titles)),
+        against=tuple(
+            compare_pair(first, one, judged[0], names, settings, same_ranges=card.ranges == cards[0].ranges)
+            for one, card in zip(judged[1:], cards[1:], strict=True)
+        ),
+    )  # fmt: skip
+
+
+def _notes(models: Sequence[Model], cards: Sequence[Card], titles: Sequence[str]) -> list[str]:
+    unknown = [t for t, m, c in zip(titles, models, cards, strict=True) if "unknown" in (m.lineage, c.lineage)]
+    other = [t for t, card in zip(titles, cards, strict=True) if card.ranges != cards[0].ranges]
+    notes = [
+        f"What {title} was trained on is unknown. It may have seen these photographs, and then its figures are too "
+        "good."
+        for title in unknown
+    ]
+    return notes + [f"{title} has other ranges than {titles[0]}, so only the age error is compared." for title in other]
+
+
+def _write(folder: Path, found: ModelComparison) -> None:
+    (folder / "comparison.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / "comparison.html").write_text(render(found), encoding="utf-8")
+    _slices(found).write_csv(folder / "slices.csv")
+    inputs = {"rows": found.rows} | {f"model {at + 1}": digest for at, digest in enumerate(found.models)}
+    write_manifest(folder, "compare", found.settings, inputs, {"digest": found.digest, "excluded": found.excluded})
+
+
+def _slices(found: ModelComparison) -> pl.DataFrame:
+    """Every slice of every comparison in each figure; ranges have no dash that a spreadsheet would take for a date."""
+    lines = [
+        {"model": title, "kind": one.kind, "slice": one.name, "rows": one.rows,
+         "photographs": one.photographs, "figure": name, **change._asdict()}
+        for title, other in zip(found.titles[1:], found.against, strict=True)
+        for one in other.slices
+        for name, change in one.changes.items()
+    ]  # fmt: skip
+    return pl.DataFrame(lines, infer_schema_length=None)
+
+
+def check_different(models: Sequence[Model], titles: Sequence[str]) -> None:
+    """Refuse a comparison of a model with itself.
+
+    Raises:
+        ConfigError: there are not two different models.
+    """
+    if len({model.digest for model in models}) < max(len(models), 2):
+        raise ConfigError(f"models: {', '.join(titles)} are not different ones; name at least two that differ.")
+
+
+def render(found: ModelComparison) -> str:
     """The page."""
     environment = Environment(
         loader=PackageLoader("agepipe.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -33,13 +194,13 @@ def render(found: Contrast) -> str:
     )  # fmt: skip
 
 
-def verdicts(found: Contrast) -> list[str]:
+def verdicts(found: ModelComparison) -> list[str]:
     """One plain sentence for each model but the first."""
     pairs = zip(found.titles[1:], found.against, strict=True)
     return [verdict(title, found.titles[0], one, found) for title, one in pairs]
 
 
-def verdict(title: str, first: str, one: Versus, found: Contrast) -> str:
+def verdict(title: str, first: str, one: PairedDifferences, found: ModelComparison) -> str:
     """Whether a model is better than the first, and in what."""
     on = f"on the same {found.count:,} photographs"
     if few(found):
@@ -56,21 +217,21 @@ def verdict(title: str, first: str, one: Versus, found: Contrast) -> str:
     return f"Against {first}, {on}, {title} is {' and '.join(parts)}{rest} ({sure})."
 
 
-def few(found: Contrast) -> bool:
+def few(found: ModelComparison) -> bool:
     """Whether there are too few photographs to compare anything on."""
     return found.photographs < found.settings.min_slice
 
 
-def significant(found: Contrast, change: Difference, name: str) -> int:
+def significant(found: ModelComparison, change: Difference, name: str) -> int:
     """1 where the model is significantly better than the first, -1 where it is worse, 0 where neither can be told."""
     return 0 if few(found) else surely(change, name)
 
 
-def _changes(names: Sequence[str], one: Versus) -> str:
+def _changes(names: Sequence[str], one: PairedDifferences) -> str:
     return listed([f"{WORDS[name]} ({gap(one.figures[name].difference, name)} {UNITS[name]})" for name in names])
 
 
-def by_slice(title: str, one: Versus) -> str:
+def by_slice(title: str, one: PairedDifferences) -> str:
     """The slices on which the two differ significantly, in a sentence."""
     judged = [part for part in one.slices if part.changes]
     if not judged:
@@ -112,7 +273,7 @@ def exact(title: str, first: str, test: Exact) -> str:
     )
 
 
-def ordered(one: Versus) -> list[SliceChange]:
+def ordered(one: PairedDifferences) -> list[SliceChange]:
     """The slices, those that lose most first, those too small to judge last."""
     return sorted(one.slices, key=lambda part: -part.changes["mae"].difference if part.changes else float("inf"))
 
@@ -122,7 +283,7 @@ def reach(differences: Sequence[Difference]) -> float:
     return max((max(abs(one.low), abs(one.high)) for one in differences), default=1.0) or 1.0
 
 
-def excluded(found: Contrast) -> str:
+def excluded(found: ModelComparison) -> str:
     """How many rows were left out, where any were."""
     if not found.excluded:
         return ""
@@ -130,7 +291,7 @@ def excluded(found: Contrast) -> str:
     return f"{found.excluded:,} {were} left out: one of the models has seen the photograph or has no range for its age."
 
 
-def markdown(found: Contrast, page: str) -> str:
+def markdown(found: ModelComparison, page: str) -> str:
     """The sentences, a table of the figures, and where the page is."""
     lines = [*verdicts(found), "", *filter(None, [excluded(found)]), f"Page: `{page}`", ""]
     for title, one in zip(found.titles[1:], found.against, strict=True):

@@ -25,8 +25,10 @@ from agepipe.reports import sentences
 from agepipe.reports.model_card import model_card
 from agepipe.reports.report import render
 
-VERSION = 5
+VERSION = 6
 """Raised when the same inputs would give another folder."""
+PREDICTIONS = 5
+"""The first version whose predictions are those of today, so that a champion evaluated since then can be compared."""
 KNOWN = ("gender", "race", "width", "height", "brightness", "sharpness")
 """What is known of a row and kept beside what was predicted, where the rows have it."""
 
@@ -82,10 +84,10 @@ def finished(model: str, rows: Rows, where: Where) -> Evaluation | None:
 def _is_of(path: Path, model: str, rows: Rows) -> bool:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        made = found["version"], found["model"], found["rows"]
+        known = found["version"] >= PREDICTIONS and (found["model"], found["rows"]) == (model, rows.digest)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return made == (VERSION, model, rows.digest) and read_manifest(path.parent) is not None
+    return known and read_manifest(path.parent) is not None
 
 
 def write(

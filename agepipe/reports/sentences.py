@@ -3,8 +3,7 @@
 import polars as pl
 
 from agepipe.config.stages import LOWER_IS_BETTER
-from agepipe.evaluation.bootstrap import Difference
-from agepipe.evaluation.comparison import surely
+from agepipe.evaluation.comparison import Difference, surely
 from agepipe.evaluation.constant import DECISIVE
 from agepipe.evaluation.coverage import no_sets
 from agepipe.evaluation.figures import UNITS, WORDS, change, figure, gap, listed, span

@@ -25,9 +25,9 @@ from agepipe.core.system_errors import full_disk
 
 T = TypeVar("T")
 
-PRELOAD = ["agepipe.training.ignore_signals", "agepipe.training.loop", "sklearn.metrics"]
+PRELOAD = ["agepipe.training.ignore_signals", "agepipe.training.loop"]
 """What the fork server imports once for all work. The first keeps it and all work from signals that are meant for the
-parent; the last, which `fit` imports late, costs as much as torch."""
+parent."""
 
 GRACE = 3.0
 """Seconds in which the others' last words may still show which failure came first."""

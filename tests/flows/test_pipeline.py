@@ -17,7 +17,7 @@ from agepipe.data.records import Rows
 from agepipe.model.bundle import read_card
 from agepipe.model.bundle_files import write_card
 from agepipe.registry import register, tracking
-from agepipe.reports import compare as contrast
+from agepipe.reports import comparison
 from agepipe.training.train_final import WEIGHTS
 from flows.compare import compare
 from flows.evaluate import evaluate
@@ -207,7 +207,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
     other = pipeline(changed(tiny, {"final.epochs": 1}), home)
     names = (str(first.registered.version), str(other.registered.version))
     done = compare(names, where=home, settings=judged(first))
-    found = contrast.read(done)
+    found = comparison.read(done)
     assert (found.rows, found.count, found.excluded) == (first.partition.test.digest, first.partition.test.count, 0)
     before = runs_by_kind(home)
     assert compare(names, where=home, settings=judged(first)) == done
@@ -228,7 +228,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
         ModelError, match=r"no locked test rows in common \(stranger has others, or none\); give --anew"
     ):
         compare((names[0], str(stranger)), where=home)
-    assert contrast.read(compare((names[0], str(stranger)), anew=True, where=home, settings=judged(first))).count
+    assert comparison.read(compare((names[0], str(stranger)), anew=True, where=home, settings=judged(first))).count
 
 
 def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from agepipe.core.errors import DataError
-from agepipe.evaluation.bootstrap import bootstrap, column_sums, group_sums, paired, scores_of
+from agepipe.evaluation.bootstrap import bootstrap, column_sums, group_sums, scores_of
 from agepipe.evaluation.metrics import FIGURES, Judged, checked, figures
 
 
@@ -88,38 +88,6 @@ def test_one_group_has_no_doubt_to_show() -> None:
     assert low == high
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_recall", "mae", "loss"])
-def test_a_better_model_is_found_better_whichever_way_the_figure_runs(metric: str) -> None:
-    good, poor = rows(500, skill=0.8), rows(500, skill=0.4)
-    assert np.array_equal(good.labels, poor.labels)
-    found = paired(np.arange(500), good, poor, metric, seed=2)
-    assert found.share_better > 0.999
-    assert found.first == pytest.approx(dict(figures(*good))[metric])
-    assert found.low < found.difference < found.high
-    assert (found.high < 0) if metric in ("mae", "loss") else (found.low > 0)
-    other = paired(np.arange(500), poor, good, metric, seed=2)
-    assert other.share_better < 0.001
-    assert other.difference == pytest.approx(-found.difference)
-
-
-def test_a_model_is_not_better_than_itself() -> None:
-    found = paired(np.arange(80), rows(80), rows(80), "accuracy")
-    assert found[2:] == (0, 0, 0, 0)
-
-
-def test_pairing_sees_what_two_intervals_cannot() -> None:
-    first = rows(400, skill=0.5)
-    said = first.predicted.copy()
-    wrong = np.flatnonzero(said != first.labels)[:12]
-    better = first.probabilities.copy()
-    better[wrong] = 0.1
-    better[wrong, first.labels[wrong]] = 0.6
-    second = first._replace(probabilities=better)
-    one, two = (bootstrap(np.arange(400), r, wanted=("accuracy",))["accuracy"] for r in (first, second))
-    assert one[1] > two[0]
-    assert paired(np.arange(400), second, first, "accuracy").low > 0
-
-
 def test_bad_questions_are_refused() -> None:
     judged = rows(20)
     with pytest.raises(DataError, match="'speed' is not known"):
@@ -129,8 +97,6 @@ def test_bad_questions_are_refused() -> None:
     with pytest.raises(DataError, match="groups: shape"):
         column_sums([], np.empty((0, 2)))
     assert column_sums(["one"], np.array([[3.0, 4.0]])).tolist() == [[3.0, 4.0]]
-    with pytest.raises(DataError, match="20 and 10"):
-        paired(np.arange(20), judged, rows(10), "mae")
 
 
 def test_it_is_fast_and_its_memory_is_bounded() -> None:

@@ -1,5 +1,6 @@
 """The champion beside a model."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -9,10 +10,10 @@ from bundles import make_bundle, make_rows
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import DataError
-from agepipe.evaluation.bootstrap import differences
+from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.evaluate import examine, judge
 from agepipe.model.ages import AgeRanges
-from agepipe.reports.evaluation import evaluate, finished
+from agepipe.reports.evaluation import PREDICTIONS, evaluate, finished
 from agepipe.reports.sentences import against, side
 
 QUICK = EvaluateSettings(draws=200)
@@ -60,7 +61,12 @@ def test_a_finished_evaluation_of_these_very_rows_is_found(tmp_path: Path, where
     done = evaluate(model, rows, QUICK, where)
     assert finished(model.digest, rows, where) == done
     assert finished(model.digest, make_rows(tmp_path / "others", 60, seed=5), where) is None
-    (done.folder / "metrics.json").write_text("{")
+    path = done.folder / "metrics.json"
+    summary = json.loads(path.read_text())
+    for version, found in ((PREDICTIONS, done), (PREDICTIONS - 1, None)):
+        path.write_text(json.dumps(summary | {"version": version}))
+        assert finished(model.digest, rows, where) == found
+    path.write_text("{")
     assert finished(model.digest, rows, where) is None
     with pytest.raises(DataError, match=r"metrics\.json: not the figures of an evaluation"):
         evaluate(model, rows, QUICK, where)
@@ -84,8 +90,8 @@ def test_the_champion_is_compared_on_draws_of_groups(tmp_path: Path, where: Wher
     )
     other = judge(examine(first, rows), QUICK, where).judged
     groups = outcome.table["group"].to_numpy()
-    expected = differences(groups, outcome.judged, other, draws=200, seed=QUICK.seed)
-    as_rows = differences(range(120), outcome.judged, other, draws=200, seed=QUICK.seed)
+    expected = paired_differences(groups, outcome.judged, other, QUICK).figures
+    as_rows = paired_differences(range(120), outcome.judged, other, QUICK).figures
     assert outcome.champion is not None
     for name in ("accuracy", "mae", "loss"):
         found = outcome.champion.differences[name]

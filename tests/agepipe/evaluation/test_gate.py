@@ -10,9 +10,9 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.core.progress import silent
 from agepipe.data.records import Rows
-from agepipe.evaluation.bootstrap import Difference, paired
-from agepipe.evaluation.comparison import SliceChange
-from agepipe.evaluation.gate import Comparison, compare, decided, judged_on, pays
+from agepipe.evaluation.comparison import Difference, SliceChange, paired_differences
+from agepipe.evaluation.evaluate import judged_on
+from agepipe.evaluation.gate import Comparison, compare, decided, pays
 from agepipe.evaluation.predictions import read_rows
 from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import read_card
@@ -166,7 +166,7 @@ def test_the_gate_draws_groups_and_the_same_ones_for_both(tmp_path: Path, where:
     found = run(*models, rows, where)
     table = read_rows(rows)
     both = [judged_on(model, read_card(model.folder), rows, table, where, silent) for model in models]
-    expected = paired(table["group"].to_numpy(), *both, "mae", draws=400, seed=QUICK.seed)
+    expected = paired_differences(table["group"].to_numpy(), *both, QUICK, figures=("mae",)).figures["mae"]
     assert (found.low, found.high, found.share_better) == pytest.approx(expected[3:])
-    as_rows = paired(range(300), *both, "mae", draws=400, seed=QUICK.seed)
+    as_rows = paired_differences(range(300), *both, QUICK, figures=("mae",)).figures["mae"]
     assert (found.low, found.high) != pytest.approx(as_rows[3:5], rel=1e-9)

@@ -2,6 +2,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,12 @@ def test_the_table_by_range_adds_up_to_the_figures(case: Any) -> None:
     names = tuple(f"r{k}" for k in range(probabilities.shape[1]))
     found, table = dict(figures(*case)), by_range(names, *case)
     assert table["range"].to_list() == list(names)
+    assert table.schema["support"] == pl.Int64
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        labels, probabilities.argmax(axis=1), labels=range(len(names)), zero_division=0
+    )
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        assert table[name].to_list() == values.tolist()
     assert table["recall"].mean() == pytest.approx(found["macro_recall"])
     assert table["precision"].mean() == pytest.approx(found["macro_precision"])
     weights = table["support"] / len(labels)

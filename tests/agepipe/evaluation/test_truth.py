@@ -13,19 +13,17 @@ from test_compute import card
 from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
 from agepipe.data.records import Rows
 from agepipe.evaluation import figures
-from agepipe.evaluation.bootstrap import differences
-from agepipe.evaluation.champion import Champion
-from agepipe.evaluation.comparison import surely, versus
+from agepipe.evaluation.comparison import compare_pair, paired_differences, surely
 from agepipe.evaluation.compute import numbers
 from agepipe.evaluation.constant import DECISIVE
 from agepipe.evaluation.metrics import Judged, checked
-from agepipe.evaluation.result import Outcome
+from agepipe.evaluation.result import Champion, Outcome
 from agepipe.evaluation.slice_table import FIGURES
 from agepipe.model.ages import AgeRanges
 from agepipe.model.lineage import Overlap
 from agepipe.model.records import Model
 from agepipe.reports import comparison, sentences
-from agepipe.reports.compare import Contrast
+from agepipe.reports.comparison import ModelComparison
 from agepipe.reports.model_card import model_card
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))
@@ -101,7 +99,7 @@ def evaluated(judged: Judged, other: Judged, groups: Ints | None = None) -> Outc
     )  # fmt: skip
     found = card(RANGES, thresholds={90: 0.5}, temperature=1.5, calibrated="validation rows")
     rows = Rows(digest="r" * 64, table=Path("r"), pixels=Path("p"), size=64, count=count, ranges=RANGES, name="rows")
-    differing = differences(table["group"].to_numpy(), judged, other, draws=200)
+    differing = paired_differences(table["group"].to_numpy(), judged, other, SETTINGS).figures
     return Outcome(
         model=Model(digest="m" * 64, folder=Path("m")), card=found, rows=rows, table=table,
         lineage=pl.DataFrame(schema={"digest": pl.String, "look": pl.Binary, "role": pl.String}),
@@ -267,14 +265,14 @@ def test_copies_do_not_make_few_photographs_enough() -> None:
     assert "10 different photographs" in comparison.verdicts(compared)[0]
 
 
-def contrasted(first: Judged, second: Judged, groups: Ints | None = None) -> Contrast:
+def contrasted(first: Judged, second: Judged, groups: Ints | None = None) -> ModelComparison:
     count = len(first.labels)
     named = np.arange(count) if groups is None else groups
     table = pl.DataFrame({"group": named, "label": first.labels, "gender": np.arange(count) % 2})
-    return Contrast(
+    return ModelComparison(
         digest="d" * 64, titles=("old", "new"), models=("o" * 64, "n" * 64), name="rows", rows="r" * 64, count=count,
         photographs=len(np.unique(named)), excluded=0, settings=SETTINGS, notes=(),
-        against=(versus(table, first, second, RANGES.words, SETTINGS),),
+        against=(compare_pair(table, first, second, RANGES.words, SETTINGS),),
     )  # fmt: skip
 
 

@@ -19,16 +19,16 @@ from agepipe.model.bundle import digest, read_card
 from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
 from agepipe.reports import comparison
-from agepipe.reports.compare import Contrast, contrast, read
+from agepipe.reports.comparison import ModelComparison, compare, read
 
 QUICK = EvaluateSettings(draws=300)
 
 
 def run(models: tuple[Model, ...], rows: Rows, where: Where) -> Compared:
-    return contrast(models, [f"model {at}" for at in range(len(models))], rows, QUICK, where)
+    return compare(models, [f"model {at}" for at in range(len(models))], rows, QUICK, where)
 
 
-def found_in(models: tuple[Model, ...], rows: Rows, where: Where) -> Contrast:
+def found_in(models: tuple[Model, ...], rows: Rows, where: Where) -> ModelComparison:
     return read(run(models, rows, where))
 
 
@@ -103,7 +103,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = (
         make_bundle(folder / "a", ranges), make_bundle(folder / "b", ranges, sharpness=900), make_bundle(folder / "c"),
     )  # fmt: skip
-    return contrast(models, ("version 1", "version 12 (champion)", "a-bundle"), rows, QUICK, where).page
+    return compare(models, ("version 1", "version 12 (champion)", "a-bundle"), rows, QUICK, where).page
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
