@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from bundles import SIZE, make_bundle
 
 import agepipe
 from agepipe.core import errors
@@ -50,3 +52,19 @@ def test_the_error_classes_need_nothing_either() -> None:
     code = "import sys; from agepipe import AgepipeError; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {"numpy", "polars", "pydantic", "torch", "mlflow", "prefect"} & set(done.stdout.split())
+
+
+def test_a_prediction_needs_nothing_of_training(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "bundle")
+    code = (
+        "import sys, numpy, agepipe; "
+        f"faces = agepipe.load('bundle').predict(numpy.zeros(({SIZE}, {SIZE}, 3), 'uint8'), aligned=True); "
+        "print(faces[0].range, *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+    )
+    answer, *imported = done.stdout.split()
+    assert answer == "1-10"
+    assert not {"torch", "mlflow", "prefect", "sklearn", "matplotlib", "pandas", "onnx"} & set(imported)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
