@@ -53,16 +53,32 @@ def read(locations: Sequence[Path]) -> Iterator[Picture]:
             yield found if isinstance(found, Picture) else _decoded(found)
 
 
+def read_file(path: Path) -> Picture:
+    """One photograph's file, decoded or with the reason why it cannot be.
+
+    Raises:
+        SourceError: the path does not exist.
+    """
+    check([path])
+    found = _file(path)
+    return found if isinstance(found, Picture) else _decoded(found)
+
+
+def _file(path: Path) -> Entry | Picture:
+    shown = archives.escaped(str(path))
+    if path.is_file():
+        return Entry(shown, path.stat().st_size, path.read_bytes)
+    return Picture(shown, None, "not an image", "it is not a regular file.")
+
+
 def _entries(location: Path) -> Iterator[Entry | Picture]:
     """The files of one path, and last the reason why a folder or archive could not be read to its end."""
     path = archives.escaped(str(location))
     try:
         if location.is_dir() or (location.is_file() and archives.is_archive(location.name)):
             yield from archives.entries(location, f"{location}/")
-        elif location.is_file():
-            yield Entry(path, location.stat().st_size, location.read_bytes)
         else:
-            yield Picture(path, None, "not an image", "it is not a regular file.")
+            yield _file(location)
     except (SourceError, OSError) as error:
         yield Picture(path, None, UNREADABLE, str(error))
 
