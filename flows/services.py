@@ -27,7 +27,6 @@ from flows import access, environment
 POOL = "agepipe"
 TEMPLATE = Path(__file__).with_name("pool.json")
 """What a run of the pool may change of its process: nothing. Prefect's own lets it name a command."""
-_POOL = (POOL, "--type", "process", "--base-job-template", str(TEMPLATE))
 START_LIMIT = 180.0
 """Seconds that a server may take to answer; a busy laptop needs half a minute."""
 
@@ -167,9 +166,9 @@ def make_pool(where: Where, api_url: str) -> None:
     """Make the work pool, or give an older one the same template, before a worker polls it.
 
     Raises:
-        ServiceError: Prefect refused it.
+        ServiceError: it failed; says why.
     """
-    tell_prefect(where, api_url, "work-pool", "create", *_POOL, "--overwrite")
+    _call(where, api_url, [sys.executable, "-P", "-m", "flows.pool"])
 
 
 def tell_prefect(where: Where, api_url: str, *words: str) -> None:
@@ -178,13 +177,14 @@ def tell_prefect(where: Where, api_url: str, *words: str) -> None:
     Raises:
         ServiceError: it failed; says what it said.
     """
-    done = subprocess.run(
-        [*_tool("prefect"), "--no-prompt", *words],
-        env=environ(where, api_url), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    _call(where, api_url, [*_tool("prefect"), "--no-prompt", *words])
+
+
+def _call(where: Where, api_url: str, command: Sequence[str]) -> None:
+    done = subprocess.run(command, env=environ(where, api_url), capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ServiceError(f"`prefect {' '.join(words)}` failed: {' '.join(said)}")
+        raise ServiceError(f"`{' '.join([Path(command[0]).name, *command[1:]])}` failed: {' '.join(said)}")
 
 
 def _tool(name: str) -> list[str]:
@@ -204,7 +204,8 @@ def _mlflow_ui(where: Where, port: int) -> list[str]:
 
 def _worker() -> list[str]:
     # The template is for a pool that is deleted while the worker runs: the worker then makes it again.
-    return [*_tool("prefect"), "worker", "start", "--pool", *_POOL, "--name", "agepipe-up"]
+    pool = ["--pool", POOL, "--type", "process", "--base-job-template", str(TEMPLATE)]
+    return [*_tool("prefect"), "worker", "start", *pool, "--name", "agepipe-up"]
 
 
 def _start(where: Where, name: str, command: Sequence[str], url: str | None, extra: Mapping[str, str]) -> Service:
