@@ -57,12 +57,18 @@ NO_INDEX = ("Failed to fetch", "error sending request", "network")
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Names of modules, and of what may be modules, that a file imports."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """Names of modules, and of what may be modules, that a file imports where it runs."""
+    whole = ast.parse(file.read_text(encoding="utf-8"))
+    whole.body = [node for node in whole.body if not _for_type_checkers(node)]
+    for node in ast.walk(whole):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def _for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def closure(module: str) -> tuple[set[str], set[str]]:
