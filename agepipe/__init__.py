@@ -10,48 +10,17 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 __all__ = [
-    "AgeModel",
-    "AgeRanges",
-    "AgepipeError",
-    "ConfigError",
-    "DataError",
-    "DetectorError",
-    "DiedError",
-    "DivergedError",
-    "FaceAge",
-    "ImageError",
-    "LeakageError",
-    "ModelError",
-    "OutputError",
-    "ServiceError",
-    "SourceError",
-    "TooManyRejectsError",
-    "TrackingError",
-    "TrainingError",
-    "WorkerError",
-    "__version__",
-    "load",
-]
+    "AgeModel", "AgeRanges", "AgepipeError", "ConfigError", "DataError", "DetectorError", "DiedError", "DivergedError",
+    "FaceAge", "ImageError", "LeakageError", "ModelError", "OutputError", "ServiceError", "SourceError",
+    "TooManyRejectsError", "TrackingError", "TrainingError", "WorkerError", "__version__", "load",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from agepipe.core.errors import (
-        AgepipeError,
-        ConfigError,
-        DataError,
-        DetectorError,
-        DiedError,
-        DivergedError,
-        ImageError,
-        LeakageError,
-        ModelError,
-        OutputError,
-        ServiceError,
-        SourceError,
-        TooManyRejectsError,
-        TrackingError,
-        TrainingError,
+        AgepipeError, ConfigError, DataError, DetectorError, DiedError, DivergedError, ImageError, LeakageError,
+        ModelError, OutputError, ServiceError, SourceError, TooManyRejectsError, TrackingError, TrainingError,
         WorkerError,
-    )
+    )  # fmt: skip
     from agepipe.model.ages import AgeRanges
     from agepipe.serving.age_model import AgeModel, FaceAge, load
 else:  # hidden from type checkers, which would otherwise accept every attribute of the package
