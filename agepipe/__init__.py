@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from agepipe.core.errors import (
+    from agepipe.core.errors import (  # noqa: I001 - one name a line would be long
         AgepipeError, ConfigError, DataError, DetectorError, DiedError, DivergedError, ImageError, LeakageError,
         ModelError, OutputError, ServiceError, SourceError, TooManyRejectsError, TrackingError, TrainingError,
         WorkerError,
