@@ -19,7 +19,7 @@ from agepipe.data.audit import ROUND_FROM, Audit
 from agepipe.data.filenames import GENDERS
 from agepipe.data.records import Catalogue
 from agepipe.reports.data_text import copy_rows, notes, summary
-from agepipe.reports.theme import data_uri
+from agepipe.reports.inline_images import data_uri
 
 GROUPS = 12
 """How many groups of copies of each kind are shown."""

@@ -18,7 +18,7 @@ from agepipe.evaluation.slice_table import FIGURES
 from agepipe.model.imaging import Image
 from agepipe.model.lineage import LIMIT
 from agepipe.reports import sentences
-from agepipe.reports.theme import data_uri
+from agepipe.reports.inline_images import data_uri
 
 TITLES = {
     "accuracy": "right range",

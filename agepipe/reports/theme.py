@@ -4,18 +4,13 @@ Each is drawn once, in the colours of a light page. Inside the report these colo
 same drawing is right on a dark one.
 """
 
-import base64
 import io
 import re
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
-
-from agepipe.model.imaging import Image
 
 INK, MUTED, LINE = "#1f2328", "#59636e", "#d1d9e0"
 FIRST, SECOND, ON_FIRST = "#2a6fdb", "#b3541e", "#fdfdfe"
@@ -47,11 +42,3 @@ def inline(svg: str) -> str:
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")
     return body
-
-
-def data_uri(picture: Image, side: int, quality: int = 85) -> str:
-    """A square RGB picture as a JPEG inside an address, at most `side` px wide, for pages that ask for nothing."""
-    side = min(side, picture.shape[0])
-    small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
-    data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-    return "data:image/jpeg;base64," + base64.b64encode(bytes(data)).decode()

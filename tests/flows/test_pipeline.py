@@ -139,6 +139,7 @@ def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, 
     assert tags["model.run"] == first.model.run
 
 
+@pytest.mark.slow
 def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
     first: PipelineResult, tiny: Config, home: Where
 ) -> None:
@@ -191,6 +192,7 @@ def judged(first: PipelineResult):  # noqa: ANN201 - the settings of the tiny pi
     return EvaluateSettings(draws=200)
 
 
+@pytest.mark.slow
 def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
     first: PipelineResult, drawn: Path, home: Where
 ) -> None:
@@ -201,6 +203,7 @@ def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
     assert rest.count == first.partition.test.count
 
 
+@pytest.mark.slow
 def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone(
     first: PipelineResult, tiny: Config, home: Where, tmp_path: Path
 ) -> None:

@@ -194,6 +194,7 @@ def same(one: Choice, other: Choice) -> bool:
     return one.model_copy(update=elsewhere) == other and contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -> None:
     pytest.importorskip("optuna", reason="needs agepipe[optuna]")
     space = {"lr": Span(low=1e-5, high=0.02, log=True), "head": ("linear", "v1")}

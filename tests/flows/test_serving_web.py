@@ -112,6 +112,7 @@ def test_a_server_that_is_down_is_told_in_one_sentence_and_the_page_is_served(tm
     assert len(complaints.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_it_refuses_in_one_sentence(tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")
     with bound("--port", "127.0.0.1", 0) as taken:

@@ -96,6 +96,7 @@ def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photog
     assert not set(locked["digest"]) & set(compared["digest"])
 
 
+@pytest.mark.slow
 def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     done = _run(tmp_path / "nothing", "--epochs", "1", "--only", "two networks, half as long")
     assert done.returncode == 1

@@ -282,6 +282,7 @@ def test_a_moved_store_still_gives_its_models(tracked: Where, tmp_path: Path) ->
     assert put(tmp_path, moved, 50.0).version == 2
 
 
+@pytest.mark.slow
 def test_two_processes_register_at_once(tracked: Where, tmp_path: Path) -> None:
     code = """
 import sys

@@ -67,6 +67,7 @@ def rows(tmp_path: Path) -> Rows:
     return Rows(digest="d" * 64, name="two", table=table, pixels=tmp_path / "p.npy", size=32, count=2, ranges=ranges)
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_a_fresh_store_at_once_and_say_nothing(where: Where) -> None:
     both = [python(PREPARE, where.tracking) for _ in range(2)]
     answers = [process.communicate(timeout=120) for process in both]

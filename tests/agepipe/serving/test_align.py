@@ -83,6 +83,7 @@ def seen(sample_archive: Path) -> tuple[Ridge, list[Image]]:
     return model, chips[::5]
 
 
+@pytest.mark.slow
 def test_chips_that_are_found_and_aligned_are_answered_as_the_chips_themselves(
     seen: tuple[Ridge, list[Image]], shared: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_it_is_found_again_and_its_digest_is_that_of_its_files(
     assert seen == []
 
 
+@pytest.mark.slow
 def test_the_same_training_elsewhere_has_the_same_digest(
     model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Where, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_the_same_training_elsewhere_has_the_same_digest(
     assert train(rows, learn, choice, FINAL, elsewhere).digest == model.digest
 
 
+@pytest.mark.slow
 def test_patience_metric_share_and_seed_are_those_of_the_last_training(
     rows: Rows, learn: LearnSettings, choice: Choice, here: Where
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     assert (card.calibrated, card.temperature, card.thresholds) == ("", 1.0, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "search", [SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2), SearchSettings(always=True, folds=2)]
 )

@@ -79,6 +79,7 @@ def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_
     assert _empty(where.workspace / "models")
 
 
+@pytest.mark.slow
 def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where, model: Model
 ) -> None:
@@ -89,6 +90,7 @@ def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
     assert roles[0] == roles[1]
 
 
+@pytest.mark.slow
 def test_a_refit_judges_on_nothing_and_so_may_start_anywhere(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where
 ) -> None:

@@ -144,6 +144,7 @@ def test_the_work_is_ended_when_its_watcher_fails() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
 def test_the_work_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = tmp_path / "parent.py"
