@@ -168,7 +168,7 @@ def make_pool(where: Where, api_url: str) -> None:
     Raises:
         ServiceError: it failed; says why.
     """
-    _call(where, api_url, [sys.executable, "-P", "-m", "flows.pool"])
+    _call(where, api_url, [sys.executable, "-P", "-m", "flows.pool"], "python -m flows.pool")
 
 
 def tell_prefect(where: Where, api_url: str, *words: str) -> None:
@@ -177,14 +177,14 @@ def tell_prefect(where: Where, api_url: str, *words: str) -> None:
     Raises:
         ServiceError: it failed; says what it said.
     """
-    _call(where, api_url, [*_tool("prefect"), "--no-prompt", *words])
+    _call(where, api_url, [*_tool("prefect"), "--no-prompt", *words], " ".join(["prefect", *words]))
 
 
-def _call(where: Where, api_url: str, command: Sequence[str]) -> None:
+def _call(where: Where, api_url: str, command: Sequence[str], told: str) -> None:
     done = subprocess.run(command, env=environ(where, api_url), capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-        raise ServiceError(f"`{' '.join([Path(command[0]).name, *command[1:]])}` failed: {' '.join(said)}")
+        raise ServiceError(f"`{told}` failed: {' '.join(said)}")
 
 
 def _tool(name: str) -> list[str]:

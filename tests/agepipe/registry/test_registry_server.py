@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bundles import make_bundle
 from versions import judged
-from agepipe import registry
+from agepipe.registry import register
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.config.runtime import Where
 from agepipe.evaluation.gate import compare
@@ -36,7 +36,7 @@ write_card(model.folder, read_card(model.folder).model_copy(update={"versions": 
 model = model.model_copy(update={"digest": digest(model.folder)})
 release, evaluate = ReleaseSettings(metric="mae"), EvaluateSettings(draws=200)
 decide = lambda champion: compare(model, champion, rows, release, evaluate, where)
-print(registry.register(model, judged(model), release, where, decide=decide).alias)
+print(register.register(model, judged(model), release, where, decide=decide).alias)
 """
 
 

@@ -136,8 +136,8 @@ def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Where, me
     given = tmp_path / "given.pickle"
     given.write_bytes(pickle.dumps((job, first)))
     code = (
-        f"import sys, pickle; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_machines;"
-        f"test_machines.invite_and_sleep(*pickle.load(open({str(given)!r}, 'rb')))"
+        f"import sys, pickle; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_rendezvous;"
+        f"test_rendezvous.invite_and_sleep(*pickle.load(open({str(given)!r}, 'rb')))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as maker:
         assert maker.stdout is not None
