@@ -17,8 +17,10 @@ answers   the `laptop` preset's exported network in ONNX Runtime, on the CPU and
 """
 
 import argparse
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -55,6 +57,9 @@ SHARES = {"network": 0.2, "grid": 0.4, "preset": 0.15, "trials": 0.15, "answers"
 """What part of the minutes each part may take; the rest is for start-up."""
 
 
+FAILED = "failed"
+
+
 class Row(NamedTuple):
     """One line of the table."""
 
@@ -89,6 +94,7 @@ def main() -> None:
     warm()  # otherwise the first trial would wait until torch is imported
     scale = SMALL if options.small else Scale(rows=options.rows)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    failed = False
     table = Table(title=f"agepipe on {_name(device)}, torch {torch.__version__}")
     for name in Row._fields:
         table.add_column(name, overflow="fold")
@@ -96,10 +102,21 @@ def main() -> None:
         "network": network, "grid": grid, "preset": preset, "trials": trials, "answers": answers,
     }  # fmt: skip
     for name in options.only:
-        for row in parts[name](scale, device, SHARES[name] * options.minutes * 60):
+        for row in _tried(name, parts[name](scale, device, SHARES[name] * options.minutes * 60)):
             print(*row, sep=" | ", flush=True)
             table.add_row(*row)
+            failed |= row.figure == FAILED
     Console(width=120).print(table)
+    sys.exit(1 if failed else 0)
+
+
+def _tried(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows of a part, and one that says so where it failed: the others are measured all the same."""
+    try:
+        yield from rows
+    except Exception as error:  # noqa: BLE001  whatever it is, it must not cost the time on a rented machine
+        traceback.print_exc()
+        yield Row(name, "", FAILED, f"{type(error).__name__}: {error}"[:200])
 
 
 def _options() -> argparse.Namespace:
@@ -161,7 +178,7 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     planned = plan(learn, config.search)
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as name:
         rows = _rows(Path(name), scale.rows, scale.grid_side)
-        for together, share in ((1, 0.25), (6, 0.75)):
+        for together, share in ((1, 0.25), (8, 0.75)):
             where = Where(workspace=Path(name) / f"work-{together}", device=device, gpu_trials=together, threads=1)
             limit = seconds * share
             done, spent = _until(limit, together, partial(_trial, rows, learn, where), planned)
