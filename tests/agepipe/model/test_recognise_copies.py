@@ -1,7 +1,7 @@
 """The second look finds cropped and turned copies of real photographs, and takes nobody for another."""
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from agepipe.config.stages import SplitSettings
 from agepipe.data import groups
@@ -177,3 +178,26 @@ def test_a_row_that_an_earlier_split_has_placed_across_is_left_out_of_developmen
     assert left_out["digest"].to_list() == ["b000"]
     assert "b000" not in placed["digest"].to_list()
     assert dict(members.select("digest", "side").rows())["b000"] == "development"
+
+
+def _blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+class Noting(list[bytes]):
+    """Sketches that note how many threads numpy has when they are read."""
+
+    threads: frozenset[int] = frozenset()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.threads |= _blas_threads()
+        return super().__iter__()
+
+
+def test_numpy_has_one_thread_meanwhile() -> None:
+    # two processes whose threads waited for each other awake took minutes instead of seconds
+    given = Noting()
+    with threadpool_limits(2, "blas"):
+        recognised(given, [])
+        assert _blas_threads() == {2}
+    assert given.threads == {1}
