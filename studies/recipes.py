@@ -1,7 +1,7 @@
 """What each part of a recipe is worth: one change at a time to the laptop preset, same rows, same seeds, from scratch.
 
-    python -m studies.recipes PATH [PATH ...] [--rows 6000] [--epochs 6] [--seeds 1 2] [--only NAME ...]
-        [--threads 1] [--equal-time] [--kept FOLDER]
+    python -m studies.recipes PATH [PATH ...] [--preset laptop] [--rows 6000] [--epochs 6] [--seeds 1 2]
+        [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER] [--device cuda --together 8 --minutes 6]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
 of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is. Figures are the
@@ -15,13 +15,20 @@ make one table. Where a recipe has several processes, each has a thread at least
 
 All recipes get the same epochs, and those of several networks share them out. With `--equal-time` all get the time that
 the first one's epochs take, which is how backbones and sizes should be compared: the pace of each is measured by an
-epoch before it is trained. Larger backbones are only tried where `--only` names them.
+epoch before it is trained. Larger backbones and pretrained ones are only tried where `--only` names them; those that
+have epochs of their own take as long as the preset's 42 on two cores.
+
+On a GPU small networks leave most of it idle, so several are trained at a time (`--together`); no training is begun
+after `--minutes`, those that run then are ended, and the tables have what is finished.
 """
 
 import argparse
+import math
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +45,7 @@ from agepipe.evaluation.bootstrap import bootstrap
 from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.metrics import figures
 from agepipe.model.decoding import Decoding
+from agepipe.training.worker import interrupt, resume
 from studies.trying import Bench, Recipe, Told
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
@@ -69,7 +77,30 @@ RECIPES: dict[str, Recipe] = {
 """Changes to the laptop preset, by name; the first is what the others are compared with."""
 LARGER = {name: Recipe({"network": name}) for name in ("regnet_y_400mf", "efficientnet_b0", "resnet18")}
 """Those that take many times as long an epoch."""
-ALL = RECIPES | LARGER
+LITE = {"network": "timm/tf_efficientnet_lite0", "weights": "pretrained"}
+GROWING = {"sizes": (64, 80, 96)}
+PRETRAINED = {
+    "pretrained": Recipe({**LITE, "lr": 0.002}, epochs=16),
+    "pretrained, layer decay 0.8": Recipe({**LITE, "lr": 0.003, "layer_decay": 0.8}, epochs=16),
+    "pretrained, growing sizes": Recipe({**LITE, **GROWING, "lr": 0.002}, epochs=22),
+    "pretrained, half the rate": Recipe({**LITE, "lr": 0.001}, epochs=16),
+    "pretrained, twice the rate": Recipe({**LITE, "lr": 0.004}, epochs=16),
+    "pretrained, gradients clipped": Recipe({**LITE, "lr": 0.002, "clip": 1.0}, epochs=16),
+    "pretrained, flip, crop and rotate": Recipe({**LITE, **PLAIN, "augment.rotate": 10.0, "lr": 0.002}, epochs=16),
+    "pretrained, dropout 0.4": Recipe({**LITE, "lr": 0.002, "dropout": 0.4}, epochs=16),
+    "lite0 from random weights": Recipe({**LITE, "weights": "none"}, epochs=16),
+    "pretrained, 32 epochs": Recipe({**LITE, "lr": 0.002}, epochs=32),
+    "growing sizes, 54 epochs": Recipe(GROWING, epochs=54),
+}
+"""Changes that begin with ImageNet weights, each for the time of the preset's 42 epochs unless its name says more."""
+ON_GPU = {
+    "gpu, pretrained": Recipe(
+        {**LITE, "lr": 0.003, "optimizer": "adamw", "batch": 128, "weight_decay": 0.05, "average": 0.998,
+         "nesterov": False, "helpers": 0.3}, epochs=24,
+    ),
+}  # fmt: skip
+"""Changes to the gpu preset."""
+ALL = RECIPES | LARGER | PRETRAINED | ON_GPU
 
 
 def main() -> None:
@@ -85,6 +116,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("paths", nargs="+", help="folders or archives of UTKFace photographs")
+    parser.add_argument("--preset", default="laptop", help="preset that the recipes change")
     parser.add_argument("--rows", type=int, default=6000, help="photographs to use")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of weights and batches")
@@ -92,27 +124,47 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=ALL, help="recipes to try beside the first")
     parser.add_argument("--equal-time", action="store_true", help="the time of the first's epochs for each recipe")
     parser.add_argument("--kept", type=Path, help="folder of what the networks said, to go on from")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--together", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which trainings are ended")
     return parser.parse_args()
 
 
 def _tried(given: argparse.Namespace) -> dict[str, Told]:
     """Every recipe that was asked for; those that cannot work are refused before any is trained."""
-    config = presets.load("laptop", {"source.data": tuple(given.paths)})
+    config = presets.load(given.preset, {"source.data": tuple(given.paths)})
     recipes = {name: ALL[name] for name in (FIRST, *(given.only or RECIPES))}
     if not given.equal_time:
         for name, recipe in recipes.items():
             recipe.check(name, config.learn, given.epochs)
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
-        where = Where(workspace=Path(folder), threads=given.threads)
+        where = Where(workspace=Path(folder), threads=given.threads, device=given.device)
         kept = given.kept or where.workspace / "kept"
         bench = Bench.of(config.learn, development(config, where), given.rows, tuple(given.seeds), where, kept)
         seconds = bench.seconds(recipes[FIRST], given.epochs) if given.equal_time else 0.0
-        told = {}
-        for name, recipe in recipes.items():
+
+        def one(name: str) -> Told:
+            recipe = recipes[name]
             epochs = bench.epochs(recipe, seconds) if seconds and name != FIRST else given.epochs
-            told[name] = bench.told(recipe, epochs)
-            _say(name, told[name])
-        return told
+            told = bench.told(recipe, epochs)
+            _say(name, told)
+            return told
+
+        return _within(given.minutes, given.together, one, list(recipes))
+
+
+def _within(minutes: float, together: int, one: Callable[[str], Told], names: list[str]) -> dict[str, Told]:
+    """Those that are finished in time, several side by side, in their order."""
+    if together == 1 and math.isinf(minutes):
+        return {name: one(name) for name in names}
+    timer = threading.Timer(min(minutes * 60, threading.TIMEOUT_MAX), interrupt)
+    timer.daemon = True
+    timer.start()
+    with ThreadPoolExecutor(together) as pool:
+        runs = {name: pool.submit(one, name) for name in names}
+    timer.cancel()
+    resume()
+    return {name: run.result() for name, run in runs.items() if not isinstance(run.exception(), KeyboardInterrupt)}
 
 
 def development(config: Config, where: Where) -> Rows:

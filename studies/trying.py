@@ -43,10 +43,12 @@ class Recipe(NamedTuple):
     """Networks whose distributions are averaged; the epochs are shared out among them."""
     processes: int = 1
     """Processes that share every batch of a training."""
+    epochs: int | None = None
+    """How many it takes, whatever the others take; None takes as many as all."""
 
     def learn(self, base: LearnSettings, epochs: int) -> LearnSettings:
         """The setting of each of its networks, for so many epochs in all."""
-        return changed(base, {**self.changes, "epochs": max(1, epochs // self.networks)})
+        return changed(base, {**self.changes, "epochs": max(1, (self.epochs or epochs) // self.networks)})
 
     def check(self, name: str, base: LearnSettings, epochs: int) -> None:
         """Refuse so few epochs that some network or size would have none.
@@ -144,7 +146,7 @@ class Bench:
     def told(self, recipe: Recipe, epochs: int) -> Told:
         """Train it once a seed, where that was not done before, and judge it on the rows that were held out."""
         learn = recipe.learn(self.base, epochs)
-        said = tuple(self._said(recipe, changed(learn, {"seed": seed})) for seed in self.seeds)
+        said = tuple(self.say(recipe, changed(learn, {"seed": seed})) for seed in self.seeds)
         count = f"{recipe.networks} × {learn.epochs}" if recipe.networks > 1 else str(learn.epochs)
         return Told(said, self.held, count)
 
@@ -160,7 +162,8 @@ class Bench:
                 draft.write_text(str(seconds / learn.epochs))
         return float(place.read_text())
 
-    def _said(self, recipe: Recipe, learn: LearnSettings) -> Said:
+    def say(self, recipe: Recipe, learn: LearnSettings) -> Said:
+        """What the networks of one setting say, trained where that was not done before."""
         place = self._place("recipe", recipe, learn).with_suffix(".npz")
         if not place.is_file():
             said = self._answers(recipe, learn)
@@ -192,13 +195,17 @@ class Bench:
 
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)
-        batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, torch.device("cpu"))
-        return torch.cat([network.distribution(batch.images) for batch in batches.in_order()])
+        device = torch.device("cuda" if self.where.device == "cuda" else "cpu")
+        batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, device)
+        network = network.to(device)
+        found = torch.cat([network.distribution(batch.images).cpu() for batch in batches.in_order()])
+        network.cpu()
+        return found
 
     def _job(self, learn: LearnSettings, recipe: Recipe, folder: Path) -> Job:
         where = self.where.model_copy(update={"processes": recipe.processes})
         return Job(
             folder=folder, pixels=self.rows.pixels, train=Examples.of(self.train),
-            validation=Examples.of(self.held[:0]), ranges=self.rows.ranges, learn=learn, metric="mae", device="cpu",
-            threads=threads(learn, where),
+            validation=Examples.of(self.held[:0]), ranges=self.rows.ranges, learn=learn, metric="mae",
+            device=self.where.device, threads=threads(learn, where),
         )  # fmt: skip

@@ -116,10 +116,11 @@ class LearnSettings(Settings):
     """What every trial and the final training share: the network, its objective and its optimizer."""
 
     network: str = "shufflenet_v2_x0_5"
-    """Any torchvision classifier by name."""
+    """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer."""
     weights: str = "none"
-    """`none` for random weights, a torchvision weights name such as `IMAGENET1K_V1`, a local file, or a registered
-    version such as `models:/agepipe@champion`."""
+    """`none` for random weights, `pretrained` for the network's own, a name of torchvision's such as `IMAGENET1K_V1`, a
+    local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights pictures are
+    normalised as those were trained, else by mean and deviation of the training rows."""
     head: Literal["linear", "v1", "v2", "v3"] = "linear"
     """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.training.network`)."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -144,6 +145,10 @@ class LearnSettings(Settings):
     """The optimizer."""
     lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
     """Largest learning rate."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor of the learning rate from each block of the network to the one before it; the head has all of `lr`."""
+    clip: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    """Largest norm of the gradient of a step, to which longer ones are shortened; 0 shortens none."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of SGD; first beta of AdamW."""
     nesterov: bool = False

@@ -1,4 +1,4 @@
-"""Torchvision classifiers by name, their weights, and the heads that replace their last layer."""
+"""Classifiers of torchvision and timm by name, their weights, and the heads that replace their last layer."""
 
 import pickle
 from pathlib import Path
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError, ModelError
+from agepipe.training.job import Channels
+from agepipe.training.pretrained import PRETRAINED, is_timm
 from agepipe.training.torchvision_models import check_network, check_weights, is_file
 
 FOLLOWING = 0.1
@@ -18,7 +20,11 @@ FOLLOWING = 0.1
 its mnasnet 0.0003, meant for hundreds of epochs: in shorter trainings what judges then lags so far behind what was
 trained that all pictures get one answer."""
 IMAGENET_CLASSES = 1000
-"""Outputs of every torchvision classifier."""
+"""Outputs of every classifier that was made for ImageNet."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation that all of torchvision's weights were trained with."""
+DEFAULT = "DEFAULT"
+"""Torchvision's name for the best weights of a network."""
 
 
 def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
@@ -30,7 +36,7 @@ def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
     """
     check_network(learn.network)
     check_weights(learn.network, learn.weights)
-    body = _torchvision(learn)
+    body = _body(learn)
     _drop_auxiliary(body)
     _follow(body)
     name = replace_classifier(body, learn.head, learn.dropout, outputs)
@@ -84,7 +90,7 @@ def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int)
 
 
 def _classifier(body: nn.Module) -> tuple[str, int]:
-    """Name and width of the last linear layer of a torchvision classifier."""
+    """Name and width of the last linear layer of a classifier."""
     linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
     if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
         raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
@@ -98,7 +104,7 @@ def head_name(learn: LearnSettings) -> str:
         ConfigError: the network is not known, or does not end in a linear classifier.
     """
     check_network(learn.network)
-    return _classifier(_torchvision(learn.model_copy(update={"weights": "none"})))[0]
+    return _classifier(_body(learn.model_copy(update={"weights": "none"})))[0]
 
 
 def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
@@ -147,8 +153,28 @@ def _plain(name: str) -> str:
     return name
 
 
+def _body(learn: LearnSettings) -> nn.Module:
+    if not is_timm(learn.network):
+        return _torchvision(learn)
+    from agepipe.training import timm_models  # seconds, which no other training has to wait for
+
+    return timm_models.body_of(learn)
+
+
+def normalisation(learn: LearnSettings) -> tuple[Channels, Channels] | None:
+    """Mean and deviation, in [0, 1], that pretrained weights were trained with; None for random ones and for files."""
+    if learn.weights == "none" or is_file(learn.weights):
+        return None
+    if not is_timm(learn.network):
+        return IMAGENET
+    from agepipe.training import timm_models
+
+    return timm_models.normalisation(learn.network)
+
+
 def _torchvision(learn: LearnSettings) -> nn.Module:
-    pretrained = None if learn.weights == "none" or is_file(learn.weights) else learn.weights
+    named = DEFAULT if learn.weights == PRETRAINED else learn.weights
+    pretrained = None if learn.weights == "none" or is_file(learn.weights) else named
     extra: dict[str, Any] = {}
     if learn.network in ("googlenet", "inception_v3") and pretrained is None:
         extra["init_weights"] = True

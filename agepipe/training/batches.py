@@ -1,6 +1,6 @@
 """Batches out of the memory-mapped pixel store: no work per picture in Python, and nothing decoded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -90,6 +90,12 @@ class Batches:
         images[ascending] = self._pixels[rows[ascending]]
         return torch.from_numpy(images).to(self.device)
 
+    def blocks(self) -> Iterator[Tensor]:
+        """All pictures, some at a time, uint8 `(n, s, s, 3)` on the device, in the order of the store."""
+        rows = np.sort(self._index)
+        for start in range(0, len(rows), BLOCK):
+            yield torch.from_numpy(self._pixels[rows[start : start + BLOCK]]).to(self.device)
+
     def _fits(self) -> bool:
         if self.device.type != "cuda":
             return False
@@ -119,21 +125,21 @@ def open_store(path: Path) -> NDArray[np.uint8]:
     return pixels  # type: ignore[no-any-return]
 
 
-def statistics(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> tuple[Channels, Channels]:
-    """Mean and standard deviation of each channel over the rows `index`, in [0, 1].
+def statistics(pictures: Iterable[Tensor]) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of each channel of pictures, uint8 `(n, s, s, 3)` at a time, in [0, 1].
 
-    Summed as whole numbers: in float32 the sum stops growing, and UTKFace would have a mean of 0.27, not 0.60.
+    Summed as whole numbers: in float32 the sum stops growing, and UTKFace would have a mean of 0.27, not 0.60. So they
+    are the same on every device.
 
     Raises:
         DataError: a channel is the same everywhere.
     """
-    sums, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
-    rows = np.sort(index)
-    for start in range(0, len(rows), BLOCK):
-        levels = pixels[rows[start : start + BLOCK]].reshape(-1, 3)
-        sums += levels.sum(0, dtype=np.int64)
-        squares += (levels.astype(np.uint16) ** 2).sum(0, dtype=np.int64)
-    count = len(rows) * pixels.shape[1] * pixels.shape[2]
+    count, sums, squares = 0, np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    for block in pictures:
+        levels = block.reshape(-1, 3)
+        count += len(levels)
+        sums += levels.sum(0, dtype=torch.int64).cpu().numpy()
+        squares += levels.int().square_().sum(0, dtype=torch.int64).cpu().numpy()
     mean = sums / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     if not (std > 0).all():

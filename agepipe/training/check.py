@@ -10,8 +10,10 @@ from agepipe.core.errors import ConfigError
 from agepipe.data.records import Rows
 from agepipe.data.split import folds, holdout
 from agepipe.training.check_size import check_epochs, check_size
+from agepipe.training.pretrained import is_timm
 from agepipe.training.torchvision_models import check_network, check_weights
 from agepipe.training.workdir import labelled
+from agepipe.training.worker import isolated
 
 OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"), Path("/dev/nvhost-gpu"))
 """GPUs that torch calls `cuda` and that are not counted: lent by Windows, AMD's, a Jetson's."""
@@ -71,9 +73,18 @@ def check_learn(learn: LearnSettings, stored: int) -> None:
     check_network(learn.network)
     check_weights(learn.network, learn.weights)
     check_size(learn, stored)
+    if is_timm(learn.network):
+        isolated(checking_timm, learn)
     _check_effects(learn)
     if learn.nesterov and learn.momentum == 0:
         raise ConfigError("learn.nesterov: true, but learn.momentum is 0; give a momentum or leave nesterov out.")
+
+
+def checking_timm(learn: LearnSettings) -> None:
+    """What a process of its own runs, since timm imports torch."""
+    from agepipe.training.timm_models import check_timm
+
+    check_timm(learn)
 
 
 def check_processes(learn: LearnSettings, where: Where) -> None:

@@ -12,9 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import deterministic
 
 from agepipe.config.stages import LOWER_IS_BETTER
@@ -23,6 +22,7 @@ from agepipe.evaluation.metrics import Judged, checked, figures
 from agepipe.model.decoding import Decoding, decide
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
+from agepipe.training.backbones import normalisation
 from agepipe.training.batches import Batch, Batches, open_store, statistics
 from agepipe.training.distributed import Alone, gather
 from agepipe.training.job import Channels, EpochEvent, Fitted, Job
@@ -84,11 +84,11 @@ class Training:
         self.peers = gather(job.seat, self.device)
         saved = checkpoints.load(job.folder / CHECKPOINT)
         store = open_store(job.pixels)
-        self.mean, self.std = _statistics(saved, store, job)
+        self.train = Batches(store, job.train, self.learn.batch, self.device)
+        self.mean, self.std = _statistics(saved, self.train, job)
         torch.manual_seed(self.learn.seed)
         self.network = self.peers.synchronised(build(self.learn, job.ranges, self.mean, self.std).to(self.device))
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
-        self.train = Batches(store, job.train, self.learn.batch, self.device)
         judged = len(job.validation) > 0
         size = min(JUDGE_BATCH, 8 * self.learn.batch)  # less memory than a step, so that a smaller batch always helps
         self.validation = Batches.whole(store, job.validation, size, self.device) if judged else None
@@ -117,7 +117,7 @@ class Training:
         """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""
         start = time.perf_counter()
         metrics = self.peers.agreed({**self._train(), **self._validate()})
-        lr = float(self.optimizer.param_groups[0]["lr"])
+        lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
         if better := (score := self._score(metrics)) > self.best_score:
             self.best, self.best_score, self._kept = len(self.curves), score, self._said
@@ -187,6 +187,8 @@ class Training:
             loss = mixed.share * loss + (1 - mixed.share) * partners
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.learn.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.learn.clip)
         self.optimizer.step()
         self.schedule.step()
         if self.average:
@@ -297,10 +299,10 @@ class Answers:
         return {prefix + name: value for name, value in figures(*self.judged())}
 
 
-def _statistics(saved: dict[str, Any] | None, store: np.ndarray[Any, Any], job: Job) -> tuple[Channels, Channels]:
+def _statistics(saved: dict[str, Any] | None, train: Batches, job: Job) -> tuple[Channels, Channels]:
     if saved is not None:
         return saved["mean"], saved["std"]
-    return statistics(store, job.train.index)
+    return normalisation(job.learn) or statistics(train.blocks())
 
 
 def _device(job: Job) -> torch.device:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from agepipe.core.errors import ConfigError
+from agepipe.training.pretrained import PRETRAINED, is_timm
 
 _BY_WEIGHTS = {
     "IMAGENET1K_V1": """
@@ -50,12 +51,12 @@ VERSIONS = "models:/"
 
 
 def check_network(name: str) -> None:
-    """Refuse a network that is not known.
+    """Refuse a network that is not known; one of timm is asked for by `agepipe.training.timm_models`.
 
     Raises:
         ConfigError: names the nearest one.
     """
-    if name not in NETWORKS:
+    if name not in NETWORKS and not is_timm(name):
         raise ConfigError(f"learn.network: '{name}' is not known; the nearest is '{_nearest(name, NETWORKS)}'.")
 
 
@@ -65,7 +66,7 @@ def check_weights(network: str, weights: str) -> None:
     Raises:
         ConfigError: names the nearest one.
     """
-    known = ("none", *NETWORKS[network])
+    known = ("none", PRETRAINED, *NETWORKS.get(network, ()))
     if weights in known or is_file(weights) or is_version(weights):
         return
     if "/" in weights or Path(weights).suffix:

@@ -17,6 +17,7 @@ from agepipe.core.provenance import version
 from agepipe.data.labels import read_table
 from agepipe.data.records import Rows
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
+from agepipe.training.pretrained import PRETRAINED, packaged
 from agepipe.training.torchvision_models import is_file
 from agepipe.training.worker import together
 
@@ -125,5 +126,8 @@ def labelled(rows: Rows) -> pl.DataFrame:
 
 
 def weights_digest(learn: LearnSettings) -> str:
-    """What the first weights are: the digest of a file's content, or the name of torchvision's."""
-    return file_digest(Path(learn.weights)) if is_file(learn.weights) else learn.weights
+    """What the first weights are: the digest of a file's content, or the name that they have in torchvision or timm."""
+    file = packaged(learn.network) if learn.weights == PRETRAINED else None
+    if file is None and is_file(learn.weights):
+        file = Path(learn.weights)
+    return learn.weights if file is None else file_digest(file)

@@ -63,9 +63,13 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path / "grey.npy")
 
 
+def _of(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return statistics([torch.from_numpy(pixels)])
+
+
 def test_statistics_come_from_the_given_rows_alone(job: Job) -> None:
     store = np.asarray(open_store(job.pixels))
-    mean, std = statistics(store, job.train.index)
+    mean, std = statistics(Batches(store, job.train, 16, CPU).blocks())
     rows = store[job.train.index].astype(np.float64) / 255
     assert mean == pytest.approx(rows.mean((0, 1, 2)))
     assert std == pytest.approx(rows.std((0, 1, 2)))
@@ -76,12 +80,12 @@ def test_statistics_do_not_stop_growing_with_many_rows() -> None:
     # a float32 sum of levels stands still above 2**24; 4,000 pictures of 96 px have 36 million pixels
     pixels = np.broadcast_to(np.array([250, 128, 3], dtype=np.uint8), (4000, 96, 96, 3))
     flicker = np.zeros((1, 96, 96, 3), dtype=np.uint8)
-    mean, _ = statistics(np.concatenate([pixels, flicker]), np.arange(4001))
+    mean, _ = _of(np.concatenate([pixels, flicker]))
     assert mean == pytest.approx(np.array([250, 128, 3]) / 255 * 4000 / 4001)
 
 
 def test_statistics_of_real_photographs_are_those_of_utkface(faces: NDArray[np.uint8]) -> None:
-    mean, std = statistics(faces, np.arange(len(faces)))
+    mean, std = _of(faces)
     # 700 chips, 50 of each range, are not distributed as the whole data set is
     assert mean == pytest.approx((0.598, 0.458, 0.391), abs=0.05)
     assert std == pytest.approx((0.257, 0.229, 0.224), abs=0.03)
@@ -89,4 +93,4 @@ def test_statistics_of_real_photographs_are_those_of_utkface(faces: NDArray[np.u
 
 def test_pictures_without_any_difference_are_refused() -> None:
     with pytest.raises(DataError, match="one value"):
-        statistics(np.full((3, 8, 8, 3), 7, dtype=np.uint8), np.arange(3))
+        _of(np.full((3, 8, 8, 3), 7, dtype=np.uint8))

@@ -44,6 +44,8 @@ EFFECTS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, SGD),
     ({}, {"lr": 0.01}),
     (SGD, {**SGD, "lr": 0.01}),
+    ({}, {"layer_decay": 0.5}),
+    (SGD, {**SGD, "clip": 0.1}),
     ({}, {"momentum": 0.5}),
     (SGD, {**SGD, "momentum": 0.4}),
     (SGD, {**SGD, "nesterov": True}),

