@@ -283,6 +283,9 @@ def up(
     from flows import environment, services, show
 
     where = _where(workspace=workspace, tracking=tracking)
+    if (there := services.running(where)).whole:
+        typer.echo(f"{there.said()} `agepipe down` ends them.")
+        return
     with show.waiting("Starting the servers"):
         kept = services.up(where, prefect_port, mlflow_port)
     api_url = kept.api_url or ""

@@ -71,6 +71,16 @@ class Services(BaseModel):
         url = self.url("prefect")
         return f"{url}/api" if url else None
 
+    def said(self) -> str:
+        """What is alive and where, in a sentence."""
+        there = [f"{item.name} {item.url or ''}".strip() for item in self.services if item.process()]
+        return f"Already running: {', '.join(there)}."
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them still run."""
+        return bool(self.services) and all(item.process() for item in self.services)
+
     @property
     def alive(self) -> bool:
         """Whether any of them still runs."""
@@ -110,8 +120,8 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
         ServiceError: they run already, a port is in use, one ended or did not answer, or Prefect refused the work pool;
             none is left running.
     """
-    if running(where).alive:
-        raise ServiceError("The servers run already; `agepipe down` ends them.")
+    if (there := running(where)).alive:
+        raise ServiceError(f"{there.said()} `agepipe down` ends them.")
     auth = access.made(where)
     protected = {
         "prefect": {

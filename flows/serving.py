@@ -35,7 +35,7 @@ def predict(
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Say the age range of every face in photographs."""
+    """Estimate the age range of every face in photographs."""
     from agepipe.model.predictor import Predictor
     from agepipe.registry import lookup
     from agepipe.serving import pictures
@@ -166,7 +166,7 @@ def camera(
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Say the age range of faces, live or in a video. Keys: q quit, s snapshot, p pause, h help."""
+    """Estimate the age range of faces, live or in a video. Keys: q quit, s snapshot, p pause, h help."""
     from agepipe.serving import camera_session
     from flows import show
     from tasks.watch import watch

@@ -138,8 +138,8 @@ def outcome(done: PipelineResult) -> None:
     console.print(f"Data report   {done.report.page}")
     registered(new)
     console.print(
-        "\nNext: [bold]python3 -m uv run agepipe evaluate[/bold] judges it again, "
-        "[bold]python3 -m uv run agepipe up[/bold] opens the run pages."
+        "\nNext: open the report; [bold]python3 -m uv run agepipe web[/bold] tries your webcam; "
+        "[bold]python3 -m uv run agepipe up[/bold] opens MLflow and Prefect."
     )
 
 

@@ -277,7 +277,7 @@ class ReleaseSettings(Settings):
 
 
 class Config(Settings):
-    """Everything that decides what comes out."""
+    """Pipeline settings: all that decides the result."""
 
     preset: str = "custom"
     """Name of the preset that this started from."""

@@ -38,7 +38,8 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
         settings: draws, coverage, level of the sets, least support of a slice.
     """
     groups = np.unique(table["group"].to_numpy(), return_inverse=True)[1]
-    raw, sets, parts = untempered(judged, card), sets_of(card, judged, settings.level), slices(table, card.ranges.words)
+    raw, parts = before_scaling(judged, card), slices(table, card.ranges.words)
+    sets = sets_of(card, judged, settings.level)
     means, constants = measures(judged, sets), guesses(judged)
     # what the figures, the error before tempering, the means, the constant guesses, and the slices are sums of
     columns = [group_sums(groups, judged), _gap_sums(groups, raw)]
@@ -72,7 +73,7 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
     }
 
 
-def untempered(judged: Judged, card: Card) -> Judged:
+def before_scaling(judged: Judged, card: Card) -> Judged:
     """What the network said before its temperature, with the same decoding."""
     if card.temperature == 1.0:
         return judged

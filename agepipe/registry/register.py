@@ -226,7 +226,7 @@ def _decided(
     if model.lineage == "unknown":
         return False, "Not promoted: nobody knows what it was trained on, so it may have seen the test rows."
     if before is None:
-        return True, "The first version, so there was nothing to beat."
+        return True, "First version, so it is the champion."
     if decide is None:
         return False, f"Not promoted: it was not compared with the champion, version {before.number}."
     decision = decide(model_of(before, where))

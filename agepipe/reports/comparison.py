@@ -176,7 +176,7 @@ def check_different(models: Sequence[Model], titles: Sequence[str]) -> None:
         ConfigError: there are not two different models.
     """
     if len({model.digest for model in models}) < max(len(models), 2):
-        raise ConfigError(f"models: {', '.join(titles)} are not different ones; name at least two that differ.")
+        raise ConfigError(f"models: {', '.join(titles)} are not all different models; name at least two that are.")
 
 
 def render(found: ModelComparison) -> str:

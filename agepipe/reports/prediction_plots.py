@@ -60,18 +60,18 @@ def cumulative_plot(judged: Judged, median: float) -> Figure:
 
 
 def calibration_plot(before: Reliability, after: Reliability, temperature: float) -> Figure:
-    """Share of right answers by how sure the model was, and how many rows there are at each confidence."""
+    """Share of correct predictions, and number of rows, at each confidence."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     shares, counts = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    shares.plot((0, 1), (0, 1), color=MUTED, lw=0.9, ls=":", label="sure as it is right")
+    shares.plot((0, 1), (0, 1), color=MUTED, lw=0.9, ls=":", label="perfect")
     if temperature != 1.0:
-        _reliability(shares, before, SECOND, "--", "untempered")
-    _reliability(shares, after, FIRST, "-", "as it serves")
-    shares.set(xlabel="how sure the model is", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        _reliability(shares, before, SECOND, "--", "before scaling")
+    _reliability(shares, after, FIRST, "-", "after scaling")
+    shares.set(xlabel="confidence", ylabel="share correct", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     shares.set_anchor("W")
     width = 1 / BINS
     counts.bar((after.confidence * BINS).astype(int) * width, after.rows, width * 0.88, align="edge", color=FIRST)
-    counts.set(xlabel="how sure the model is", ylabel="rows", xlim=(0, 1))
+    counts.set(xlabel="confidence", ylabel="rows", xlim=(0, 1))
     for axes in (shares, counts):
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     shares.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
@@ -80,7 +80,7 @@ def calibration_plot(before: Reliability, after: Reliability, temperature: float
 
 
 def _reliability(axes: Axes, found: Reliability, colour: str, style: str, label: str) -> None:
-    """A line through the bins, with dots the larger the more rows a bin has: one of few rows says little."""
+    """A line through the bins; bigger dots stand for more rows."""
     axes.plot(found.confidence, found.accuracy, color=colour, ls=style, lw=1.2, label=label)
     axes.scatter(found.confidence, found.accuracy, 6 + 150 * found.rows / found.rows.sum(), color=colour, zorder=3)
 

@@ -40,7 +40,7 @@ def split(folder: Path) -> Partition:
 def test_the_first_version_is_champion_and_says_what_it_is(tracked: Where, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0, worse)
     assert (first.version, first.alias, first.reason) == (
-        1, "champion", "The first version, so there was nothing to beat.",
+        1, "champion", "First version, so it is the champion.",
     )  # fmt: skip
     found = register.champion("agepipe", tracked)
     assert found is not None

@@ -89,7 +89,7 @@ def test_unknown_lineage_and_other_ranges_are_said_plainly(tmp_path: Path, where
 def test_a_model_is_not_compared_with_itself(tmp_path: Path, where: Where) -> None:
     a, rows = make_bundle(tmp_path / "a"), make_rows(tmp_path / "rows", 50)
     for models in ((a,), (a, a)):
-        with pytest.raises(ConfigError, match="name at least two that differ"):
+        with pytest.raises(ConfigError, match="not all different"):
             run(models, rows, where)
 
 

@@ -109,7 +109,7 @@ function stop() {
 }
 
 const TROUBLES = {
-  NotAllowedError: "The browser may not use the camera; allow it for this page, or choose a picture.",
+  NotAllowedError: "Camera access is blocked. Allow it in the address bar, or choose a picture.",
   NotFoundError: "There is no camera; choose a picture instead.",
   NotReadableError: "The camera is used by another program; close that one, or choose a picture.",
   OverconstrainedError: "That camera is not there any more; choose another.",
@@ -130,7 +130,7 @@ async function start(device = "") {
   stop();  // another click may have been quicker
   const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
   Object.assign(state, { stream, video, link: new Link(false, say) });
-  stream.getVideoTracks()[0].onended = () => { stop(); say("The camera was taken away."); };
+  stream.getVideoTracks()[0].onended = () => { stop(); say("The camera was disconnected."); };
   part("camera").textContent = "Stop camera";
   part("pause").disabled = false;
   await video.play();
@@ -190,7 +190,7 @@ async function look() {
 part("camera").onclick = () => { if (state.stream) { stop(); say("The camera is off."); } else start(); };
 part("pause").onclick = () => {
   state.paused = !state.paused;
-  part("pause").textContent = state.paused ? "Go on" : "Pause";
+  part("pause").textContent = state.paused ? "Resume" : "Pause";
   if (state.paused) say("Paused: nothing is sent.");
 };
 part("lens").onchange = (event) => start(event.target.value);
