@@ -1,6 +1,7 @@
 """What the command line shows: the plan, bars while it works, and what came out."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -9,7 +10,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console, Group
 from rich.live import Live
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.status import Status
 from rich.table import Table
 
@@ -51,35 +60,56 @@ SLOW = ("resnet50", "efficientnet_b0")
 
 
 class Bars(logging.Handler):
-    """Turns progress records into bars; where the output is no terminal, into a line as a stage ends."""
+    """Turns progress records into bars; where the output is no terminal, into lines: one a minute, and one at the end."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: Progress, every: float = 60.0) -> None:
+        """Take the bars, and the seconds between two lines of a stage."""
         super().__init__()
-        self._bars = bars
+        self._bars, self._every = bars, every
         self._ids: dict[str, TaskID] = {}
+        self._first: dict[str, Step] = {}
         self._started: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._due: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Move the bar of the record's stage."""
         step: Step | None = getattr(record, "step", None)
         if step is None:
             return
+        now = time.monotonic()
         if step.stage not in self._ids:
             self._ids[step.stage] = self._bars.add_task(step.stage, total=step.total, note="")
-            self._started[step.stage] = time.monotonic()
+            self._first[step.stage], self._started[step.stage] = step, now
+            self._due[step.stage] = now + self._every
         self._bars.update(self._ids[step.stage], completed=step.done, total=step.total, note=step.note)
-        if step.finished and not console.is_terminal and step.stage not in self._told:
-            self._told.add(step.stage)
-            seconds = time.monotonic() - self._started[step.stage]
-            console.print(f"{step.stage}: {step.note or step.total} ({seconds:.0f} s)", soft_wrap=True)
+        due = self._due[step.stage]
+        if not console.is_terminal and (now >= due or (step.finished and due < math.inf)):
+            self._due[step.stage] = math.inf if step.finished else now + self._every
+            console.print(self._line(step, now - self._started[step.stage]), soft_wrap=True)
+
+    def _line(self, step: Step, seconds: float) -> str:
+        if step.finished:
+            return f"{step.stage}: {step.note or step.total} ({seconds:.0f} s)"
+        done = step.done - self._first[step.stage].done
+        left = f", about {duration(seconds / done * (step.total - step.done))} left" if done > 0 else ""
+        return f"{step} ({duration(seconds)}{left})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, else hours and minutes."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
 def progress() -> Iterator[None]:
     """Show what every stage reports while the block runs: bars, a table of the search's trials, and warnings."""
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    bars = Progress(*columns, TextColumn("{task.fields[note]}"), console=console)
+    bars = Progress(
+        TextColumn("{task.description:<16}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip
     trials = Trials(console)
 
     def screen() -> Group:

@@ -4,10 +4,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
 from agepipe.evaluation.records import Evaluation
 from flows import show
-from tasks.watch import logger
+from tasks.watch import Step, logger
 
 
 def test_a_warning_of_the_library_reaches_the_user(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +23,31 @@ def test_a_warning_of_the_library_reaches_the_user(capsys: pytest.CaptureFixture
     assert "nobody" not in said
     assert logging.getLogger("agepipe").level == before
     assert logger.level == logging.NOTSET
+
+
+def _report(bars: show.Bars, *steps: Step) -> None:
+    for step in steps:
+        bars.handle(logging.makeLogRecord({"step": step}))
+
+
+def test_a_file_gets_lines_while_a_stage_goes_on_and_one_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = [Step("train", 2, 42, "macro recall 0.2"), Step("train", 4, 42, "macro recall 0.3"), Step("train", 42, 42)]
+    _report(show.Bars(Progress(), every=0.0), *steps, steps[-1])
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("train: 2 of 42, macro recall 0.2 (")
+    assert "left" not in first  # nothing was seen to be done yet, for a training may go on from a checkpoint
+    assert second.startswith("train: 4 of 42, macro recall 0.3 (") and second.endswith(" left)")
+    assert last.startswith("train: 42 (")
+
+
+def test_a_file_is_not_flooded(capsys: pytest.CaptureFixture[str]) -> None:
+    _report(show.Bars(Progress()), *(Step("train", done, 42) for done in range(1, 42)))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(7.4, "7 s"), (119, "119 s"), (121, "2 min"), (7_380, "2 h 3 min")])
+def test_durations_have_the_unit_that_fits(seconds: float, words: str) -> None:
+    assert show.duration(seconds) == words
 
 
 @pytest.mark.parametrize("warning", ["", "No better than a guess in [years]."])
