@@ -60,7 +60,7 @@ SLOW = ("resnet50", "efficientnet_b0")
 
 
 class Bars(logging.Handler):
-    """Turns progress records into bars; where the output is no terminal, into lines: one a minute, and one at the end."""
+    """Turns progress records into bars; where the output is no terminal, into a line a minute and one at the end."""
 
     def __init__(self, bars: Progress, every: float = 60.0) -> None:
         """Take the bars, and the seconds between two lines of a stage."""
