@@ -1,4 +1,4 @@
-"""The base of all settings, and how overrides and grids reach into them by dotted name."""
+"""The base of all settings, and changes to them by dotted field name, as in overrides and grids."""
 
 import difflib
 import itertools
@@ -38,7 +38,7 @@ def unknown_field(what: str, name: str, known: Sequence[str]) -> ConfigError:
 
 
 def check_grid(base: Settings, grid: Mapping[str, Sequence[Any]], what: str = "search.grid") -> None:
-    """Refuse a grid over unknown fields, without values, or with values that a field does not allow.
+    """Refuse a grid that has unknown fields, fields without values, or values that a field does not allow.
 
     Raises:
         ConfigError: names the field.
@@ -54,7 +54,7 @@ def check_grid(base: Settings, grid: Mapping[str, Sequence[Any]], what: str = "s
 
 
 def changed(settings: S, changes: Mapping[str, Any], what: str = "settings") -> S:
-    """The settings with some fields replaced, by dotted name, and checked again.
+    """A copy of the settings with some fields replaced, by dotted name, and validated.
 
     Raises:
         ConfigError: a field does not exist or its value is not allowed.
@@ -73,7 +73,7 @@ def changed(settings: S, changes: Mapping[str, Any], what: str = "settings") -> 
 
 
 def checked(kind: type[S], raw: Mapping[str, Any], what: str) -> S:
-    """Build settings from plain values; pydantic's complaint becomes one sentence that names the field.
+    """Build settings from plain values; pydantic's error becomes one sentence that names the field.
 
     Raises:
         ConfigError: a field does not exist or its value is not allowed.
