@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
-from agepipe.config.search_check import kept
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import DivergedError
 from agepipe.data.records import Rows
@@ -77,7 +76,7 @@ def halving(search: Search) -> Choice:
     paused: list[Trial] = []
     early: list[Trial] = []
     for until in search.settings.rungs:
-        count = kept(len({setting for setting, _, _ in going}), search.settings.keep)  # also where some have burst
+        count = search.settings.kept(len({setting for setting, _, _ in going}))  # also where some have burst
         trained = search.train(going, until, paused)
         trials, _ = complete(going, trained)
         paused, stopped = rank(trials, search.settings, count)
