@@ -65,14 +65,14 @@ class Search:
 
 def grid(search: Search) -> Choice:
     """Every setting to the end; one whose loss bursts on a fold is out."""
-    planned = plan(search.learn, search.settings)
+    planned = plan(search.settings)
     trials, whole = complete(planned, search.train(planned))
-    return choose(trials, search.settings, search.learn, whole if planned else None)
+    return choose(trials, search.settings, whole if planned else None)
 
 
 def halving(search: Search) -> Choice:
     """Every setting to the first rung, the best share of them to the next, and so on; those at the end are compared."""
-    going: list[Planned] = plan(search.learn, search.settings)
+    going: list[Planned] = plan(search.settings)
     paused: list[Trial] = []
     early: list[Trial] = []
     for until in search.settings.rungs:
@@ -84,7 +84,7 @@ def halving(search: Search) -> Choice:
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
     trials, going = complete(going, search.train(going, None, paused))
-    return choose(trials, search.settings, search.learn, going, early)
+    return choose(trials, search.settings, going, early)
 
 
 def optuna(search: Search) -> Choice:
@@ -96,7 +96,7 @@ def optuna(search: Search) -> Choice:
             judged = proposals.tell(batch, search.train(batch))
             planned += [(one.setting, one.settings, one.fold) for one in judged]
             trials += judged
-    return choose(trials, search.settings, search.learn, planned)
+    return choose(trials, search.settings, planned)
 
 
 STRATEGIES: dict[str, Callable[[Search], Choice]] = {"grid": grid, "halving": halving, "optuna": optuna}
