@@ -52,6 +52,15 @@ class IngestSettings(Settings):
     near_duplicate: Annotated[float, Field(gt=0.9, le=1.0)] = 0.975
     """Correlation of 24×24 grey thumbnails above which two photographs count as the same one."""
 
+    @model_validator(mode="after")
+    def _check_ages(self) -> Self:
+        if self.min_age > self.max_age:
+            raise ConfigError(
+                f"ingest.min_age: {self.min_age}, but ingest.max_age is {self.max_age}, so no photograph can be used; "
+                "lower one or raise the other."
+            )
+        return self
+
 
 class LabelSettings(Settings):
     """How ages become classes."""

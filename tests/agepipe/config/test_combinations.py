@@ -70,6 +70,7 @@ def test_sizes_that_can_work_pass() -> None:
         (SearchSettings, {"keep": 0.3}, "search.keep"),
         (SearchSettings, {"strategy": "halving", "grid": {"lr": (0.1, 0.2)}}, "search.rungs"),
         (FinalSettings, {"refit": True, "patience": 3}, "final.patience"),
+        (IngestSettings, {"min_age": 60, "max_age": 30}, "ingest.min_age: 60, but ingest.max_age is 30"),
         (Config, {"learn": LearnSettings(size=128)}, "learn.size: 128 px, but ingest.size"),
         (Config, {"learn": {"size": 96}, "ingest": {"size": 64}}, "learn.size: 96 px, but ingest.size"),
     ],
