@@ -83,7 +83,9 @@ class SearchSettings(Settings):
     def _check_halving(self) -> None:
         rungs = list(self.rungs)
         if not rungs:
-            raise ConfigError("search.rungs: there are none, but search.strategy = 'halving' needs one: [2, 4].")
+            raise ConfigError(
+                "search.rungs: there are none, but search.strategy = 'halving' needs at least one: [2, 4]."
+            )
         if any(later <= earlier for earlier, later in pairwise(rungs)):
             raise ConfigError(f"search.rungs: {rungs} must rise; put the smallest first, and each once.")
         counts = [len(combinations(self.grid))]

@@ -198,18 +198,7 @@ class Config(Settings):
 
 
 __all__ = [
-    "LOWER_IS_BETTER",
-    "AugmentSettings",
-    "Config",
-    "EvaluateSettings",
-    "FinalSettings",
-    "IngestSettings",
-    "LabelSettings",
-    "LearnSettings",
-    "Metric",
-    "ReleaseSettings",
-    "SearchSettings",
-    "SliceKind",
-    "SourceSettings",
+    "LOWER_IS_BETTER", "AugmentSettings", "Config", "EvaluateSettings", "FinalSettings", "IngestSettings",
+    "LabelSettings", "LearnSettings", "Metric", "ReleaseSettings", "SearchSettings", "SliceKind", "SourceSettings",
     "SplitSettings",
-]
+]  # fmt: skip
