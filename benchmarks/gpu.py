@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config import presets
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings
 from agepipe.data.records import Rows
@@ -175,7 +176,7 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     learn = config.learn.model_copy(update={"weights": "none", "size": scale.grid_side})
     if device == "cpu":
         learn = learn.model_copy(update={"network": "shufflenet_v2_x0_5"})
-    planned = plan(learn, config.search)
+    planned = plan(config.search)
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as name:
         rows = _rows(Path(name), scale.rows, scale.grid_side)
         for together, share in ((1, 0.25), (8, 0.75)):
@@ -190,7 +191,7 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
 
 def _trial(rows: Rows, learn: LearnSettings, where: Where, step: Planned) -> None:
     setting, changes, fold = step
-    trial(rows, learn, changes, setting, fold, where)
+    trial(rows, changed(learn, changes), changes, setting, fold, where)
 
 
 def _until(

@@ -32,6 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
 from agepipe.core.artifacts import read_manifest
@@ -220,8 +221,8 @@ def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
         where, config = _where(Path(name), workers=1), _config(photographs, options)
         source = fingerprint(config.source, where)
         rows: Rows = relabel.relabel(ingest.ingest(source, config.ingest, where), config.labels, where)
-        _, settings, fold = plan(config.learn, config.search)[0]
-        return {"network": trial(rows, config.learn, settings, 0, fold, where).seconds}
+        _, settings, fold = plan(config.search)[0]
+        return {"network": trial(rows, changed(config.learn, settings), settings, 0, fold, where).seconds}
 
 
 WAYS = {"notebook": notebook, "agepipe": ours, "alone": alone}

@@ -74,7 +74,7 @@ def run(
     changes = presets.parse_overrides(overrides or [])
     if data:
         changes["source.data"] = tuple(data)
-    configs = [presets.load(preset, changes, name) for name in presets.chosen(preset, variant)]
+    configs = presets.load_each(preset, changes, presets.chosen(preset, variant))
     where = _where(
         workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
         machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),

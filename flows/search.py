@@ -6,7 +6,7 @@ import time
 from prefect import flow
 
 from agepipe.config.runtime import Where
-from agepipe.config.search_check import check_search
+from agepipe.config.search import check_installed
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
@@ -33,10 +33,11 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Wh
     """Train settings on every fold, each from a fresh network, and choose the best by its mean over folds.
 
     Raises:
-        ConfigError: the strategy lacks a setting, or would ignore one.
+        ConfigError: a rung is not below the epochs of a trial, or the package of the strategy is not installed.
         WorkerError: the workers of the runner die again and again.
     """
-    check_search(settings, learn)
+    settings.check_rungs(learn.epochs)
+    check_installed(settings)
     lives, where = LIVES, where.model_copy(update={"begun": time.time()})
     while True:
         try:

@@ -24,7 +24,6 @@ from rich.table import Table
 
 from agepipe.config.base import combinations
 from agepipe.config.runtime import Where
-from agepipe.config.search_check import searched
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError
 from agepipe.core.words import counted
@@ -143,9 +142,7 @@ def plan(config: Config, where: Where) -> None:
     """Say what is about to happen, and what it will cost where that is much."""
     learn, search = config.learn, config.search
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
-    trials = (
-        f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if searched(search) else "no search"
-    )
+    trials = f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if search.trains else "no search"
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
         f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
-from agepipe.config.search_check import kept
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import DivergedError
 from agepipe.data.records import Rows
@@ -66,18 +65,18 @@ class Search:
 
 def grid(search: Search) -> Choice:
     """Every setting to the end; one whose loss bursts on a fold is out."""
-    planned = plan(search.learn, search.settings)
+    planned = plan(search.settings)
     trials, whole = complete(planned, search.train(planned))
-    return choose(trials, search.settings, search.learn, whole if planned else None)
+    return choose(trials, search.settings, whole if planned else None)
 
 
 def halving(search: Search) -> Choice:
     """Every setting to the first rung, the best share of them to the next, and so on; those at the end are compared."""
-    going: list[Planned] = plan(search.learn, search.settings)
+    going: list[Planned] = plan(search.settings)
     paused: list[Trial] = []
     early: list[Trial] = []
     for until in search.settings.rungs:
-        count = kept(len({setting for setting, _, _ in going}), search.settings.keep)  # also where some have burst
+        count = search.settings.kept(len({setting for setting, _, _ in going}))  # also where some have burst
         trained = search.train(going, until, paused)
         trials, _ = complete(going, trained)
         paused, stopped = rank(trials, search.settings, count)
@@ -85,7 +84,7 @@ def halving(search: Search) -> Choice:
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
     trials, going = complete(going, search.train(going, None, paused))
-    return choose(trials, search.settings, search.learn, going, early)
+    return choose(trials, search.settings, going, early)
 
 
 def optuna(search: Search) -> Choice:
@@ -97,7 +96,7 @@ def optuna(search: Search) -> Choice:
             judged = proposals.tell(batch, search.train(batch))
             planned += [(one.setting, one.settings, one.fold) for one in judged]
             trials += judged
-    return choose(trials, search.settings, search.learn, planned)
+    return choose(trials, search.settings, planned)
 
 
 STRATEGIES: dict[str, Callable[[Search], Choice]] = {"grid": grid, "halving": halving, "optuna": optuna}

@@ -83,7 +83,7 @@ def carried(study: Study) -> Told:
     table, weights = labelled(study.given), "none"
     scores: dict[int, list[float]] = {}
     seen: set[str] = set()
-    for place, changes, fold in plan(study.learn, study.search):
+    for place, changes, fold in plan(study.search):
         assigned = folds(table, fold.count, fold.seed)
         learn = changed(study.learn, {**changes, "weights": weights})
         job = _job(study, f"carried-{place}-{fold.index}", learn, *_parts(table, assigned == fold.index))
@@ -103,7 +103,7 @@ def fresh(study: Study) -> Told:
     locked = split(study.given, SplitSettings(test=0.2, seed=study.seed, extend=False), where)
     table, test = labelled(locked.development), labelled(locked.test)
     scores: dict[int, list[float]] = {}
-    for place, changes, fold in plan(study.learn, study.search):
+    for place, changes, fold in plan(study.search):
         aside = folds(table, fold.count, fold.seed) == fold.index
         job = _job(study, f"fresh-{place}-{fold.index}", changed(study.learn, changes), *_parts(table, aside))
         scores.setdefault(place, []).append(fit(job).metrics["accuracy"])
@@ -126,7 +126,7 @@ def _job(study: Study, name: str, learn: LearnSettings, train: pl.DataFrame, val
 
 def _best(study: Study, scores: dict[int, list[float]]) -> dict[str, object]:
     won = max(scores, key=lambda place: mean(scores[place]))
-    return next(changes for place, changes, _ in plan(study.learn, study.search) if place == won)
+    return next(changes for place, changes, _ in plan(study.search) if place == won)
 
 
 def _told(job: Job, fitted: Fitted, test: pl.DataFrame, kept: pl.DataFrame, before: set[str]) -> Told:

@@ -22,7 +22,6 @@ from agepipe.evaluation.metrics import Judged, checked
 from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION
 from agepipe.training.batches import Batches, open_store
-from agepipe.training.check_size import check_epochs
 from agepipe.training.job import Examples, Job
 from agepipe.training.loop import BEST, JUDGE_BATCH, network_of
 from agepipe.training.network import AgeNetwork
@@ -59,7 +58,7 @@ class Recipe(NamedTuple):
         if epochs < self.networks:
             raise ConfigError(f"--epochs: {epochs}, but '{name}' has {self.networks} networks to train; give more.")
         learn = self.learn(base, epochs)
-        check_epochs(learn, learn.epochs, f"--epochs of '{name}'")
+        learn.check_epochs(learn.epochs, f"--epochs of '{name}'")
 
 
 class Said(NamedTuple):

@@ -1,6 +1,5 @@
 """The stage that trains the one network that is judged, registered and used."""
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.record import digest_of
@@ -16,7 +15,7 @@ from tasks.watch import watch
 
 def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
     """Train with the chosen setting; a file of first weights counts by its content too, so that a new one is seen."""
-    return _train(rows, learn, choice, settings, weights_digest(changed(learn, choice.settings)), where)
+    return _train(rows, learn, choice, settings, weights_digest(work.chosen(learn, choice, settings)), where)
 
 
 @stage("train", version=5)
@@ -25,10 +24,10 @@ def _train(
 ) -> Model:
     """Train with the chosen setting, stop early, keep the best epoch and export it."""
     key = digest_of(rows, learn, choice, settings, weights)
-    chosen = changed(learn, {**choice.settings, "epochs": settings.epochs})
+    chosen = work.chosen(learn, choice, settings)
     with tracked("train", "train", key, where, {"learn": chosen, "final": settings}) as run:
         run.dataset(rows, "training")
-        model = work.train(rows, learn, choice, settings, where, epochs(run, watch("train")))
+        model = work.train(rows, chosen, choice, settings, where, epochs(run, watch("train")))
         run.description(_described(chosen, model, rows, settings))
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(model.folder, "bundle")

@@ -42,7 +42,7 @@ def trial(
             f"{rows.name} but number {fold.index} of {fold.count}, and judged on that one."
         )
         progress = watch_trial(where, (setting, fold.index), name, before.epochs if before else 0)
-        done = work.trial(rows, learn, settings, setting, fold, where, epochs(run, progress), metric, until)
+        done = work.trial(rows, tried, settings, setting, fold, where, epochs(run, progress), metric, until)
         run.metrics({**done.metrics, "seconds": done.seconds})
         run.tags({"epochs": f"{done.epochs} of {done.planned}"})
     return done.model_copy(update={"run": run.run_id})

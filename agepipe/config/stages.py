@@ -4,20 +4,18 @@
 does not. `agepipe.config.presets` reads the files that fill a `Config`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from agepipe.config.base import Settings, check_grid
-from agepipe.config.search_space import Space, read
+from agepipe.config.base import Seed, Settings, Side
+from agepipe.config.learn import AugmentSettings, LearnSettings
+from agepipe.config.search import LOWER_IS_BETTER, Metric, SearchSettings
+from agepipe.core.errors import ConfigError
 from agepipe.model.ages import AgeRanges, RangeSpec
-from agepipe.model.decoding import Decoding
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Side = Annotated[int, Field(ge=32, le=512)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 def _as_tuple(value: object) -> object:
@@ -54,6 +52,15 @@ class IngestSettings(Settings):
     near_duplicate: Annotated[float, Field(gt=0.9, le=1.0)] = 0.975
     """Correlation of 24×24 grey thumbnails above which two photographs count as the same one."""
 
+    @model_validator(mode="after")
+    def _check_ages(self) -> Self:
+        if self.min_age > self.max_age:
+            raise ConfigError(
+                f"ingest.min_age: {self.min_age}, but ingest.max_age is {self.max_age}, so no photograph can be used; "
+                "lower one or raise the other."
+            )
+        return self
+
 
 class LabelSettings(Settings):
     """How ages become classes."""
@@ -85,140 +92,6 @@ class SplitSettings(Settings):
     """Whether to extend the champion's split, so that rows it placed stay on their side."""
 
 
-class AugmentSettings(Settings):
-    """What training changes in a batch; validation, test and camera never do."""
-
-    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Probability of a mirror image."""
-    shift: bool = True
-    """Crop `learn.size` out of the stored picture at a random place; false takes the centre."""
-    rotate: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
-    """Largest rotation either way, degrees."""
-    scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
-    """Largest change of scale either way, as a share."""
-    brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Largest change of brightness either way, as a share."""
-    contrast: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Largest change of contrast either way, as a share."""
-    grey: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Probability of a grey picture."""
-    erase: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Probability that a random rectangle is erased."""
-    blur: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Probability that a picture is shrunk and enlarged again, as a poor or distant camera shows it."""
-    jpeg: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Probability that a picture goes through JPEG-like compression, of a quality drawn between 10 and 75."""
-    mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 mixes none."""
-
-
-class LearnSettings(Settings):
-    """What every trial and the final training share: the network, its objective and its optimizer."""
-
-    network: str = "shufflenet_v2_x0_5"
-    """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer."""
-    weights: str = "none"
-    """`none` for random weights, `pretrained` for the network's own, a name of torchvision's such as `IMAGENET1K_V1`, a
-    local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights pictures are
-    normalised as those were trained, else by mean and deviation of the training rows."""
-    head: Literal["linear", "v1", "v2", "v3"] = "linear"
-    """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.training.network`)."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Dropout before (and, in v1 to v3, inside) the head."""
-    size: Side = 96
-    """Side of the network's input in px; at most `ingest.size`."""
-    sizes: tuple[Side, ...] = ()
-    """Sides that training goes through, in px, each for an equal part of its epochs: rising, the last is `size`; empty
-    trains at `size` throughout. The network is judged and exported at `size`, whatever it grew through."""
-    target: Literal["ranges", "ordinal", "years"] = "ranges"
-    """What the network is taught: the range; the range and, the less the further off, its neighbours (`ordinal`); or
-    a distribution over single years that is summed into ranges."""
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the target spread over all classes (`target = "ranges"`)."""
-    class_weights: bool = False
-    """Weigh each row by the inverse frequency of its range in the training rows."""
-    years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
-    """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
-    helpers: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Weight in the loss of two further heads, for gender and race, that the finished model does not have; 0: none."""
-    optimizer: Literal["sgd", "adamw"] = "adamw"
-    """The optimizer."""
-    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
-    """Largest learning rate."""
-    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor of the learning rate from each block of the network to the one before it; the head has all of `lr`."""
-    clip: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
-    """Largest norm of the gradient of a step, to which longer ones are shortened; 0 shortens none."""
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """Momentum of SGD; first beta of AdamW."""
-    nesterov: bool = False
-    """Nesterov momentum (`optimizer = "sgd"`)."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    """Weight decay."""
-    l1: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Weight of the L1 norm of the parameters in the loss."""
-    schedule: Literal["constant", "one-cycle", "cosine"] = "one-cycle"
-    """How the learning rate moves over the training."""
-    batch: Annotated[int, Field(ge=2, le=4096)] = 64
-    """Rows in a batch; must not exceed the training rows."""
-    epochs: Annotated[int, Field(ge=1, le=2000)] = 8
-    """Epochs of a trial; `final.epochs` says how many the last training takes."""
-    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay a step of the exponential average of the weights; 0 keeps none."""
-    decoding: Decoding = "likeliest"
-    """How one range is answered: the `likeliest`, or the `median`, which costs the fewest ranges of error."""
-    mirror: bool = False
-    """Average the prediction over the photograph and its mirror image."""
-    augment: AugmentSettings = AugmentSettings()
-    """What training changes in a batch."""
-    seed: Seed = 1
-    """Seed of weights, order of batches and augmentation."""
-
-
-Metric = Literal["macro_recall", "accuracy", "within_one", "mae", "macro_f1", "loss"]
-LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss", "ece"})
-
-
-class SearchSettings(Settings):
-    """Which settings are tried, and how the best is chosen."""
-
-    strategy: Literal["grid", "halving", "optuna"] = "grid"
-    """Try all of `grid`; try all of it but stop the worse settings at each of `rungs`; or have Optuna propose settings
-    from `space`."""
-    grid: dict[str, tuple[Any, ...]] = {}
-    """Fields of `learn` by dotted name, each with the values to try; empty tries `learn` as it is."""
-    rungs: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = ()
-    """Epochs, rising and fewer than `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
-    keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of the settings, rounded up, that goes on from each of `rungs`."""
-    space: Space = {}
-    """Fields of `learn` by dotted name, each `{low, high, log}` or a list of choices (`strategy = "optuna"`)."""
-    trials: Annotated[int, Field(ge=2, le=10_000)] = 20
-    """Settings that Optuna proposes; with more of them a finished study goes on."""
-    together: Annotated[int, Field(ge=1, le=512)] = 1
-    """Settings proposed at a time; those of one batch do not know each other's results."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 3
-    """Folds of the cross-validation inside the development rows."""
-    always: bool = False
-    """Judge the folds where there is only one setting too: for its mean over folds, and for the out-of-fold predictions
-    that `final.refit` is calibrated on."""
-    seed: Seed = 30
-    """The seed from which the folds are drawn."""
-    metric: Metric = "macro_recall"
-    """Validation figure that decides, as the mean over folds; ties go to the cheaper setting."""
-
-    @field_validator("grid")
-    @classmethod
-    def _check_grid(cls, value: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-        check_grid(LearnSettings(), value)
-        return value
-
-    @field_validator("space", mode="before")
-    @classmethod
-    def _check_space(cls, value: object) -> object:
-        return read(LearnSettings(), value) if isinstance(value, Mapping) else value
-
-
 class FinalSettings(Settings):
     """What only the last training has; a change here recomputes it and what follows, not the search."""
 
@@ -237,6 +110,15 @@ class FinalSettings(Settings):
     """Validation figure that the best epoch and early stopping go by."""
     seed: Seed = 40
     """The seed from which the validation groups are drawn; weights and batches use `learn.seed`."""
+
+    @model_validator(mode="after")
+    def _check_refit(self) -> Self:
+        for field in ("validation", "patience", "metric", "seed"):
+            if self.refit and self.differs(field):
+                raise ConfigError(
+                    f"final.{field}: {getattr(self, field)} does nothing with final.refit; leave one of the two out."
+                )
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -297,3 +179,26 @@ class Config(Settings):
     def title(self) -> str:
         """Preset and variant, as runs and tables name them."""
         return f"{self.preset} {self.variant}".strip()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.search.check_rungs(self.learn.epochs)
+        self.search.check_each(self.learn, self._check_learn)
+        return self
+
+    def _check_learn(self, learn: LearnSettings) -> None:
+        if learn.size > self.ingest.size:
+            raise ConfigError(
+                f"learn.size: {learn.size} px, but ingest.size stores {self.ingest.size}; take at most that, or store "
+                "larger ones."
+            )
+        learn.check_epochs(self.final.epochs, "final.epochs")
+        if self.search.trains:
+            learn.check_epochs(learn.epochs, "learn.epochs")
+
+
+__all__ = [
+    "LOWER_IS_BETTER", "AugmentSettings", "Config", "EvaluateSettings", "FinalSettings", "IngestSettings",
+    "LabelSettings", "LearnSettings", "Metric", "ReleaseSettings", "SearchSettings", "SliceKind", "SourceSettings",
+    "SplitSettings",
+]  # fmt: skip

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
 from agepipe import __version__
@@ -26,6 +25,7 @@ from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.records import Compared
 from agepipe.model.bundle import Card
 from agepipe.model.records import Model
+from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
 VERSION = 3
@@ -181,13 +181,7 @@ def check_different(models: Sequence[Model], titles: Sequence[str]) -> None:
 
 def render(found: ModelComparison) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("agepipe.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "gap": gap, "gap_span": gap_span}
-    page = environment.get_template("comparison.html.j2")
-    return page.render(
+    return template("comparison.html.j2").render(
         c=found, titles=TITLES, verdicts=verdicts(found), excluded=excluded(found), by_slice=by_slice, exact=exact,
         ordered=ordered, surely=partial(significant, found), reach=reach, enough=found.settings.min_slice,
         version=__version__,

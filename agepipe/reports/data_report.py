@@ -1,7 +1,5 @@
 """The data report: one HTML file that opens from disk, with counts, plots, and pictures of the doubtful groups."""
 
-import io
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -20,6 +17,8 @@ from agepipe.data.filenames import GENDERS
 from agepipe.data.records import Catalogue
 from agepipe.reports.data_text import copy_rows, notes, summary
 from agepipe.reports.inline_images import data_uri
+from agepipe.reports.pages import template
+from agepipe.reports.theme import FIRST, SECOND, STYLE, svg
 
 GROUPS = 12
 """How many groups of copies of each kind are shown."""
@@ -29,15 +28,6 @@ EXAMPLES = 5
 """How many rejects of each reason are listed."""
 SIDE = 96
 """Largest side of a picture on the page, px."""
-
-_INK, _MUTED, _LINE, _FIRST, _SECOND = "#1f2328", "#59636e", "#d1d9e0", "#2a6fdb", "#b3541e"
-_ROLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _FIRST: "first", _SECOND: "second"}
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.0, "text.color": _INK, "axes.labelcolor": _MUTED, "axes.edgecolor": _LINE,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
-    "axes.grid.axis": "y", "grid.color": _LINE, "grid.linewidth": 0.6, "xtick.color": _MUTED, "ytick.color": _MUTED,
-    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "agepipe",
-}  # fmt: skip
 
 
 def write_report(audit: Audit, catalogue: Catalogue, folder: Path) -> Path:
@@ -58,16 +48,9 @@ def write_report(audit: Audit, catalogue: Catalogue, folder: Path) -> Path:
 
 def render(audit: Audit, catalogue: Catalogue) -> str:
     """The page. File names are text from outside, and are escaped like all else."""
-    environment = Environment(
-        loader=PackageLoader("agepipe.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     table = pl.read_parquet(catalogue.table)
     pixels = np.load(catalogue.pixels, mmap_mode="r", allow_pickle=False)
-    return environment.get_template("data_report.html.j2").render(
+    return template("data_report.html.j2").render(
         a=audit,
         summary=summary(audit),
         notes=notes(audit),
@@ -83,21 +66,15 @@ def histogram(audit: Audit) -> str:
     """Photographs by age as SVG, spikes in another colour; its colours are the page's own variables."""
     ages, counts = zip(*audit.ages, strict=True) if audit.ages else ((), ())
     marked = {spike.age for spike in audit.spikes}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
         figure = Figure(figsize=(9.4, 2.9), layout="constrained")
         axes = figure.subplots()
-        axes.bar(ages, counts, width=0.8, color=[_SECOND if age in marked else _FIRST for age in ages])
+        axes.bar(ages, counts, width=0.8, color=[SECOND if age in marked else FIRST for age in ages])
         axes.set_xlabel("age in the file name, years")
         axes.set_ylabel("photographs")
         axes.set_xlim(0, max((*ages, ROUND_FROM)) + 1)
         axes.tick_params(length=0)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
-    for colour, role in _ROLES.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    svg = re.sub(r'(<svg [^>]*?)width="[\d.]+pt" height="[\d.]+pt"', r"\1", svg, count=1)
-    return svg[svg.index("<svg") :]
+        return svg(figure, "agepipe")
 
 
 def _galleries(table: pl.DataFrame, pixels: NDArray[np.uint8]) -> list[dict[str, Any]]:

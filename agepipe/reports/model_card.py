@@ -7,13 +7,12 @@ registered with (Mitchell and others, "Model cards for model reporting", 2019).
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from agepipe import __version__
-from agepipe.evaluation.figures import figure, gap, span
 from agepipe.evaluation.result import Outcome
 from agepipe.evaluation.slice_table import FIGURES
 from agepipe.reports import sentences
+from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
 WORST = 8
@@ -22,12 +21,7 @@ WORST = 8
 
 def model_card(outcome: Outcome) -> str:
     """The card as Markdown."""
-    environment = Environment(
-        loader=PackageLoader("agepipe.reports"), autoescape=False, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "span": span, "gap": gap}
-    return environment.get_template("model-card.md.j2").render(
+    return template("model-card.md.j2").render(
         o=outcome,
         s=sentences,
         titles=TITLES,

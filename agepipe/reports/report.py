@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from agepipe import __version__
 from agepipe.evaluation.compute import YEARS
-from agepipe.evaluation.figures import figure, gap, gap_span, span
+from agepipe.evaluation.figures import figure, span
 from agepipe.evaluation.mistakes import DOUBTS, surest_mistakes
 from agepipe.evaluation.records import Evaluation
 from agepipe.evaluation.result import Outcome
@@ -19,6 +18,7 @@ from agepipe.model.imaging import Image
 from agepipe.model.lineage import LIMIT
 from agepipe.reports import sentences
 from agepipe.reports.inline_images import data_uri
+from agepipe.reports.pages import template
 
 TITLES = {
     "accuracy": "right range",
@@ -48,12 +48,7 @@ def render(outcome: Outcome, drawings: Mapping[str, str], pictures: Mapping[int,
         drawings: SVG by name, as `agepipe.reports.plots.draw` gives them; the only text that is not escaped.
         pictures: those that are shown, RGB, by their place in the pixel store.
     """
-    environment = Environment(
-        loader=PackageLoader("agepipe.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"figure": figure, "span": span, "gap": gap, "gap_span": gap_span}
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         o=outcome,
         s=sentences,
         drawings={name: Markup(svg) for name, svg in drawings.items()},

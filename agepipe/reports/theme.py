@@ -29,8 +29,13 @@ def save(figure: Figure, name: str, folder: Path) -> str:
     """Write `NAME.png`; returns the plot as SVG for a page."""
     figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
     figure.set_layout_engine("none")  # what was laid out once need not be again
+    return svg(figure, name)
+
+
+def svg(figure: Figure, salt: str) -> str:
+    """The plot as SVG for a page; `salt` makes its identifiers the same each time, and other than another plot's."""
     drawing = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": salt}):
         figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return inline(drawing.getvalue())
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from agepipe.config.base import field_of
 from agepipe.config.runtime import Where
-from agepipe.config.search_space import Span, kind
+from agepipe.config.search_space import Span
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.core.artifacts import remove, turn
 from agepipe.core.record import digest_of
@@ -132,6 +133,6 @@ def _distribution(name: str, span: Span | tuple[Any, ...]) -> "BaseDistribution"
 
     if not isinstance(span, Span):
         return CategoricalDistribution(span)
-    if kind(LearnSettings, name) is int:
+    if field_of(LearnSettings, name).annotation is int:
         return IntDistribution(int(span.low), int(span.high), log=span.log)
     return FloatDistribution(span.low, span.high, log=span.log)

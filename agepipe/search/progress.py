@@ -7,7 +7,6 @@ from statistics import mean
 from typing import Any
 
 from agepipe.config.base import combinations
-from agepipe.config.search_check import kept, searched
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.search.records import Trial
 from agepipe.search.trial import Planned
@@ -160,12 +159,12 @@ class Scoreboard:
         folds, epochs = self.search.folds, self.learn.epochs
         if self.search.strategy == "optuna":
             return self.search.trials * folds * epochs
-        if not searched(self.search):
+        if not self.search.trains:
             return 0.0
         count, before, total = len(combinations(self.search.grid)), 0, 0
         for until in (*self.search.rungs, epochs):
             total += count * folds * (until - before)
-            count, before = kept(count, self.search.keep), until
+            count, before = self.search.kept(count), until
         return float(total)
 
 

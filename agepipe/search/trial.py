@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from agepipe.config.base import changed, combinations
+from agepipe.config.base import combinations
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, Metric, SearchSettings
 from agepipe.core.artifacts import read_manifest, whole, write_manifest
@@ -41,15 +41,9 @@ Planned = tuple[int, dict[str, Any], Fold]
 """A setting's position, its values by dotted name, and the fold that it is judged on."""
 
 
-def plan(learn: LearnSettings, search: SearchSettings) -> list[Planned]:
-    """Every setting of the grid on every fold; nothing for a single one, unless it is always judged.
-
-    Raises:
-        ConfigError: a value of the grid is not allowed.
-    """
+def plan(search: SearchSettings) -> list[Planned]:
+    """Every setting of the grid on every fold; nothing for a single one, unless it is always judged."""
     settings = combinations(search.grid)
-    for one in settings:
-        changed(learn, one, "search.grid")
     if len(settings) == 1 and not search.always:
         return []
     return [step for position, one in enumerate(settings) for step in on_all_folds(position, one, search)]
@@ -72,8 +66,8 @@ def trial(
 
     Args:
         rows: the development rows.
-        learn: the base of every trial.
-        settings: what this trial changes in it, by dotted name.
+        learn: the setting to train, with the values of `settings`.
+        settings: the searched fields and their values, by dotted name; the record shows them.
         setting: position of the setting in the grid.
         fold: the fold that is left out of the training and judged.
         where: workspace, device and threads.
@@ -82,12 +76,11 @@ def trial(
         until: the epoch to pause after; None, or as many as there are, trains to the end.
 
     Raises:
-        ConfigError: a setting is not allowed.
+        ConfigError: there are fewer rows than a batch has.
         TrainingError: the training cannot go on, or its process died.
         DataError: the rows cannot be read.
         LeakageError: the first weights were fitted on rows of the fold.
     """
-    learn = changed(learn, settings, "search.grid")
     digest = digest_of("trial", VERSION, rows, learn, weights_digest(learn), fold, metric)
     folder = where.workspace / "trials" / f"{rows.name or 'rows'}-{digest[:10]}"
     pause = until if until is not None and until < learn.epochs else None
@@ -170,8 +163,8 @@ def _finish(
 
 
 def choose(
-    trials: Sequence[Trial], search: SearchSettings, learn: LearnSettings,
-    planned: Sequence[Planned] | None = None, early: Sequence[Trial] = (),
+    trials: Sequence[Trial], search: SearchSettings, planned: Sequence[Planned] | None = None,
+    early: Sequence[Trial] = (),
 ) -> Choice:  # fmt: skip
     """The setting with the best mean over folds.
 
@@ -181,7 +174,6 @@ def choose(
     Args:
         trials: those to choose among; all ran to the end.
         search: by which metric.
-        learn: the base of every trial.
         planned: what should have been trained to the end; None is the whole grid.
         early: trials that were stopped early; the choice remembers them and does not compare them.
 
@@ -191,7 +183,7 @@ def choose(
     """
     if planned is not None and not planned:
         raise TrainingError("search: no setting could be trained to the end; take smaller learning rates.")
-    planned = planned or plan(learn, search)
+    planned = planned or plan(search)
     if not planned:
         settings = combinations(search.grid)[0]
         digest = digest_of("choice", VERSION, sorted(settings.items()), search.metric, [])

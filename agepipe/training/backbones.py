@@ -9,11 +9,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from agepipe.config.pretrained import PRETRAINED, is_timm
 from agepipe.config.stages import LearnSettings
+from agepipe.config.torchvision_models import check_file, is_file
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.training.job import Channels
-from agepipe.training.pretrained import PRETRAINED, is_timm
-from agepipe.training.torchvision_models import check_network, check_weights, is_file
 
 FOLLOWING = 0.1
 """Least share that a batch has in batch norm's running statistics; torch's own. Torchvision's mobilenet_v3 has 0.01 and
@@ -31,11 +31,10 @@ def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
     """A classifier with `outputs` logits, its last linear layer replaced by `learn.head`.
 
     Raises:
-        ConfigError: the network or its weights are not known.
+        ConfigError: there is no such file of weights.
         ModelError: a weights file cannot be used, or weights cannot be downloaded.
     """
-    check_network(learn.network)
-    check_weights(learn.network, learn.weights)
+    check_file(learn.weights)
     body = _body(learn)
     _drop_auxiliary(body)
     _follow(body)
@@ -101,9 +100,8 @@ def head_name(learn: LearnSettings) -> str:
     """The name of the layer that a head replaces, such as `fc` in a ResNet.
 
     Raises:
-        ConfigError: the network is not known, or does not end in a linear classifier.
+        ConfigError: the network does not end in a linear classifier.
     """
-    check_network(learn.network)
     return _classifier(_body(learn.model_copy(update={"weights": "none"})))[0]
 
 

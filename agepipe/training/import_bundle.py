@@ -16,7 +16,6 @@ from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest
 from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
-from agepipe.training.check import check_learn
 from agepipe.training.job import Channels, Order
 from agepipe.training.workdir import made_with
 from agepipe.training.worker import isolated
@@ -42,7 +41,6 @@ def imported(
         ConfigError: the network or the size is not known.
         ModelError: the file does not hold this network, or cannot be exported.
     """
-    check_learn(learn, learn.size)
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; give the state dict of a trained network.")
     key = digest_of("imported", VERSION, file_digest(path), learn, ranges, order, mean, std)

@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import nn
 
+from agepipe.config.pretrained import PACKAGES, PRETRAINED, TIMM, packaged
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.training.job import Channels
-from agepipe.training.pretrained import PACKAGES, PRETRAINED, TIMM, packaged
 
 
 def check_timm(learn: LearnSettings) -> None:

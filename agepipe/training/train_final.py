@@ -35,6 +35,11 @@ COMPARED = 64
 """Validation pictures on which the exported network must agree with the trained one."""
 
 
+def chosen(learn: LearnSettings, choice: Choice, final: FinalSettings) -> LearnSettings:
+    """The setting of the last training: `learn` with the values that the search chose, for `final.epochs` epochs."""
+    return changed(learn, {**choice.settings, "epochs": final.epochs})
+
+
 def train(
     rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where,
     on_epoch: Callable[[EpochEvent], None] | None = None,
@@ -43,20 +48,19 @@ def train(
 
     Args:
         rows: the development rows.
-        learn: the base setting.
-        choice: what the search changes in it.
-        final: epochs, validation part, patience and metric.
+        learn: the setting to train, as `chosen` makes it.
+        choice: of the search, on whose predictions a refit is calibrated.
+        final: validation part, patience and metric.
         where: workspace, device, threads, processes and machines.
         on_epoch: called after each epoch.
 
     Raises:
-        ConfigError: a setting is not allowed.
+        ConfigError: there are fewer rows than a batch has.
         TrainingError: the training cannot go on, or its process died.
         DataError: the rows cannot be read.
         ModelError: the exported network answers differently from the trained one.
         LeakageError: the first weights were fitted on rows of the validation part.
     """
-    learn = changed(learn, {**choice.settings, "epochs": final.epochs}, "search.grid")
     folder = where.workspace / "models" / f"{rows.name or 'rows'}-{model_key(rows, learn, choice, final)[:10]}"
     with in_progress(folder) as work:
         if read_manifest(folder) is None:
@@ -67,7 +71,7 @@ def train(
 
 
 def model_key(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings) -> str:
-    """SHA-256, hex, of all that decides what comes out of the last training; `learn` has the chosen setting."""
+    """SHA-256, hex, of all that decides what comes out of the last training; `learn` is the chosen setting."""
     # a refit is calibrated on the trials' predictions, so it is another model after another search
     before = choice.digest if final.refit else choice.trials > 0
     return digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)

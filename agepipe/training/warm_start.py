@@ -13,14 +13,13 @@ from typing import Any
 import polars as pl
 
 from agepipe.config.base import changed
-from agepipe.config.search_check import extremes
 from agepipe.config.stages import Config, LearnSettings
+from agepipe.config.torchvision_models import is_file, is_version
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
 from agepipe.model.bundle import LINEAGE, read_card
 from agepipe.model.bundle_files import LINEAGE_SCHEMA, read_lineage
 from agepipe.model.lineage import overlap, refuse
-from agepipe.training.torchvision_models import is_file, is_version
 from agepipe.training.workdir import labelled
 
 
@@ -79,8 +78,9 @@ def check_test(config: Config, test: Rows) -> None:
     Raises:
         LeakageError: says how many, which, and what to do.
     """
-    settings = [changed(config.learn, one, "search") for one in extremes(config.search)]
-    for learn in {one.weights: one for one in settings}.values():
+    searched = {**config.search.grid, **config.search.space}
+    for weights in searched.get("weights", (config.learn.weights,)):
+        learn = config.learn.model_copy(update={"weights": weights})
         _refuse(learn, seen_before(learn)[0], labelled(test), "give weights of a model for which they were locked too")
 
 
@@ -98,7 +98,7 @@ def with_files(config: Config, file_of: Callable[[str], Path]) -> Config:
     changes: dict[str, Any] = {"learn.weights": named(config.learn.weights)}
     for field, space in (("grid", config.search.grid), ("space", config.search.space)):
         if "weights" in space:
-            changes[f"search.{field}"] = {**space, "weights": tuple(map(named, space["weights"]))}
+            changes[f"search.{field}.weights"] = tuple(map(named, space["weights"]))
     return changed(config, changes)
 
 

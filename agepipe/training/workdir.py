@@ -9,16 +9,16 @@ from pathlib import Path
 
 import polars as pl
 
+from agepipe.config.pretrained import PRETRAINED, packaged
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings
+from agepipe.config.torchvision_models import is_file
 from agepipe.core.artifacts import file_digest, read_manifest
 from agepipe.core.ports import bound
 from agepipe.core.provenance import version
 from agepipe.data.labels import read_table
 from agepipe.data.records import Rows
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
-from agepipe.training.pretrained import PRETRAINED, packaged
-from agepipe.training.torchvision_models import is_file
 from agepipe.training.worker import together
 
 COLUMNS = ("index", "age", "label", "group", "digest", "look")

@@ -1,6 +1,7 @@
 """No command calls anyone, where nothing tells dependencies that they are being tested: a proxy on loopback listens."""
 
 import base64
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pages import jpeg
 from proxies import Proxy, proxy
 
 from agepipe.core.ports import bound
+from agepipe.model.bundle import read_card
+from agepipe.model.bundle_files import write_card
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,16 +78,28 @@ def test_no_command_calls_anyone(tmp_path: Path, drawn: Path, shared: Path) -> N
             return run(proxied, tmp_path, AGEPIPE, *words, **detector)
 
         agepipe("--help")
-        agepipe("run", "sample", *TINY, "--data", str(drawn))
-        agepipe("run", "sample", *TINY, "final.seed=3", "--data", str(drawn))
-        agepipe("compare", "1", "2")
-        agepipe("predict", str(face), "--output", "x.csv")
-        agepipe("deploy", "champion")
-        agepipe("camera", "--source", str(face), "--headless", "--output", "seen.png")
-        web(proxied, tmp_path, detector)
-        loaded(proxied, tmp_path, face)
-        pages(proxied, tmp_path, detector)
+        agepipe("run", "sample", *TINY, "--data", str(drawn))  # with a temporary server, the others with kept ones
+        agepipe("up", "--prefect-port", free_port(), "--mlflow-port", free_port())
+        try:
+            agepipe("compare", "1", str(another(tmp_path)), "--anew")
+            agepipe("evaluate", "--refresh")
+            agepipe("deploy", "champion")
+            agepipe("predict", str(face), "--output", "x.csv")
+            agepipe("camera", "--source", str(face), "--headless", "--output", "seen.png")
+            web(proxied, tmp_path, detector)
+            loaded(proxied, tmp_path, face)
+        finally:
+            agepipe("down")
         assert nothing_kept(proxied.home), sorted(proxied.home.rglob("*"))
+
+
+def another(folder: Path) -> Path:
+    """A copy of the trained model that is not the same version."""
+    (model,) = (folder / "workspace" / "models").glob("[!.]*/")
+    copy = folder / "another"
+    shutil.copytree(model, copy)
+    write_card(copy, read_card(copy).model_copy(update={"versions": {}}))
+    return copy
 
 
 def free_port() -> str:
@@ -127,15 +142,3 @@ def loaded(proxied: Proxy, folder: Path, face: Path) -> None:
     # what the program itself imports is its own affair: MLflow's telemetry is off, that of what the model brings is not
     said = run(proxied, folder, sys.executable, "-P", "-c", code, text, MLFLOW_DISABLE_TELEMETRY="true")
     assert "probability" in said
-
-
-def pages(proxied: Proxy, folder: Path, detector: dict[str, str]) -> None:
-    """Keep the servers for a moment, with a command that uses them."""
-    words = ["up", "--prefect-port", free_port(), "--mlflow-port", free_port()]
-    try:
-        run(proxied, folder, AGEPIPE, *words, **detector)
-        run(proxied, folder, AGEPIPE, "evaluate", "--refresh", **detector)
-        time.sleep(10)  # servers report when they have run for a while
-    finally:
-        run(proxied, folder, AGEPIPE, "down")
-    assert proxied.asked == []

@@ -1,19 +1,18 @@
-"""A pipeline that is cancelled: every training ends at once, every MLflow run of it is KILLED within ten seconds."""
+"""A pipeline that a signal cancels: every training ends at once, every MLflow run of it is KILLED within ten seconds.
 
-import json
+That Prefect cancels one is in `test_up.py`, which has its servers.
+"""
+
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from test_kill import finished, lives, under_way
-from test_services import agepipe, free_port
 
 from agepipe.config.runtime import Where
 from agepipe.registry import tracking
@@ -22,7 +21,6 @@ from flows import services
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 AGEPIPE = Path(sys.executable).with_name("agepipe")
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 10.0
 """Seconds from the signal to the end of all MLflow runs."""
 SMALL = {
@@ -101,11 +99,9 @@ def wait_for(moment: str, workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("moment", "number", "group", "runner"),
     [
-        ("search", signal.SIGTERM, False, "threads"),
-        ("search", signal.SIGINT, True, "threads"),
         ("search", signal.SIGTERM, False, "processes"),
+        ("search", signal.SIGINT, True, "threads"),
         ("training", signal.SIGTERM, True, "threads"),
-        ("training", signal.SIGINT, True, "threads"),
     ],
 )
 def test_a_signal_ends_all_trainings_and_all_runs(
@@ -126,45 +122,3 @@ def test_a_signal_ends_all_trainings_and_all_runs(
     finally:
         if process.poll() is None:
             services.end_family(psutil.Process(process.pid))
-
-
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Where]:
-    """A folder whose servers run."""
-    shutil.copy(ROOT / "prefect.yaml", tmp_path)
-    ports = ("--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
-    try:
-        done = agepipe(tmp_path, "up", *ports)
-        assert done.returncode == 0, done.stderr
-        yield Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    finally:
-        agepipe(tmp_path, "down")
-
-
-def prefect(where: Where, *words: str) -> str:
-    environ = {**services.environ(where, services.running(where).api_url), "COLUMNS": "300"}
-    command = [Path(sys.executable).with_name("prefect"), *words]
-    done = subprocess.run(
-        command, env=environ, cwd=where.workspace.parent, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("moment", ["search", "training"])
-def test_a_run_that_is_cancelled_in_prefect_leaves_killed_runs(moment: str, kept: Where, drawn: Path) -> None:
-    trial, last = epochs(moment)
-    config = {
-        "preset": "sample",
-        "source": {"data": [str(drawn)]},
-        "ingest": {"size": 36},
-        "learn": {"size": 32, "network": "shufflenet_v2_x0_5", "batch": 32, "epochs": trial},
-        "search": {"grid": {"lr": [0.003, 0.01, 0.02]}, "folds": 2},
-        "final": {"epochs": last},
-    }
-    params = json.dumps({"config": config, "where": {"workers": 2}})
-    said = prefect(kept, "deployment", "run", "pipeline/weekly", "--params", params)
-    run = next(word for word in said.split() if len(word) == 36 and word.count("-") == 4)
-    wait_for(moment, kept.workspace)
-    prefect(kept, "flow-run", "cancel", run)
-    check_killed(kept, moment, time.monotonic())

@@ -92,6 +92,7 @@ def test_every_command_has_an_example(command: str, tmp_path: Path) -> None:
         (("run", "sample", "search.fold=3"), ("there is no field 'search.fold'", "nearest is 'search.folds'")),
         (("run", "sample", "serch.folds=3"), ("there is no field 'serch.folds'", "nearest is 'search.folds'")),
         (("run", "sample", "search.folds=1"), ("'search.folds' is 1", "greater than or equal to 2")),
+        (("run", "sample", "learn.lr=0.005"), ("'learn.lr' is 0.005", "search.grid.lr=[0.005]", "search.grid={}")),
         (("run", "sample", "learn.target=decades"), ("'learn.target' is 'decades'", "'ranges'", "'years'")),
         (("run", "sample", "folds"), ("'folds' is not 'field=value'", "for example search.folds=3")),
         (

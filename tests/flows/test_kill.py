@@ -1,6 +1,7 @@
-"""`kill -9` at four moments of one pipeline, which is then run to the end: as if nothing had happened.
+"""`kill -9` at three moments of one pipeline, which is then run to the end: as if nothing had happened.
 
-The kills come one after the other in the same workspace, each on the run that goes on after the one before.
+The kills come one after the other in the same workspace, each on the run that goes on after the one before. An ingest
+that is killed is in `test_ingest_resume.py`.
 """
 
 import os
@@ -60,10 +61,6 @@ def under_way(workspace: Path, stage: str) -> bool:
     return any(path.parent.name not in done for path in workspace.glob(f"{stage}/.*-progress/{CHECKPOINT}"))
 
 
-def ingesting(workspace: Path) -> bool:
-    return any(workspace.glob("datasets/*.partial"))
-
-
 def searching(workspace: Path) -> bool:
     return bool(finished(workspace, "trials")) and under_way(workspace, "trials")
 
@@ -77,7 +74,6 @@ def evaluating(workspace: Path) -> bool:
 
 
 MOMENTS = (
-    Moment("ingest", ingesting),
     Moment("search", searching),
     Moment("training", training),
     Moment("evaluation", evaluating),
@@ -129,7 +125,7 @@ def the_model(folder: Path) -> Path:
     return manifest.parent
 
 
-def test_killed_at_every_stage_it_ends_with_the_same_model(prefect_server: None, drawn: Path, tmp_path: Path) -> None:
+def test_killed_three_times_it_ends_with_the_same_model(prefect_server: None, drawn: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_to_the_end(whole, drawn)
 

@@ -94,35 +94,23 @@ def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(row
     assert len([run for run in runs(tracked) if run.data.tags["agepipe.kind"] == "trial"]) == 6
 
 
+LONGER = LEARN.model_copy(update={"epochs": 5})
+
+
 @pytest.fixture(scope="module")
-def on_threads(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
-    """What two threads choose."""
-    folder = tmp_path_factory.mktemp("threads")
+def undisturbed(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    """What two threads choose when nothing dies."""
+    folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(empty_store, folder / "mlruns")
     where = Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
-    choice = search(rows, QUICK, PAIR, where)
+    choice = search(rows, LONGER, PAIR, where)
     assert workers(where) == {process()}
     return choice
 
 
 @pytest.mark.slow
-def test_processes_choose_what_threads_choose(rows: Rows, tracked: Where, on_threads: Choice) -> None:
-    choice = search(rows, QUICK, PAIR, tracked.model_copy(update={"runner": "processes"}))
-    assert same(choice, on_threads)
-    assert len(workers(tracked) - {process()}) == 2
-
-
-@pytest.mark.slow
-def test_a_dask_cluster_of_its_own_chooses_what_threads_choose(rows: Rows, tracked: Where, on_threads: Choice) -> None:
-    pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
-    choice = search(rows, QUICK, PAIR, tracked.model_copy(update={"runner": "dask"}))
-    assert same(choice, on_threads)
-    assert len(workers(tracked) - {process()}) == 2
-
-
-@pytest.mark.slow
 def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
-    rows: Rows, tracked: Where, on_threads: Choice
+    rows: Rows, tracked: Where, undisturbed: Choice
 ) -> None:
     pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
     import dask
@@ -133,20 +121,8 @@ def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
     ):
         there = tracked.model_copy(update={"runner": "dask", "scheduler": cluster.scheduler_address})
-        assert same(search(rows, QUICK, PAIR, there), on_threads)
+        assert same(search(rows, LONGER, PAIR, there), undisturbed)
     assert len(workers(tracked) - {process()}) == 2
-
-
-LONGER = LEARN.model_copy(update={"epochs": 5})
-
-
-@pytest.fixture(scope="module")
-def undisturbed(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Choice:
-    """What a longer search chooses when nothing dies."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    shutil.copytree(empty_store, folder / "mlruns")
-    where = Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
-    return search(rows, LONGER, PAIR, where)
 
 
 def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
@@ -166,7 +142,7 @@ def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
-def test_a_search_outlives_a_worker_and_chooses_the_same(
+def test_a_search_outlives_a_worker_and_chooses_what_threads_choose(
     rows: Rows, tracked: Where, undisturbed: Choice, runner: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if runner == "dask":
@@ -182,6 +158,7 @@ def test_a_search_outlives_a_worker_and_chooses_the_same(
     assert killed
     assert same(choice, undisturbed)
     assert len(choice.runs) == 4
+    assert (process() in workers(tracked)) == (runner == "threads")
     said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
     wanted = {"threads": "goes on from its last checkpoint", "processes": "goes on with new ones", "dask": ""}[runner]
     assert any(wanted in line for line in said) or not wanted

@@ -1,4 +1,4 @@
-"""What `agepipe up` keeps and `agepipe down` ends."""
+"""What `agepipe up` keeps and `agepipe down` ends; `test_up.py` has what the kept servers do."""
 
 import base64
 import json
@@ -7,10 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -34,13 +34,21 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@contextmanager
+def sleeping() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that would live for minutes."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-    yield process
-    process.kill()
-    process.wait()
+    with sleeping() as process:
+        yield process
 
 
 def free_port() -> int:
@@ -104,6 +112,10 @@ def test_a_copied_workspace_has_no_part_in_the_servers_of_the_original(
     assert services.running(copy).url("mlflow") is None
     assert services.down(copy) == []
     assert services.state_file(copy).exists(), "it may be the only word of servers that run"
+    with sleeping() as other:
+        keep(copy, other.pid, psutil.Process(other.pid).create_time())
+        assert services.down(copy) == ["mlflow"]
+        assert other.poll() is not None
     assert sleeper.poll() is None
     assert services.running(where).alive
 
@@ -141,30 +153,6 @@ def agepipe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def known_to(where: Where, api_url: str, *words: str) -> str:
-    """What Prefect's own command line lists on the kept server."""
-    prefect = Path(sys.executable).with_name("prefect")
-    done = subprocess.run(
-        [prefect, *words],
-        env={**services.environ(where, api_url), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
-
-
-def ended(family: list[psutil.Process]) -> bool:
-    """Whether all have ended; a zombie has, its parent has only not asked yet."""
-    limit = time.monotonic() + 10
-    while time.monotonic() < limit:
-        if not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family):
-            return True
-        time.sleep(0.1)
-    return False
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_up_leaves_nothing_running_when_the_flows_are_refused(tmp_path: Path) -> None:
@@ -189,75 +177,11 @@ def test_up_leaves_a_tracking_server_that_runs_elsewhere_to_others(tmp_path: Pat
     assert last.stdout.strip() == "Ended: worker, prefect."
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_up_serves_both_pages_and_the_flows_until_down(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "prefect.yaml", tmp_path)
-    ports = {"prefect": free_port(), "mlflow": free_port()}
-    words = ("up", "--prefect-port", str(ports["prefect"]), "--mlflow-port", str(ports["mlflow"]))
-    where = Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    try:
-        first = agepipe(tmp_path, *words)
-        assert first.returncode == 0, first.stderr
-        kept = services.running(where)
-        assert f":{ports['mlflow']}/#/experiments/1/runs?workflowType=machine_learning" in first.stdout
-        family = [member for item in kept.services for member in tree(item)]
-        assert [item.name for item in kept.services] == ["prefect", "mlflow", "worker"]
-        for port in ports.values():
-            with urllib.request.urlopen(known(f"http://127.0.0.1:{port}/", where), timeout=30) as page:
-                assert (page.status, page.headers.get_content_type()) == (200, "text/html")
-        second = agepipe(tmp_path, *words)
-        assert second.returncode == 0, second.stderr
-        assert all(f"http://127.0.0.1:{port}" in second.stdout for port in ports.values())
-        assert services.running(where) == kept
-        deployed = known_to(where, kept.api_url or "", "deployment", "ls")
-        for flow in ("pipeline/weekly", "evaluate/evaluate", "compare/compare", "release/release"):
-            assert flow in deployed
-        assert "runs without a heartbeat" in known_to(where, kept.api_url or "", "automation", "ls")
-        check_form(kept.api_url or "", where)
-    finally:
-        last = agepipe(tmp_path, "down")
-    assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
-    assert ended(family)
-
-
 def check_pool(where: Where) -> None:
     """The pool lets a run change nothing of its process, though the working folder has no `prefect.yaml`."""
     url = f"{services.running(where).api_url}/work_pools/{services.POOL}"
-    with urllib.request.urlopen(known(url, where), timeout=30) as answer:
+    asked = urllib.request.Request(url)
+    asked.add_header("Authorization", "Basic " + base64.b64encode(access.kept(where).encode()).decode())
+    with urllib.request.urlopen(asked, timeout=30) as answer:
         template = json.load(answer)["base_job_template"]
     assert (template["variables"]["properties"], template["variables"]["additionalProperties"]) == ({}, False)
-
-
-def known(url: str, where: Where, body: bytes | None = None) -> urllib.request.Request:
-    """A request with the password, and against forgery what Prefect wants of one that changes something."""
-    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    asked.add_header("Authorization", "Basic " + base64.b64encode(access.kept(where).encode()).decode())
-    if body is not None:
-        api = url.partition("/api/")[0] + "/api"
-        with urllib.request.urlopen(known(f"{api}/csrf-token?client=test", where), timeout=30) as answer:
-            asked.add_header("Prefect-Csrf-Token", json.load(answer)["token"])
-        asked.add_header("Prefect-Csrf-Client", "test")
-    return asked
-
-
-def check_form(api_url: str, where: Where) -> None:
-    """The page's form for a run knows every setting with its bounds and its words, and the server holds to them."""
-    with urllib.request.urlopen(known(f"{api_url}/deployments/name/pipeline/weekly", where), timeout=30) as answer:
-        deployment = json.load(answer)
-    form = deployment["parameter_openapi_schema"]
-    assert set(form["properties"]) == {"config", "where"}
-    learn = form["definitions"]["LearnSettings"]["properties"]
-    assert learn["dropout"]["minimum"] == 0.0
-    assert learn["dropout"]["description"].startswith("Dropout before")
-    assert learn["target"]["enum"] == ["ranges", "ordinal", "years"]
-    wrong = json.dumps({"parameters": {"config": {"learn": {"dropout": 1.5}}}}).encode()
-    asked = known(f"{api_url}/deployments/{deployment['id']}/create_flow_run", where, wrong)
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(asked, timeout=30)
-    assert (refused.value.code, "dropout" in refused.value.read().decode()) == (409, True)
-
-
-def tree(item: Service) -> list[psutil.Process]:
-    process = item.process()
-    return [process, *process.children(recursive=True)] if process else []

@@ -48,21 +48,40 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-@pytest.mark.slow
-def test_the_server_answers_nobody_but_its_command(tmp_path: Path) -> None:
+def run(folder: Path) -> "subprocess.Popen[bytes]":
+    """A command that needs a temporary server."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["run", "sample", "--workspace", str(tmp_path / "workspace")]
-    words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
-    with subprocess.Popen([*COMMAND, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as command:
-        answers: list[int] = []
-        limit = time.monotonic() + START_LIMIT
-        while command.poll() is None and time.monotonic() < limit and 401 not in answers:
-            servers = children(psutil.Process(command.pid), "create_app")
-            answers += [status(f"http://127.0.0.1:{port}") for one in servers for port in ports(one)]
-            time.sleep(0.1)
-        command.terminate()
-        command.communicate(timeout=START_LIMIT)
-    assert 401 in answers
+    words = ["run", "sample", "--workspace", str(folder / "workspace")]
+    words += ["--tracking", f"sqlite:///{folder}/mlruns/mlflow.db"]
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
+
+
+def end(command: "subprocess.Popen[bytes]", ending: signal.Signals) -> None:
+    """Signal the command and see that its server and the server's guard end with it."""
+    family = [one for word in ("create_app", "read -r _") for one in children(psutil.Process(command.pid), word)]
+    assert len(family) >= 2
+    command.send_signal(ending)
+    assert command.wait(timeout=END_LIMIT) != 0
+    limit = time.monotonic() + END_LIMIT
+    while left := [process for process in family if not gone(process)]:
+        assert time.monotonic() < limit, f"{ending.name}: {left} live on"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_the_server_answers_nobody_but_its_command_and_ends_with_it_by_ctrl_c(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
+    command = run(tmp_path)
+    answers: list[int] = []
+    limit = time.monotonic() + START_LIMIT
+    while 401 not in answers:
+        assert command.poll() is None, (tmp_path / "output").read_text()
+        assert time.monotonic() < limit, answers
+        servers = children(psutil.Process(command.pid), "create_app")
+        answers += [status(f"http://127.0.0.1:{port}") for one in servers for port in ports(one)]
+        time.sleep(0.1)
+    end(command, signal.SIGINT)
     assert set(answers) <= {0, 401}
 
 
@@ -77,29 +96,16 @@ def status(server: str) -> int:
         return 0
 
 
-@pytest.mark.parametrize(
-    "ending", [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGKILL))]
-)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.slow
-def test_the_server_ends_with_the_command(ending: signal.Signals, tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["run", "sample", "--workspace", str(tmp_path / "workspace")]
-    words += ["--tracking", f"sqlite:///{tmp_path}/mlruns/mlflow.db"]
-    with (tmp_path / "output").open("wb") as output:
-        command = subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
+def test_a_server_that_still_starts_ends_with_the_command(ending: signal.Signals, tmp_path: Path) -> None:
+    command = run(tmp_path)
     limit = time.monotonic() + START_LIMIT
-    while len(guarded := children(psutil.Process(command.pid), "read -r _")) < 1:
+    while not children(psutil.Process(command.pid), "read -r _"):
         assert command.poll() is None, (tmp_path / "output").read_text()
         assert time.monotonic() < limit, "no temporary server was started"
         time.sleep(0.05)
-    server = children(psutil.Process(command.pid), "create_app")
-    assert server
-    command.send_signal(ending)
-    assert command.wait(timeout=END_LIMIT) != 0
-    limit = time.monotonic() + END_LIMIT
-    while left := [process for process in (*server, *guarded) if not gone(process)]:
-        assert time.monotonic() < limit, f"{ending.name}: {left} live on"
-        time.sleep(0.1)
+    end(command, ending)
 
 
 def test_why_a_server_ended_is_the_last_error_of_its_log() -> None:

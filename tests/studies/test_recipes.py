@@ -14,9 +14,8 @@ from photographs import chips
 
 from agepipe.config import presets
 from agepipe.config.runtime import Where
-from agepipe.config.stages import AugmentSettings, LearnSettings
+from agepipe.config.stages import AugmentSettings, Config, LearnSettings
 from agepipe.core.errors import ConfigError
-from agepipe.training.check import check_learn
 from agepipe.training.workdir import labelled
 from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
 from studies.trying import Bench, Recipe
@@ -47,7 +46,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_recipe_can_be_trained(name: str) -> None:
     laptop = presets.load("laptop")
     learn = ALL[name].learn(laptop.learn, 6)
-    check_learn(learn, laptop.ingest.size)
+    Config(learn=learn, ingest=laptop.ingest)
     ALL[name].check(name, laptop.learn, 6)
     differs = learn != laptop.learn.model_copy(update={"epochs": 6}) or ALL[name].processes > 1
     assert differs == (name != FIRST)

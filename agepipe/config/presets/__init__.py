@@ -5,6 +5,7 @@ describes the variant, and optionally `follows`, the name of an earlier variant 
 """
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,13 +40,43 @@ def load(preset: str, overrides: Mapping[str, Any] | None = None, variant: str =
     """A preset, to which a variant and then overrides, by dotted name, are applied.
 
     Raises:
-        ConfigError: no such preset, variant or field, or a value that is not allowed.
+        ConfigError: no such preset, variant or field, a value that is not allowed, or one that the search replaces.
     """
+    return load_each(preset, overrides or {}, (variant,))[0]
+
+
+def load_each(preset: str, overrides: Mapping[str, Any], named: Sequence[str]) -> list[Config]:
+    """A preset with each of several variants, and the same fields laid over all of them.
+
+    Raises:
+        ConfigError: as `load`; a value that the search replaces is refused where it has no effect on any of them.
+    """
+    configs = [changed(_load(preset, variant), overrides, "override") for variant in named]
+    for name, value in _leaves(overrides):
+        own = name.removeprefix("learn.")
+        searched = [_searched(config) for config in configs]
+        if own != name and all(own in fields for fields in searched):
+            field = searched[0][own]
+            nothing = ", or search.grid={} as well to search nothing" if field == "search.grid" else ""
+            raise ConfigError(
+                f"override: '{name}' is {value!r}, but {field} has values of its own for it, which every training "
+                f"takes; give {field}.{own}={json.dumps([value], default=str)} instead{nothing}."
+            )
+    return configs
+
+
+def _load(preset: str, variant: str) -> Config:
     raw = {name: value for name, value in _read(preset).items() if name != "variants"}
     config = checked(Config, {**raw, "preset": preset, "variant": variant}, f"preset {preset}")
-    if variant:
-        config = changed(config, _variant(preset, variant).changes, f"preset {preset}, variant {variant}")
-    return changed(config, overrides or {}, "override")
+    if not variant:
+        return config
+    return changed(config, _variant(preset, variant).changes, f"preset {preset}, variant {variant}")
+
+
+def _searched(config: Config) -> dict[str, str]:
+    """The fields of `learn` that the search has values for, and where it has them."""
+    search = config.search
+    return {**dict.fromkeys(search.grid, "search.grid"), **dict.fromkeys(search.space, "search.space")}
 
 
 def variants(preset: str) -> dict[str, Variant]:

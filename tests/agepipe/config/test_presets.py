@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,43 @@ def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
 
 def test_an_override_reaches_into_the_preset() -> None:
     assert presets.load("sample", {"search.folds": 5}).search.folds == 5
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "instead"),
+    [
+        ("sample", {"learn.lr": 0.005}, "'learn.lr' is 0.005.* give search.grid.lr=[0.005] .* search.grid={}"),
+        ("gpu", {"learn": {"weight_decay": 1e-3, "size": 96}}, "'learn.weight_decay' .* search.grid.weight_decay="),
+        (
+            "laptop",
+            {"learn.augment": {"flip": 0.1}, "search.grid": {"augment.flip": [0.0, 0.5]}},
+            "'learn.augment.flip' is 0.1.* give search.grid.augment.flip=[0.1]",
+        ),
+        (
+            "laptop",
+            {"learn.head": "v1", "search.strategy": "optuna", "search.space": {"head": ["linear", "v2"]}},
+            "'learn.head' is 'v1'.* give search.space.head=[\"v1\"] instead.$",
+        ),
+    ],
+)
+def test_an_override_that_the_search_would_replace_is_refused_with_what_to_give(
+    preset: str, changes: dict[str, object], instead: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.sub(r"[\[\]{}]", r"\\\g<0>", instead)):
+        presets.load(preset, changes)
+
+
+def test_an_override_of_several_variants_is_refused_where_the_search_of_each_would_replace_it() -> None:
+    searched, other = presets.load_each("notebook", {"learn.lr": 0.02}, ("search-resnet", "fourth"))
+    assert (searched.variant, other.learn.lr) == ("search-resnet", 0.02)
+    with pytest.raises(ConfigError, match=r"'learn\.lr' is 0\.02"):
+        presets.load_each("notebook", {"learn.lr": 0.02}, ("search-resnet", "search-efficientnet"))
+
+
+def test_what_the_refusal_names_instead_works() -> None:
+    assert presets.load("sample", {"search.grid.lr": [0.005]}).search.grid == {"lr": (0.005,)}
+    alone = presets.load("sample", {"learn.lr": 0.005, "search.grid": {}})
+    assert (alone.learn.lr, alone.search.grid) == (0.005, {})
 
 
 def test_the_notebook_has_its_history_and_no_other_preset_has_variants() -> None:

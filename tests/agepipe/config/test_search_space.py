@@ -6,11 +6,14 @@ from agepipe.config.search_space import Span, corners
 from agepipe.config.stages import Config, SearchSettings
 from agepipe.core.errors import ConfigError
 
-WORD = "search.space={lr={low=1e-4,high=0.01,log=true},'augment.flip'=[0.0,0.5],batch={low=8,high=64}}"
+WORDS = [
+    "search.strategy=optuna",
+    "search.space={lr={low=1e-4,high=0.01,log=true},'augment.flip'=[0.0,0.5],batch={low=8,high=64}}",
+]
 
 
 def test_a_space_is_read_from_the_command_line_and_survives_json() -> None:
-    search = changed(Config(), parse_overrides([WORD])).search
+    search = changed(Config(), parse_overrides(WORDS)).search
     assert search.space == {
         "lr": Span(low=1e-4, high=0.01, log=True), "augment.flip": (0.0, 0.5), "batch": Span(low=8, high=64),
     }  # fmt: skip
@@ -18,7 +21,7 @@ def test_a_space_is_read_from_the_command_line_and_survives_json() -> None:
 
 
 def test_its_corners_are_a_grid() -> None:
-    space = changed(Config(), parse_overrides([WORD])).search.space
+    space = changed(Config(), parse_overrides(WORDS)).search.space
     assert len(combinations(corners(space))) == 8
     assert corners(space)["lr"] == (1e-4, 0.01)
 

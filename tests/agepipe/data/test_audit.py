@@ -196,18 +196,3 @@ def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, where: Where) ->
     assert min(tally.count for tally in found.ranges) >= 10
     assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (3, 3, 1)
     assert (found.near.groups, found.near.surplus) == (6, 6)
-
-
-@pytest.mark.slow
-def test_the_real_photographs_have_the_known_counts(shared: Path, where: Where) -> None:
-    source = sources.fingerprint(SourceSettings(data=(str(shared / "utkface"),)), where)
-    found = audit(ingest.ingest(source, IngestSettings(size=72), where), LabelSettings())
-    counts = [1440, 678, 766, 388, 518, 1241, 4292, 3020, 2859, 1883, 1981, 1053, 610, 486]
-    assert [tally.count for tally in found.ranges] == counts
-    assert found.races[-1] == Tally(name="unknown", count=3)
-    assert found.ages[-1][0] == 116
-    assert (found.files, found.usable, found.repeated) == (21_329, 21_215, 114)
-    assert (found.exact.groups, found.exact.surplus, found.exact.ages, found.exact.ranges) == (335, 350, 181, 117)
-    assert abs(found.near.groups - 824) <= 5
-    assert abs(found.near.surplus - 903) <= 5
-    assert 26 in {spike.age for spike in found.spikes}

@@ -53,10 +53,11 @@ def test_ingest_of_all_photographs_stays_under_one_gibibyte(measured: tuple[int,
 @pytest.mark.slow
 def test_the_audit_agrees_with_what_is_known_of_the_photographs(measured: tuple[int, Audit]) -> None:
     _, found = measured
-    assert (found.files, found.usable, found.rejected, found.outside) == (21_329, 21_215, 0, 0)
+    assert (found.files, found.usable, found.repeated, found.rejected, found.outside) == (21_329, 21_215, 114, 0, 0)
     assert [tally.count for tally in found.ranges] == COUNTS
     assert [tally.count for tally in found.races if tally.name == "unknown"] == [3]
     assert found.ages[-1][0] == 116
+    assert 26 in {spike.age for spike in found.spikes}
     exact = found.exact
     assert (exact.groups, exact.surplus, exact.ages, exact.ranges) == (335, 350, 181, 117)
     assert found.near.groups == pytest.approx(820, abs=5)

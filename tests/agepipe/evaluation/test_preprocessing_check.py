@@ -21,7 +21,7 @@ from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.reports.evaluation import evaluate
 from agepipe.search.trial import choose
-from agepipe.training.train_final import train
+from agepipe.training.train_final import chosen, train
 
 LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=3, batch=16, lr=0.01, target="years")
 QUICK = EvaluateSettings(draws=200)
@@ -41,8 +41,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 @pytest.fixture(scope="module")
 def trained(rows: Rows, here: Where) -> Model:
     """Fitted on some rows and validated on others; what it is judged on is put together from the latter."""
-    choice = choose([], SearchSettings(grid={"dropout": (0.1,)}), LEARN)
-    return train(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
+    choice = choose([], SearchSettings(grid={"dropout": (0.1,)}))
+    final = FinalSettings(epochs=8, validation=0.5)
+    return train(rows, chosen(LEARN, choice, final), choice, final, here)
 
 
 def fresh(rows: Rows, model: Model, folder: Path) -> tuple[Rows, Model]:

@@ -67,7 +67,7 @@ def test_a_stopped_trial_leaves_figures_and_no_checkpoint(rows: Rows, longer: Le
 def _rung(scores: dict[int, float], epochs: int = 1, **changes: object) -> list[Trial]:
     return [
         Trial(
-            digest=f"{place}{index}", settings=plan(LEARN, GRID)[2 * place][1], setting=place,
+            digest=f"{place}{index}", settings=plan(GRID)[2 * place][1], setting=place,
             fold=Fold(index=index, count=2, seed=30), metrics={"macro_recall": score + index, "mae": 9 - score - index},
             seconds=1.0, epochs=epochs, planned=3, folder=Path("trials"), parameters=100, run=f"run{place}{index}",
         )
@@ -95,7 +95,7 @@ def test_the_choice_is_made_among_those_at_the_end_and_remembers_the_others() ->
     early = _rung({0: 0.9, 2: 0.1})  # after one epoch better than anything at the end, and still not chosen
     ended = _rung({1: 0.3, 3: 0.4}, epochs=3)
     planned = [(one.setting, one.settings, one.fold) for one in ended]
-    choice = choose(ended, GRID, LEARN, planned, early)
+    choice = choose(ended, GRID, planned, early)
     assert choice.settings == ended[2].settings
     assert choice.mean == pytest.approx(0.9)
     assert [(one.settings, one.epochs, one.planned) for one in choice.stopped] == [
@@ -109,4 +109,4 @@ def test_a_trial_that_was_stopped_early_is_never_compared() -> None:
     ended = _rung({1: 0.3, 3: 0.4}, epochs=3)
     planned = [(one.setting, one.settings, one.fold) for one in ended]
     with pytest.raises(TrainingError, match="2 of 4 trials are missing"):
-        choose([*ended[:2], *_rung({3: 0.9})], GRID, LEARN, planned)
+        choose([*ended[:2], *_rung({3: 0.9})], GRID, planned)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from agepipe.config.runtime import Where
-from agepipe.config.search_check import check_search
 from agepipe.config.search_space import Span
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.data.records import Rows
@@ -69,7 +68,6 @@ def to_the_end(rows: Rows, search: SearchSettings, where: Where) -> list[dict[st
 
 
 def test_each_proposal_lies_in_the_space_and_is_wanted_on_every_fold(rows: Rows, where: Where) -> None:
-    check_search(SEARCH, LearnSettings())
     with study(rows, LearnSettings(), SEARCH, where) as proposals:
         batch = proposals.proposed()
         assert [(number, fold) for number, _, fold in batch] == [(0, Fold(index=i, count=2, seed=4)) for i in (0, 1)]

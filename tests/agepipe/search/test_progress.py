@@ -23,7 +23,7 @@ def judged(setting: int, fold: int, score: float) -> Trial:
 
 def test_it_says_what_is_judged_what_trains_and_what_is_best() -> None:
     board = Scoreboard(GRID, LEARN)
-    board.begin(plan(LEARN, GRID), None)
+    board.begin(plan(GRID), None)
     board.reached({(0, 0): 4, (0, 1): 4, (1, 0): 4, (1, 1): 2})
     board.finished([judged(0, 0, 0.2), judged(0, 1, 0.4), judged(1, 0, 0.9)])
     now = board.standing(30.0)
@@ -37,7 +37,7 @@ def test_it_says_what_is_judged_what_trains_and_what_is_best() -> None:
 
 def test_the_time_left_follows_from_what_was_trained_and_not_from_what_was_found() -> None:
     board = Scoreboard(GRID, LEARN)
-    board.begin(plan(LEARN, GRID), None)
+    board.begin(plan(GRID), None)
     board.finished([judged(0, 0, 0.2), judged(0, 1, 0.4)])  # found: nobody saw them train
     assert board.standing(5.0).seconds_left is None
     assert board.share() == pytest.approx(2 / 6)
@@ -49,7 +49,7 @@ def test_the_time_left_follows_from_what_was_trained_and_not_from_what_was_found
 
 def test_a_lower_error_is_better() -> None:
     board = Scoreboard(GRID.model_copy(update={"metric": "mae"}), LEARN)
-    board.begin(plan(LEARN, GRID), None)
+    board.begin(plan(GRID), None)
     board.finished([judged(place, fold, 5.0 - place) for place in range(3) for fold in range(2)])
     now = board.standing(1.0)
     assert [line.score for line in now.lines] == [3.0, 4.0, 5.0]
@@ -59,11 +59,11 @@ def test_a_lower_error_is_better() -> None:
 def test_each_rung_is_a_round_of_its_own() -> None:
     board = Scoreboard(HALVING, LEARN)
     assert board.total() == 6 * 1 + 4 * 3
-    assert board.begin(plan(LEARN, HALVING), 1)
+    assert board.begin(plan(HALVING), 1)
     board.reached({(place, fold): 1 for place in range(3) for fold in range(2)})
     board.finished([judged(place, fold, 0.5) for place in range(3) for fold in range(2)])
     assert board.standing(6.0).seconds_left == pytest.approx(12.0)
-    assert board.begin(plan(LEARN, HALVING)[:4], None)
+    assert board.begin(plan(HALVING)[:4], None)
     now = board.standing(6.0)
     assert (now.until, now.done, now.running, now.trials, now.best) == (4, 0, 0, 4, None)
     board.reached({(0, 0): 3})
@@ -84,7 +84,7 @@ def test_proposals_are_one_round_however_many_batches() -> None:
 def test_without_a_search_there_is_nothing_to_do() -> None:
     alone = SearchSettings()
     board = Scoreboard(alone, LEARN)
-    board.begin(plan(LEARN, alone), None)
+    board.begin(plan(alone), None)
     assert (board.share(), board.standing(1.0).lines) == (1.0, ())
 
 

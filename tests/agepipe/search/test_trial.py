@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings, Metric, SearchSettings
-from agepipe.core.errors import ConfigError, TrainingError, WorkerError
+from agepipe.core.errors import TrainingError, WorkerError
 from agepipe.data.records import Rows
 from agepipe.data.split import folds
 from agepipe.search.records import Fold, Trial
@@ -24,8 +25,8 @@ FOLD = Fold(index=1, count=3, seed=30)
 GRID = SearchSettings(grid={"lr": (0.01, 0.02), "head": ("v1", "linear")}, folds=2)
 
 
-def test_the_plan_is_the_grid_on_every_fold(learn: LearnSettings) -> None:
-    planned = plan(learn, GRID)
+def test_the_plan_is_the_grid_on_every_fold() -> None:
+    planned = plan(GRID)
     assert len(planned) == 8
     assert [place for place, _, _ in planned] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert planned[2][1] == {"lr": 0.01, "head": "linear"}
@@ -34,21 +35,16 @@ def test_the_plan_is_the_grid_on_every_fold(learn: LearnSettings) -> None:
 
 
 @pytest.mark.parametrize(("grid", "settings"), [({}, {}), ({"lr": (0.03,)}, {"lr": 0.03})])
-def test_one_setting_needs_no_trial(learn: LearnSettings, grid: dict, settings: dict) -> None:
+def test_one_setting_needs_no_trial(grid: dict, settings: dict) -> None:
     search = SearchSettings(grid=grid)
-    assert plan(learn, search) == []
-    choice = choose([], search, learn)
+    assert plan(search) == []
+    choice = choose([], search)
     assert (choice.settings, choice.trials, choice.mean, choice.deviation) == (settings, 0, 0.0, 0.0)
-
-
-def test_a_grid_value_that_is_not_allowed_is_named(learn: LearnSettings) -> None:
-    with pytest.raises(ConfigError, match="lr"):
-        plan(learn, SearchSettings.model_construct(grid={"lr": (-1.0, 0.1)}, folds=2, seed=1, metric="mae"))
 
 
 def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnSettings, where: Where) -> None:
     seen: list[EpochEvent] = []
-    done = trial(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append)
+    done = trial(rows, changed(learn, {"lr": 0.02}), {"lr": 0.02}, 4, FOLD, where, seen.append)
     assert len(seen) == learn.epochs == done.epochs
     assert done.settings == {"lr": 0.02}
     assert done.parameters > 300_000
@@ -59,7 +55,7 @@ def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnS
     assert np.mean(found == said["label"].to_numpy()) == pytest.approx(done.metrics["accuracy"])
     assert sorted(path.name for path in done.folder.parent.iterdir()) == [done.folder.name]
     seen.clear()
-    assert trial(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append) == done
+    assert trial(rows, changed(learn, {"lr": 0.02}), {"lr": 0.02}, 4, FOLD, where, seen.append) == done
     assert seen == []
 
 
@@ -101,7 +97,7 @@ def test_each_fold_and_setting_is_a_trial_of_its_own(rows: Rows, learn: LearnSet
     base = trial(rows, quick, {}, 0, FOLD, where)
     other = [
         trial(rows, quick, {}, 0, FOLD.model_copy(update={"index": 0}), where),
-        trial(rows, quick, {"dropout": 0.5}, 1, FOLD, where),
+        trial(rows, changed(quick, {"dropout": 0.5}), {"dropout": 0.5}, 1, FOLD, where),
     ]
     assert len({one.digest for one in (base, *other)}) == 3
 
@@ -147,7 +143,7 @@ def test_the_first_epochs_of_a_training_are_judged_by_what_they_had_shown(
 
 
 def _trial(setting: int, index: int, score: float, tmp_path: Path, **changes: object) -> Trial:
-    settings = plan(LearnSettings(), GRID)[2 * setting][1]
+    settings = plan(GRID)[2 * setting][1]
     values = {
         "digest": f"{setting}{index}", "settings": settings, "setting": setting,
         "fold": Fold(index=index, count=2, seed=30), "metrics": {"macro_recall": score, "mae": 9 - score},
@@ -168,13 +164,13 @@ def _grid(tmp_path: Path, means: list[float], **changes: list[object]) -> list[T
 
 
 def test_the_best_mean_over_folds_wins(tmp_path: Path) -> None:
-    choice = choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4]), GRID, LearnSettings())
+    choice = choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4]), GRID)
     assert choice.settings == {"lr": 0.02, "head": "v1"}
     assert choice.mean == pytest.approx(0.6)
     assert choice.deviation == pytest.approx(0.1 * 2**0.5)
     assert choice.trials == len(choice.runs) == 8
     lower = GRID.model_copy(update={"metric": "mae"})
-    assert choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4]), lower, LearnSettings()).settings == choice.settings
+    assert choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4]), lower).settings == choice.settings
 
 
 @pytest.mark.parametrize(
@@ -188,17 +184,17 @@ def test_the_best_mean_over_folds_wins(tmp_path: Path) -> None:
 )
 def test_ties_go_to_the_cheaper_and_never_by_the_clock(tmp_path: Path, changes: dict, winner: int) -> None:
     trials = _grid(tmp_path, [0.5] * 4, **changes)
-    assert choose(trials[::-1], GRID, LearnSettings()).settings == trials[2 * winner].settings
+    assert choose(trials[::-1], GRID).settings == trials[2 * winner].settings
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_trials(tmp_path: Path) -> None:
     trials = _grid(tmp_path, [0.3, 0.5, 0.6, 0.4])
-    assert choose(trials, GRID, LearnSettings()).digest == choose(trials[::-1], GRID, LearnSettings()).digest
+    assert choose(trials, GRID).digest == choose(trials[::-1], GRID).digest
 
 
 def test_a_missing_trial_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="1 of 8 trials are missing"):
-        choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4])[1:], GRID, LearnSettings())
+        choose(_grid(tmp_path, [0.3, 0.5, 0.6, 0.4])[1:], GRID)
 
 
 def test_the_search_and_the_final_training_do_not_import_torch_here() -> None:

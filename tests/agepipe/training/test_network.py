@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from agepipe.config.stages import LearnSettings
+from agepipe.config.torchvision_models import NETWORKS
 from agepipe.core.errors import ConfigError, ModelError, TrainingError
 from agepipe.model.ages import AgeRanges
 from agepipe.training.backbones import backbone, head, replace_classifier
 from agepipe.training.network import AgeNetwork, Normalise, Readout, build, centre, single_years
-from agepipe.training.torchvision_models import NETWORKS, check_network, check_weights
 
 MEAN, STD = (0.598, 0.458, 0.391), (0.257, 0.229, 0.224)
 UTKFACE = AgeRanges.of("utkface")
@@ -75,11 +75,11 @@ def test_a_head_cannot_be_put_on_a_network_without_a_linear_classifier() -> None
 
 def test_an_unknown_network_or_weights_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'resnet5O' is not known; the nearest is 'resnet50'"):
-        check_network("resnet5O")
+        LearnSettings(network="resnet5O")
     with pytest.raises(ConfigError, match="nearest is 'IMAGENET1K_V1'"):
-        check_weights("resnet18", "IMAGENET1K_V3")
+        LearnSettings(network="resnet18", weights="IMAGENET1K_V3")
     with pytest.raises(ConfigError, match="no file"):
-        check_weights("resnet18", "weights/face.pt")
+        backbone(LearnSettings(network="resnet18", weights="weights/face.pt"), 14)
 
 
 @pytest.mark.parametrize("target", ["ranges", "years"])

@@ -153,7 +153,7 @@ def test_rungs_pause_a_growing_training_in_its_own_schedule(
     assert (last.digest, last.metrics) == (unbroken.digest, unbroken.metrics)
     curves = [pl.read_parquet(one.folder / "curves.parquet").drop("seconds") for one in (last, unbroken)]
     assert curves[0].equals(curves[1])
-    assert trial(rows, growing, {"sizes": []}, 0, fold, where).digest != last.digest
+    assert trial(rows, growing.model_copy(update={"sizes": ()}), {"sizes": []}, 0, fold, where).digest != last.digest
 
 
 def test_patience_does_not_run_out_below_the_full_size(job: Job) -> None:

@@ -7,14 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from agepipe.config.stages import LearnSettings
+from agepipe.config.learn import LearnSettings
+from agepipe.config.pretrained import PACKAGES, packaged
+from agepipe.config.stages import Config
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.model.ages import AgeRanges
 from agepipe.training.backbones import backbone, normalisation
-from agepipe.training.check import check_learn
+from agepipe.training.check import check
 from agepipe.training.export import export
 from agepipe.training.network import build
-from agepipe.training.pretrained import PACKAGES, packaged
 from agepipe.training.workdir import weights_digest
 
 LITE = "timm/tf_efficientnet_lite0"
@@ -65,19 +66,19 @@ def test_the_exported_network_agrees_with_torch_on_real_photographs(tmp_path: Pa
 @pytest.mark.slow
 def test_a_wrong_name_is_refused_with_the_nearest_before_any_training() -> None:
     with pytest.raises(ConfigError, match=r"'timm/efficientnet_lite9' .* nearest is 'timm/efficientnet_lite4'"):
-        check_learn(LearnSettings(network="timm/efficientnet_lite9", size=64), 72)
+        check(Config(learn=LearnSettings(network="timm/efficientnet_lite9", size=64)))
 
 
 @pytest.mark.slow
 def test_a_size_that_the_network_does_not_take_is_refused_before_any_training() -> None:
     with pytest.raises(ConfigError, match=r"learn\.size: .* 64 px"):
-        check_learn(LearnSettings(network="timm/vit_tiny_patch16_224", size=64), 72)
+        check(Config(learn=LearnSettings(network="timm/vit_tiny_patch16_224", size=64)))
 
 
 @pytest.mark.slow
 def test_a_network_without_pretrained_weights_is_refused_where_they_are_asked_for() -> None:
     with pytest.raises(ConfigError, match="no pretrained weights"):
-        check_learn(LearnSettings(network="timm/coatnet_0_224", weights="pretrained", size=64), 72)
+        check(Config(learn=LearnSettings(network="timm/coatnet_0_224", weights="pretrained", size=64)))
 
 
 def test_without_a_hub_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 import torch
 
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
@@ -21,21 +22,21 @@ from agepipe.search.trial import choose, plan, trial
 from agepipe.training.job import EpochEvent
 from agepipe.training.network import build
 from agepipe.training.records import Choice
-from agepipe.training.train_final import WEIGHTS, lineage_of, model_key, train
+from agepipe.training.train_final import WEIGHTS, chosen, lineage_of, model_key, train
 from agepipe.training.workdir import labelled
 
 FINAL = FinalSettings(epochs=14, validation=0.25)
 
 
 @pytest.fixture(scope="module")
-def choice(learn: LearnSettings) -> Choice:
-    return choose([], SearchSettings(grid={"dropout": (0.1,)}), learn)
+def choice() -> Choice:
+    return choose([], SearchSettings(grid={"dropout": (0.1,)}))
 
 
 @pytest.fixture(scope="module")
 def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
     """Trained and exported once; exporting takes seconds."""
-    return train(rows, learn, choice, FINAL, here)
+    return train(rows, chosen(learn, choice, FINAL), choice, FINAL, here)
 
 
 def test_the_key_of_a_model_knows_the_search_where_it_is_calibrated_on_it(
@@ -139,7 +140,7 @@ def test_it_is_found_again_and_its_digest_is_that_of_its_files(
     assert model.digest == digest(model.folder)
     assert [path.name for path in model.folder.parent.iterdir()] == [model.folder.name]
     seen: list[EpochEvent] = []
-    assert train(rows, learn, choice, FINAL, here, seen.append) == model
+    assert train(rows, chosen(learn, choice, FINAL), choice, FINAL, here, seen.append) == model
     assert seen == []
 
 
@@ -148,7 +149,7 @@ def test_the_same_training_elsewhere_has_the_same_digest(
     model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Where, tmp_path: Path
 ) -> None:
     elsewhere = here.model_copy(update={"workspace": tmp_path / "elsewhere"})
-    assert train(rows, learn, choice, FINAL, elsewhere).digest == model.digest
+    assert train(rows, chosen(learn, choice, FINAL), choice, FINAL, elsewhere).digest == model.digest
 
 
 @pytest.mark.slow
@@ -157,7 +158,7 @@ def test_patience_metric_share_and_seed_are_those_of_the_last_training(
 ) -> None:
     still = learn.model_copy(update={"lr": 1e-9})
     final = FinalSettings(epochs=30, patience=2, metric="mae", validation=0.4, seed=41)
-    model = train(rows, still, choice, final, here)
+    model = train(rows, chosen(still, choice, final), choice, final, here)
     curves = read_curves(model.folder)
     assert len(curves) == model.epochs + 2 < 30
     assert curves["validation_mae"].arg_min() == model.epochs - 1
@@ -196,7 +197,8 @@ def test_weights_from_elsewhere_make_the_lineage_unknown(
 def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     rows: Rows, learn: LearnSettings, choice: Choice, here: Where
 ) -> None:
-    model = train(rows, learn, choice, FinalSettings(epochs=2, refit=True), here)
+    final = FinalSettings(epochs=2, refit=True)
+    model = train(rows, chosen(learn, choice, final), choice, final, here)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
     assert len(read_lineage(model.folder)) == rows.count
     assert model.epochs == 2
@@ -214,15 +216,16 @@ def test_a_refit_after_trials_is_calibrated_on_what_they_said_of_unseen_rows(
     rows: Rows, learn: LearnSettings, here: Where, search: SearchSettings
 ) -> None:
     learn = learn.model_copy(update={"epochs": 1})
-    choice = choose([trial(rows, learn, *one, here) for one in _planned(learn, search)], search, learn)
+    choice = choose([trial(rows, changed(learn, one[0]), *one, here) for one in _planned(search)], search)
     said = pl.concat(pl.read_parquet(path) for path in choice.outcomes)
     assert sorted(said["digest"]) == sorted(pl.read_parquet(rows.table)["digest"])
-    card = read_card(train(rows, learn, choice, FinalSettings(epochs=1, refit=True), here).folder)
+    final = FinalSettings(epochs=1, refit=True)
+    card = read_card(train(rows, chosen(learn, choice, final), choice, final, here).folder)
     labels, shares = said["label"].to_numpy(), said.select(pl.col("^p[0-9]+$")).to_numpy()
     assert card.calibrated == "out-of-fold predictions"
     assert card.temperature == pytest.approx(fit_temperature(shares, labels))
     assert card.thresholds == thresholds(scores(tempered(shares, card.temperature), labels))
 
 
-def _planned(learn: LearnSettings, search: SearchSettings) -> list[tuple[dict[str, Any], int, Fold]]:
-    return [(settings, setting, fold) for setting, settings, fold in plan(learn, search)]
+def _planned(search: SearchSettings) -> list[tuple[dict[str, Any], int, Fold]]:
+    return [(settings, setting, fold) for setting, settings, fold in plan(search)]

@@ -21,7 +21,7 @@ from agepipe.model.records import Model
 from agepipe.search.records import Fold
 from agepipe.search.trial import choose, parts, trial
 from agepipe.training.records import Choice
-from agepipe.training.train_final import train
+from agepipe.training.train_final import chosen, train
 from agepipe.training.warm_start import check_fold, check_test, check_validation, seen_before
 from agepipe.training.workdir import labelled
 
@@ -30,13 +30,13 @@ FOLD = Fold(index=1, count=3, seed=30)
 
 
 @pytest.fixture(scope="module")
-def choice(learn: LearnSettings) -> Choice:
-    return choose([], SearchSettings(), learn)
+def choice() -> Choice:
+    return choose([], SearchSettings())
 
 
 @pytest.fixture(scope="module")
 def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
-    return train(rows, learn, choice, FIRST, here)
+    return train(rows, chosen(learn, choice, FIRST), choice, FIRST, here)
 
 
 @pytest.fixture
@@ -67,15 +67,16 @@ def test_a_grid_that_names_such_weights_is_refused_for_that_setting_alone(
 ) -> None:
     quick = learn.model_copy(update={"epochs": 1})
     with pytest.raises(LeakageError):
-        trial(rows, quick, {"weights": warm.weights}, 1, FOLD, where)
+        trial(rows, warm.model_copy(update={"epochs": 1}), {"weights": warm.weights}, 1, FOLD, where)
     assert trial(rows, quick, {"weights": "none"}, 0, FOLD, where).whole
 
 
 def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_weights_were_fitted_on(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where
 ) -> None:
+    final = FinalSettings(epochs=1, validation=0.25, seed=41)
     with pytest.raises(LeakageError, match=r"learn\.weights: .* fitted; .* or final\.refit = true"):
-        train(rows, warm, choice, FinalSettings(epochs=1, validation=0.25, seed=41), where)
+        train(rows, chosen(warm, choice, final), choice, final, where)
     assert _empty(where.workspace / "models")
 
 
@@ -83,7 +84,7 @@ def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_
 def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where, model: Model
 ) -> None:
-    again = train(rows, warm, choice, FIRST, where)
+    again = train(rows, chosen(warm, choice, FIRST), choice, FIRST, where)
     assert again.lineage == "known"
     assert read_card(again.folder).calibrated == "validation rows"
     roles = [dict(read_lineage(one.folder).select("digest", "role").iter_rows()) for one in (model, again)]
@@ -94,7 +95,8 @@ def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
 def test_a_refit_judges_on_nothing_and_so_may_start_anywhere(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where
 ) -> None:
-    model = train(rows, warm, choice, FinalSettings(epochs=1, refit=True), where)
+    final = FinalSettings(epochs=1, refit=True)
+    model = train(rows, chosen(warm, choice, final), choice, final, where)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
     assert read_card(model.folder).calibrated == ""
 

@@ -1,22 +1,19 @@
-"""The servers of `agepipe up` and the page of `agepipe web`, asked by a foreign page in a real browser.
+"""The servers of `agepipe up`: what they serve, a run that is cancelled, and a foreign page in a real browser.
 
 The browser knows the passwords: its user has logged in to both pages before the foreign one is opened.
 """
 
 import base64
 import dataclasses
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,78 +22,23 @@ import psutil
 import pytest
 from browser import Browser, started
 from bundles import make_bundle
+from foreign import EVIL, REBOUND, TRIES, Foreign, served, shows
 from pages import served as page_served
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from test_cancel import FOR_EVER, check_killed, wait_for
+from test_kill import lives
 
 from agepipe.config.runtime import Where
 from agepipe.core.ports import bound
 from agepipe.serving.detect.haar import Haar
 from agepipe.serving.model_source import Fixed
 from agepipe.serving.web.session import Shared
-from flows import access
+from flows import access, services
 
 ROOT = Path(__file__).resolve().parents[2]
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-EVIL = "evil.test"
-"""A name that the browser finds at this machine, as that of a stranger who has it point here."""
-REBOUND = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1"
-
-TRIES = """
-const [prefect, mlflow, web, ids, done] = arguments;
-const said = [];
-const json = {"Content-Type": "application/json"}, plain = {"Content-Type": "text/plain"};
-async function ask(url, method, body, headers, mode) {
-  try {
-    const sent = {method, headers, mode, credentials: "include", body: body && JSON.stringify(body)};
-    const answer = await fetch(url, sent);
-    said.push([url, mode, answer.type, answer.status, (await answer.text()).slice(0, 60)]);
-  } catch (error) { said.push([url, mode, "error", 0, String(error)]); }
-}
-function dial(url, first) {
-  return new Promise(end => {
-    const socket = new WebSocket(url, first ? "prefect" : []);
-    const told = what => { said.push([url, "ws", what, 0, ""]); end(); };
-    socket.onopen = () => { if (first) socket.send(first); };
-    socket.onmessage = event => told("message " + String(event.data).slice(0, 60));
-    socket.onerror = () => told("error"); socket.onclose = () => told("closed"); setTimeout(() => told("silent"), 4000);
-  });
-}
-(async () => {
-  const run = {name: "planted", state: {type: "SCHEDULED"}, job_variables: {command: "touch " + ids.mark}};
-  for (const [mode, headers] of [["cors", json], ["no-cors", plain], ["no-cors", json]]) {
-    await ask(prefect + "/api/deployments/" + ids.deployment + "/create_flow_run", "POST", run, headers, mode);
-    await ask(prefect + "/api/deployments/", "POST", {name: "planted", flow_id: ids.flow,
-      entrypoint: "planted.py:flow", work_pool_name: "agepipe", job_variables: run.job_variables}, headers, mode);
-    await ask(prefect + "/api/flows/", "POST", {name: "planted"}, headers, mode);
-    await ask(prefect + "/api/csrf-token?client=planted", "GET", null, {}, mode);
-    await ask(mlflow + "/api/2.0/mlflow/runs/create", "POST", {experiment_id: "1", run_name: "planted"}, headers, mode);
-    await ask(mlflow + "/ajax-api/2.0/mlflow/runs/create", "POST", {experiment_id: "1"}, headers, mode);
-    await ask(mlflow + "/api/2.0/mlflow/experiments/delete", "POST", {experiment_id: "1"}, headers, mode);
-    await ask(mlflow + "/api/2.0/mlflow/registered-models/alias", "POST",
-      {name: "mine", alias: "champion", version: "1"}, headers, mode);
-    await ask(mlflow + "/api/2.0/mlflow/experiments/search?max_results=5", "GET", null, {}, mode);
-    await ask(mlflow + "/get-artifact?path=x&run_uuid=" + ids.run, "GET", null, {}, mode);
-    await ask(web + "/status", "GET", null, {}, mode);
-    await ask(web + "/faces", "POST", {}, headers, mode);
-  }
-  const auth = JSON.stringify({type: "auth", token: null});
-  for (const path of ["/api/events/in", "/api/events/out"])
-    for (const first of [null, auth]) await dial(prefect.replace("http", "ws") + path, first);
-  await dial(web.replace("http", "ws") + "/faces", null);
-  const form = document.createElement("form");
-  form.method = "POST"; form.enctype = "text/plain"; form.target = "kept";
-  form.action = mlflow + "/api/2.0/mlflow/experiments/delete";
-  const frame = document.createElement("iframe");
-  frame.name = "kept";
-  const field = document.createElement("input");
-  field.name = '{"experiment_id": "1", "x": "'; field.value = '"}';
-  form.append(field); document.body.append(frame, form); form.submit();
-  await new Promise(end => setTimeout(end, 2000));
-  done(said);
-})();
-"""
 
 
 @dataclass(frozen=True)
@@ -108,15 +50,38 @@ class Up:
     mlflow: str
     auth: str
 
-    def ask(self, url: str, body: object = None, method: str | None = None) -> Any:
-        """A request with the password, as a program sends it."""
-        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), method=method)
+    def ask(self, url: str, body: object = None) -> Any:
+        """The JSON that answers a request with the password, as a program sends it."""
+        with self.open(url, body) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def open(self, url: str, body: object = None) -> Any:
+        """The answer itself."""
+        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", "Basic " + base64.b64encode(self.auth.encode()).decode())
         for name, value in self._csrf() if url.startswith(self.prefect) and body is not None else ():
             request.add_header(name, value)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
+        return urllib.request.urlopen(request, timeout=60)
+
+    def deployment(self, name: str) -> Any:
+        """What the server knows of a deployment."""
+        (found,) = [one for one in self.ask(f"{self.prefect}/api/deployments/filter", {}) if one["name"] == name]
+        return found
+
+    def run(self, name: str, parameters: object) -> str:
+        """Have a deployment run by the worker; the address of its flow run."""
+        asked = {"state": {"type": "SCHEDULED"}, "parameters": parameters}
+        run = self.ask(f"{self.prefect}/api/deployments/{self.deployment(name)['id']}/create_flow_run", asked)
+        return f"{self.prefect}/api/flow_runs/{run['id']}"
+
+    def wait(self, run: str, state: str) -> str:
+        """What a flow run says once it is in a state."""
+        limit = time.monotonic() + 240
+        while (found := self.ask(run)["state"])["type"] != state:
+            assert time.monotonic() < limit, found
+            time.sleep(0.5)
+        return str(found["message"])
 
     def _csrf(self) -> list[tuple[str, str]]:
         token = self.ask(f"{self.prefect}/api/csrf-token?client=test")["token"]
@@ -158,48 +123,22 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         assert done.returncode == 0, done.stderr
         auth = access.kept(where)
         assert f"Password {auth}" in done.stdout
+        assert f":{ports[1]}/#/experiments/1/runs?workflowType=machine_learning" in done.stdout
+        kept = services.running(where).services
+        assert [item.name for item in kept] == ["prefect", "mlflow", "worker"]
+        roots = [process for item in kept if (process := item.process())]
+        family = [*roots, *(child for root in roots for child in root.children(recursive=True))]
         yield Up(where, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", auth)
     finally:
-        agepipe(folder, "down")
+        last = agepipe(folder, "down")
+    assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
+    assert [one for one in psutil.wait_procs(family, timeout=10)[1] if lives(one)] == []
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with started(REBOUND) as browser:
         yield browser
-
-
-@contextmanager
-def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=[0.05])
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class Foreign(http.server.BaseHTTPRequestHandler):
-    """A page with nothing on it."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>foreign</title><body>")
-
-    def log_message(self, *words: object) -> None:
-        pass
-
-
-def shows(browser: Browser, text: str) -> bool:
-    def there(driver: Any) -> bool:
-        return text in driver.find_element(By.TAG_NAME, "body").text
-
-    return bool(WebDriverWait(browser.driver, 60, ignored_exceptions=[Exception]).until(there))
 
 
 def log_in(browser: Browser, up: Up) -> list[str]:
@@ -226,7 +165,7 @@ def prepare(up: Up, tmp_path: Path) -> dict[str, str]:
     ]
     up.ask(f"{api}/registered-models/create", {"name": "mine"})
     up.ask(f"{api}/model-versions/create", {"name": "mine", "source": f"runs:/{run}/model", "run_id": run})
-    (deployment,) = [one for one in up.ask(f"{up.prefect}/api/deployments/filter", {}) if one["name"] == "weekly"]
+    deployment = up.deployment("weekly")
     ids = {"deployment": deployment["id"], "flow": deployment["flow_id"], "run": run}
     return {**ids, "mark": str(tmp_path / "executed")}
 
@@ -243,7 +182,7 @@ def refused(up: Up, url: str, body: object) -> int:
 )
 def test_not_even_its_owner_can_have_a_run_start_another_program(up: Up, variables: dict[str, object]) -> None:
     api = f"{up.prefect}/api/deployments"
-    (one,) = [one for one in up.ask(f"{api}/filter", {}) if one["name"] == "weekly"]
+    one = up.deployment("weekly")
     planned = {"state": {"type": "SCHEDULED"}, "job_variables": variables}
     assert refused(up, f"{api}/{one['id']}/create_flow_run", planned) == 422
     new = {"name": "new", "flow_id": one["flow_id"], "work_pool_name": "agepipe", "job_variables": variables}
@@ -265,13 +204,52 @@ def test_another_user_of_the_machine_learns_no_password_and_is_refused_without_i
 
 
 def test_a_run_from_the_page_is_carried_out(up: Up) -> None:
-    (one,) = [one for one in up.ask(f"{up.prefect}/api/deployments/filter", {}) if one["name"] == "deploy"]
-    run = up.ask(f"{up.prefect}/api/deployments/{one['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-    limit = time.monotonic() + 240
-    while (state := up.ask(f"{up.prefect}/api/flow_runs/{run['id']}")["state"])["type"] != "FAILED":
-        assert time.monotonic() < limit, state
-        time.sleep(2)
-    assert "ModelError: model: 'champion'" in state["message"], "there is no model yet"
+    said = up.wait(up.run("deploy", {}), "FAILED")
+    assert "ModelError: model: 'champion'" in said, "there is no model yet"
+
+
+def test_both_pages_and_all_flows_are_served_and_a_second_up_says_where(up: Up) -> None:
+    for address in (up.prefect, up.mlflow):
+        with up.open(f"{address}/") as page:
+            assert (page.status, page.headers.get_content_type()) == (200, "text/html")
+    second = agepipe(up.where.workspace.parent, "up")
+    assert second.returncode == 0, second.stderr
+    assert up.prefect in second.stdout
+    assert up.mlflow in second.stdout
+    deployed = {one["name"] for one in up.ask(f"{up.prefect}/api/deployments/filter", {})}
+    assert {"weekly", "evaluate", "compare", "release"} <= deployed
+    automations = [one["name"] for one in up.ask(f"{up.prefect}/api/automations/filter", {})]
+    assert any("runs without a heartbeat" in name for name in automations)
+
+
+def test_the_form_of_a_run_knows_every_setting_and_the_server_holds_to_its_bounds(up: Up) -> None:
+    weekly = up.deployment("weekly")
+    form = weekly["parameter_openapi_schema"]
+    assert set(form["properties"]) == {"config", "where"}
+    learn = form["definitions"]["LearnSettings"]["properties"]
+    assert learn["dropout"]["minimum"] == 0.0
+    assert learn["dropout"]["description"].startswith("Dropout before")
+    assert learn["target"]["enum"] == ["ranges", "ordinal", "years"]
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        up.run("weekly", {"config": {"learn": {"dropout": 1.5}}})
+    with caught.value as answer:
+        assert (answer.code, "dropout" in answer.read().decode()) == (409, True)
+
+
+def test_a_run_that_is_cancelled_in_prefect_leaves_killed_runs(up: Up, drawn: Path) -> None:
+    """The worker then signals the whole group of processes."""
+    config = {
+        "preset": "sample",
+        "source": {"data": [str(drawn)]},
+        "ingest": {"size": 36},
+        "learn": {"size": 32, "network": "shufflenet_v2_x0_5", "batch": 32, "epochs": FOR_EVER},
+        "search": {"grid": {"lr": [0.003, 0.01, 0.02]}, "folds": 2},
+    }
+    run = up.run("weekly", {"config": config, "where": {"workers": 2}})
+    wait_for("search", up.where.workspace)
+    up.ask(f"{run}/set_state", {"state": {"type": "CANCELLING"}})
+    check_killed(up.where, "search", time.monotonic())
+    up.wait(run, "CANCELLED")
 
 
 def test_a_foreign_page_changes_nothing_and_reads_nothing(up: Up, chromium: Browser, tmp_path: Path) -> None:

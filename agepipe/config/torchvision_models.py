@@ -8,8 +8,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from agepipe.config.pretrained import PRETRAINED, is_timm
 from agepipe.core.errors import ConfigError
-from agepipe.training.pretrained import PRETRAINED, is_timm
 
 _BY_WEIGHTS = {
     "IMAGENET1K_V1": """
@@ -50,32 +50,39 @@ VERSIONS = "models:/"
 """How the name of a registered version begins; a pipeline puts the file of its weights in its place."""
 
 
-def check_network(name: str) -> None:
-    """Refuse a network that is not known; one of timm is asked for by `agepipe.training.timm_models`.
+def check_names(network: str, weights: str) -> None:
+    """Refuse a network that is not known, and a name of weights that this network does not have.
+
+    `agepipe.training.timm_models` checks networks of timm, since it has to import timm. Weights with a folder or a
+    suffix in their name are a file or a registered version; see `check_file`.
 
     Raises:
         ConfigError: names the nearest one.
     """
-    if name not in NETWORKS and not is_timm(name):
-        raise ConfigError(f"learn.network: '{name}' is not known; the nearest is '{_nearest(name, NETWORKS)}'.")
-
-
-def check_weights(network: str, weights: str) -> None:
-    """Refuse weights that are neither `none`, nor pretrained weights of this network, nor a file, nor a version.
-
-    Raises:
-        ConfigError: names the nearest one.
-    """
+    if network not in NETWORKS and not is_timm(network):
+        raise ConfigError(f"learn.network: '{network}' is not known; the nearest is '{_nearest(network, NETWORKS)}'.")
     known = ("none", PRETRAINED, *NETWORKS.get(network, ()))
-    if weights in known or is_file(weights) or is_version(weights):
-        return
-    if "/" in weights or Path(weights).suffix:
+    if weights not in known and not _is_path(weights):
+        raise ConfigError(
+            f"learn.weights: '{weights}' is not known for {network}; the nearest is '{_nearest(weights, known)}', and "
+            f"a file is given with its folder, as in './{weights}'."
+        )
+
+
+def check_file(weights: str) -> None:
+    """Refuse the path of weights where there is no file.
+
+    Raises:
+        ConfigError: names the path.
+    """
+    if _is_path(weights) and not is_file(weights) and not is_version(weights):
         raise ConfigError(
             f"learn.weights: there is no file '{weights}'; give the path of a state dict, or {VERSIONS}NAME@ALIAS."
         )
-    raise ConfigError(
-        f"learn.weights: '{weights}' is not known for {network}; the nearest is '{_nearest(weights, known)}'."
-    )
+
+
+def _is_path(weights: str) -> bool:
+    return Path(weights).name != weights or Path(weights).suffix != ""
 
 
 def is_file(weights: str) -> bool:

@@ -1,0 +1,168 @@
+"""Settings of a training: the network, its objective, its optimizer and its augmentation."""
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from agepipe.config.base import Seed, Settings, Side
+from agepipe.config.torchvision_models import check_names
+from agepipe.core.errors import ConfigError
+from agepipe.model.decoding import Decoding
+
+ONE_SIZE = ("vit_", "maxvit_")
+"""How the networks begin whose layers are laid out for one size of input."""
+INCEPTION = 75
+"""The least side that inception_v3 takes, px."""
+
+
+class AugmentSettings(Settings):
+    """What training changes in a batch; validation, test and camera never do."""
+
+    flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Probability of a mirror image."""
+    shift: bool = True
+    """Crop `learn.size` out of the stored picture at a random place; false takes the centre."""
+    rotate: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
+    """Largest rotation either way, degrees."""
+    scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Largest change of scale either way, as a share."""
+    brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest change of brightness either way, as a share."""
+    contrast: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Largest change of contrast either way, as a share."""
+    grey: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability of a grey picture."""
+    erase: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a random rectangle is erased."""
+    blur: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a picture is shrunk and enlarged again, as a poor or distant camera shows it."""
+    jpeg: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Probability that a picture goes through JPEG-like compression, of a quality drawn between 10 and 75."""
+    mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 mixes none."""
+
+
+class LearnSettings(Settings):
+    """What every trial and the final training share: the network, its objective and its optimizer."""
+
+    network: str = "shufflenet_v2_x0_5"
+    """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer."""
+    weights: str = "none"
+    """`none` for random weights, `pretrained` for the network's own, a name of torchvision's such as `IMAGENET1K_V1`, a
+    local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights pictures are
+    normalised as those were trained, else by mean and deviation of the training rows."""
+    head: Literal["linear", "v1", "v2", "v3"] = "linear"
+    """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.training.network`)."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Dropout before (and, in v1 to v3, inside) the head."""
+    size: Side = 96
+    """Side of the network's input in px; at most `ingest.size`."""
+    sizes: tuple[Side, ...] = ()
+    """Sides that training goes through, in px, each for an equal part of its epochs: rising, the last is `size`; empty
+    trains at `size` throughout. The network is judged and exported at `size`, whatever it grew through."""
+    target: Literal["ranges", "ordinal", "years"] = "ranges"
+    """What the network is taught: the range; the range and, the less the further off, its neighbours (`ordinal`); or
+    a distribution over single years that is summed into ranges."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the target spread over all classes (`target = "ranges"`)."""
+    class_weights: bool = False
+    """Weigh each row by the inverse frequency of its range in the training rows."""
+    years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
+    """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
+    helpers: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Weight in the loss of two further heads, for gender and race, that the finished model does not have; 0: none."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    """The optimizer."""
+    lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
+    """Largest learning rate."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Factor of the learning rate from each block of the network to the one before it; the head has all of `lr`."""
+    clip: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    """Largest norm of the gradient of a step, to which longer ones are shortened; 0 shortens none."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Momentum of SGD; first beta of AdamW."""
+    nesterov: bool = False
+    """Nesterov momentum (`optimizer = "sgd"`)."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Weight decay."""
+    l1: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Weight of the L1 norm of the parameters in the loss."""
+    schedule: Literal["constant", "one-cycle", "cosine"] = "one-cycle"
+    """How the learning rate moves over the training."""
+    batch: Annotated[int, Field(ge=2, le=4096)] = 64
+    """Rows in a batch; must not exceed the training rows."""
+    epochs: Annotated[int, Field(ge=1, le=2000)] = 8
+    """Epochs of a trial; `final.epochs` says how many the last training takes."""
+    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay a step of the exponential average of the weights; 0 keeps none."""
+    decoding: Decoding = "likeliest"
+    """How one range is answered: the `likeliest`, or the `median`, which costs the fewest ranges of error."""
+    mirror: bool = False
+    """Average the prediction over the photograph and its mirror image."""
+    augment: AugmentSettings = AugmentSettings()
+    """What training changes in a batch."""
+    seed: Seed = 1
+    """Seed of weights, order of batches and augmentation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_names(self.network, self.weights)
+        self._check_sizes()
+        self._check_network()
+        self._check_effects()
+        return self
+
+    def check_epochs(self, epochs: int, field: str) -> None:
+        """Refuse a training with fewer epochs than it has sizes to go through.
+
+        Args:
+            epochs: of the training, which `final.epochs` may decide.
+            field: which field or option that is.
+
+        Raises:
+            ConfigError: names the field that has the epochs.
+        """
+        if len(self.sizes) > epochs:
+            raise ConfigError(
+                f"learn.sizes: {list(self.sizes)} are {len(self.sizes)} sizes, but {field} is {epochs}, and each size "
+                "needs an epoch at least; take fewer sizes or more epochs."
+            )
+
+    def _check_sizes(self) -> None:
+        sizes = list(self.sizes)
+        if any(later <= earlier for earlier, later in pairwise(sizes)):
+            raise ConfigError(f"learn.sizes: {sizes} must rise; put the smallest first, and each once.")
+        if sizes and sizes[-1] != self.size:
+            raise ConfigError(
+                f"learn.sizes: {sizes} must end with learn.size, which is {self.size}; add it, or change it."
+            )
+        if len(sizes) == 1:
+            raise ConfigError(
+                f"learn.sizes: {sizes} does nothing beside learn.size; put a smaller one first, or leave out."
+            )
+        if sizes and self.network.startswith(ONE_SIZE):
+            raise ConfigError(f"learn.sizes: {sizes}, but {self.network} takes pictures of one size alone; leave out.")
+
+    def _check_network(self) -> None:
+        least = min((self.size, *self.sizes))
+        if self.network == "inception_v3" and least < INCEPTION:
+            field = "learn.sizes" if least < self.size else "learn.size"
+            raise ConfigError(f"{field}: {least} px, but inception_v3 needs at least {INCEPTION}.")
+        if self.network.startswith("vit_") and self.size % (patch := int(self.network.rsplit("_", 1)[1])):
+            raise ConfigError(f"learn.size: {self.size} px, but {self.network} needs a multiple of {patch}.")
+
+    def _check_effects(self) -> None:
+        """Refuse settings that would do nothing beside the others."""
+        idle = {
+            "nesterov": (self.optimizer != "sgd", 'learn.optimizer = "sgd"'),
+            "label_smoothing": (self.target != "ranges", 'learn.target = "ranges"'),
+            "years_loss": (self.target != "years", 'learn.target = "years"'),
+        }
+        for field, (without_effect, needed) in idle.items():
+            if without_effect and self.differs(field):
+                raise ConfigError(
+                    f"learn.{field}: {getattr(self, field)} does nothing without {needed}; set that, or leave it out."
+                )
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("learn.nesterov: true, but learn.momentum is 0; give a momentum or leave nesterov out.")
