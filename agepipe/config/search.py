@@ -22,7 +22,7 @@ READ_BY = {"grid": ("grid", "halving"), "rungs": ("halving",), "keep": ("halving
 """The strategies that read a field; the fields that are not here are read by all."""
 
 FINALISTS = 2
-"""Settings that must reach the last epoch: with one alone, shorter trainings would have made the choice."""
+"""Settings that must reach the last epoch: if only one did, unfinished trainings would have decided."""
 
 
 class SearchSettings(Settings):
@@ -32,24 +32,24 @@ class SearchSettings(Settings):
     """Try all of `grid`; try all of it but stop the worse settings at each of `rungs`; or have Optuna propose settings
     from `space`."""
     grid: dict[str, tuple[Any, ...]] = {}
-    """Fields of `learn` by dotted name, each with the values to try; empty tries `learn` as it is."""
+    """Fields of `learn` by dotted name, each with the values to try; empty tries only `learn` itself."""
     rungs: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = ()
     """Epochs, rising and fewer than `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
     keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
-    """Share of the settings, rounded up, that goes on from each of `rungs`."""
+    """Share of the settings, rounded up, that continues after each of `rungs`."""
     space: Space = {}
     """Fields of `learn` by dotted name, each `{low, high, log}` or a list of choices (`strategy = "optuna"`)."""
     trials: Annotated[int, Field(ge=2, le=10_000)] = 20
-    """Settings that Optuna proposes; with more of them a finished study goes on."""
+    """Settings that Optuna proposes; a larger number continues a finished study."""
     together: Annotated[int, Field(ge=1, le=512)] = 1
-    """Settings proposed at a time; those of one batch do not know each other's results."""
+    """Settings proposed at a time; those of one batch are proposed without each other's results."""
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     """Folds of the cross-validation inside the development rows."""
     always: bool = False
-    """Judge the folds where there is only one setting too: for its mean over folds, and for the out-of-fold predictions
-    that `final.refit` is calibrated on."""
+    """Train the folds for a single setting too: for its mean over folds, and for the out-of-fold predictions that
+    calibrate a model of `final.refit`."""
     seed: Seed = 30
-    """The seed from which the folds are drawn."""
+    """Seed for drawing the folds."""
     metric: Metric = "macro_recall"
     """Validation figure that decides, as the mean over folds; ties go to the cheaper setting."""
 
@@ -106,12 +106,12 @@ class SearchSettings(Settings):
             raise ConfigError(f"search.together: {self.together}, but search.trials is {self.trials}; take less.")
 
     def kept(self, count: int) -> int:
-        """How many of `count` settings go on from a rung."""
+        """Number of settings, out of `count`, that continue after a rung."""
         return ceil(count * self.keep - 1e-9)  # 10 × 0.3 is a little above 3
 
     @property
     def trains(self) -> bool:
-        """Whether any trial is trained: there is more than one setting, or the only one is to be judged as well."""
+        """Whether any trial is trained: there is more than one setting, or `always` is set."""
         return self.always or self.strategy == "optuna" or len(combinations(self.grid)) > 1
 
     def check_each(self, learn: LearnSettings, check: Callable[[LearnSettings], None]) -> None:
@@ -119,10 +119,10 @@ class SearchSettings(Settings):
 
         Args:
             learn: the base of every trial.
-            check: receives `learn` with a setting laid over it, and raises `ConfigError` to refuse it.
+            check: receives `learn` with a setting applied to it, and raises `ConfigError` to refuse it.
 
         Raises:
-            ConfigError: names the setting that was refused, by `check` or because its fields do not go together.
+            ConfigError: names the setting that was refused by `check`, or whose fields are an invalid combination.
         """
         field = "search.space" if self.strategy == "optuna" else "search.grid"
         for setting in combinations({**self.grid, **corners(self.space)}):  # one of the two is empty

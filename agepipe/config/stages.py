@@ -1,7 +1,7 @@
-"""Every setting of the pipeline: one frozen model a stage, with bounds and a sentence on each field.
+"""Every setting of the pipeline: one frozen model per stage, with bounds and a description of each field.
 
-`Config` says *what* is made and enters the digests of results; `agepipe.config.runtime.Where` says how and where, and
-does not. `agepipe.config.presets` reads the files that fill a `Config`.
+`Config` decides the results and is part of their digests; `agepipe.config.runtime.Where` decides how and where they are
+computed, and is not. `agepipe.config.presets` reads `Config` from files.
 """
 
 from pathlib import Path
@@ -28,9 +28,9 @@ class SourceSettings(Settings):
     data: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ("sample",)
     """Folders or archives of UTKFace photographs, `kaggle:OWNER/NAME`, or `sample` for drawn faces."""
     sample_count: Annotated[int, Field(ge=28, le=100_000)] = 2400
-    """How many faces `sample` draws."""
+    """Number of faces that `sample` draws."""
     sample_seed: Seed = 7
-    """The seed from which `sample` draws its faces."""
+    """Seed of the faces that `sample` draws."""
 
 
 class IngestSettings(Settings):
@@ -68,7 +68,7 @@ class LabelSettings(Settings):
     ranges: RangeSpec = "utkface"
     """`utkface` (fourteen ranges), `years` (single years), or the ranges by name, youngest first."""
     conflicts: Literal["keep", "drop", "median"] = "keep"
-    """Duplicates that disagree on the age: keep each as it is, drop the group, or give all the median age."""
+    """Duplicates with different ages: `keep` each age, `drop` the group, or give all of them the `median` age."""
 
     def age_ranges(self) -> AgeRanges:
         """The ranges, checked."""
@@ -87,29 +87,29 @@ class SplitSettings(Settings):
     test: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.2
     """Share of the rows that is locked as the test set, stratified by range, duplicates kept together."""
     seed: Seed = 20
-    """The seed from which the test groups are drawn."""
+    """Seed for drawing the test groups."""
     extend: bool = True
-    """Whether to extend the champion's split, so that rows it placed stay on their side."""
+    """Whether to extend the champion's split, so that its rows stay on their side."""
 
 
 class FinalSettings(Settings):
-    """What only the last training has; a change here recomputes it and what follows, not the search."""
+    """Settings of the final training only; a change here does not recompute the search."""
 
     epochs: Annotated[int, Field(ge=1, le=2000)] = 12
-    """Epochs of the last training."""
+    """Epochs of the final training."""
     validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
-    """Share of the development rows that early stopping and the choice of the best epoch look at."""
+    """Share of the development rows that is kept apart for early stopping and the choice of the best epoch."""
     refit: bool = False
-    """Train on all development rows, those for validation too, and keep the last epoch: for a recipe chosen before.
-    Temperature and prediction sets then come from the search's out-of-fold predictions (`search.always` has them for a
-    single setting too); without any from nothing.
+    """Train on all development rows, without validation rows, and keep the last epoch; for a recipe that is already
+    chosen. Temperature and prediction sets are then fitted on the search's out-of-fold predictions (`search.always`
+    computes these for a single setting too); without a search there are none.
     """
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
     """Epochs without a better validation figure after which training stops; none counts below `learn.size`."""
     metric: Metric = "macro_recall"
-    """Validation figure that the best epoch and early stopping go by."""
+    """Validation figure for early stopping and the choice of the best epoch."""
     seed: Seed = 40
-    """The seed from which the validation groups are drawn; weights and batches use `learn.seed`."""
+    """Seed for drawing the validation groups; weights and batches use `learn.seed`."""
 
     @model_validator(mode="after")
     def _check_refit(self) -> Self:
@@ -131,14 +131,14 @@ class EvaluateSettings(Settings):
     seed: Seed = 50
     """Seed of the bootstrap."""
     level: Annotated[int, Field(ge=50, le=99)] = 90
-    """Level of the prediction sets that are judged, in percent: the share of rows whose set is to hold the truth."""
+    """Level of the prediction sets in percent: the share of rows whose set should contain the true range."""
     min_slice: Annotated[int, Field(ge=2)] = 30
-    """Different photographs that a slice, and all rows outside of it, must each have to be told from the rest. With 30
-    an accuracy is known to 18 points either way; with fewer, percentiles of a bootstrap are not to be trusted."""
+    """Different photographs that a slice and the rest of the rows must each have for a comparison. With 30, an accuracy
+    is known to within 18 points; with fewer, bootstrap percentiles are not reliable."""
 
 
 SliceKind = Literal["gender", "race", "range", "size", "blur", "brightness"]
-"""By what rows are parted into slices that are looked at by themselves."""
+"""The kinds of slices that are evaluated separately."""
 
 
 class ReleaseSettings(Settings):
@@ -147,24 +147,24 @@ class ReleaseSettings(Settings):
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")] = "agepipe"
     """Name of the registered model."""
     metric: Metric = "macro_recall"
-    """Figure of the paired comparison with the champion on the same test rows."""
+    """Figure that decides the paired comparison with the champion on the same test rows."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """A challenger is promoted when it is better in at least this share of the bootstrap draws."""
     min_rows: Annotated[int, Field(ge=1)] = 50
-    """A comparison over fewer rows that neither model has seen is refused."""
+    """Least number of rows, unseen by both models, for a comparison."""
     watch: tuple[SliceKind, ...] = ("gender", "race")
-    """Kinds of slices none of which may get worse: gender, race, range, size, blur or brightness of the picture."""
+    """Kinds of slices that must not get worse: gender, race, range, size, blur or brightness of the picture."""
     margin: Annotated[float, Field(ge=0.0, lt=100.0)] = 0.5
     """Years by which the mean absolute error of a watched slice may grow."""
 
 
 class Config(Settings):
-    """Pipeline settings: all that decides the result."""
+    """Pipeline settings: everything that decides the result."""
 
     preset: str = "custom"
-    """Name of the preset that this started from."""
+    """Name of the preset that these settings are based on."""
     variant: str = ""
-    """Name of the preset's variant that was laid over it; empty for the preset as it stands."""
+    """Name of the variant that was applied to the preset; empty for the plain preset."""
     source: SourceSettings = SourceSettings()
     ingest: IngestSettings = IngestSettings()
     labels: LabelSettings = LabelSettings()

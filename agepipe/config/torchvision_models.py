@@ -1,4 +1,4 @@
-"""The networks and pretrained weights that torchvision knows, by name, without importing it.
+"""The names of torchvision's networks and pretrained weights, without importing it.
 
 Importing torchvision takes seconds, and a wrong name must be refused before any work. A test compares this table
 with the installed torchvision.
@@ -47,7 +47,7 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 """Each classifier that ends in a linear layer (all but SqueezeNet), and the names of its pretrained weights."""
 
 VERSIONS = "models:/"
-"""How the name of a registered version begins; a pipeline puts the file of its weights in its place."""
+"""Prefix of a registered version's name; a pipeline replaces the name by the version's weights file."""
 
 
 def check_names(network: str, weights: str) -> None:
