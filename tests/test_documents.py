@@ -13,6 +13,8 @@ BASES = (ROOT, ROOT / "agepipe", ROOT / "agepipe/core", ROOT / "tests", ROOT / "
 QUOTED = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w.-]*\.?[\w-]+(/[\w.-]+)+\.(py|toml|j2|json|md)|\w+\.(toml|yaml)|README\.md")
 NAME = re.compile(r"[A-Za-z_]\w*")
+DEFINED = r"^\s*(?:def|class) {name}\b|^\s*{name}\s*[:=]"
+"""A function, a class, or a name with a type or a value; an import is none of them."""
 
 
 def found(path: str) -> Path | None:
@@ -48,10 +50,10 @@ def steps() -> list[str]:
 
 
 @pytest.mark.parametrize("step", steps(), ids=lambda step: step[:60])
-def test_every_name_in_a_step_of_a_recipe_is_in_a_file_that_the_step_names(step: str) -> None:
+def test_every_name_in_a_step_of_a_recipe_is_defined_in_a_file_that_the_step_names(step: str) -> None:
     quoted = [text for text in QUOTED.findall(" ".join(step.split())) if "NAME" not in text]
     files = [text for text in quoted if FILE.fullmatch(text)]
     assert [path for path in files if found(path) is None] == []
     text = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in files)
     names = [name for name in quoted if NAME.fullmatch(name)]
-    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in names if not re.search(DEFINED.format(name=name), text, flags=re.M)] == []

@@ -1,4 +1,4 @@
-"""The base of all settings, and how overrides and grids reach into them by dotted name."""
+"""The base of all settings, and changes to them by dotted field name, as in overrides and grids."""
 
 import difflib
 import itertools
@@ -18,8 +18,8 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown field is an error.
 
-    Combinations of fields that cannot work are refused by validators, which raise `ConfigError`. It is no `ValueError`,
-    so pydantic passes it on as it is.
+    Validators refuse invalid combinations of fields with a `ConfigError`. Pydantic passes it on unchanged, because it
+    is not a `ValueError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -51,7 +51,7 @@ def unknown_field(what: str, name: str, known: Sequence[str]) -> ConfigError:
 
 
 def field_of(model: type[BaseModel], name: str) -> FieldInfo:
-    """A field by dotted name, which exists."""
+    """The field with a dotted name that exists."""
     first, _, rest = name.partition(".")
     field = model.model_fields[first]
     kind = field.annotation
@@ -59,7 +59,7 @@ def field_of(model: type[BaseModel], name: str) -> FieldInfo:
 
 
 def check_grid(model: type[Settings], grid: Mapping[str, Sequence[Any]], what: str = "search.grid") -> None:
-    """Refuse a grid over unknown fields, without values, or with values that a field does not allow by itself.
+    """Refuse a grid that has unknown fields, fields without values, or values that a field does not allow by itself.
 
     Raises:
         ConfigError: names the field.
@@ -89,13 +89,12 @@ def check_value(model: type[Settings], name: str, value: object, what: str) -> N
 
 
 def changed(settings: S, changes: Mapping[str, Any], what: str = "settings") -> S:
-    """The settings with some fields replaced, by dotted name, and checked again.
+    """A copy of the settings with some fields replaced, by dotted name, and validated.
 
-    A field that is a table, such as `search.grid`, is replaced whole by its own name, and one of its entries by
-    `search.grid.lr`.
+    `search.grid` replaces the whole table of that field, `search.grid.lr` only one of its entries.
 
     Raises:
-        ConfigError: a field does not exist, its value is not allowed, or the fields do not go together.
+        ConfigError: a field does not exist, its value is not allowed, or their combination is invalid.
     """
     raw = settings.model_dump()
     known = field_names(type(settings))
@@ -106,7 +105,7 @@ def changed(settings: S, changes: Mapping[str, Any], what: str = "settings") -> 
 
 
 def _place(raw: dict[str, Any], name: str, known: Sequence[str], what: str) -> tuple[dict[str, Any], str]:
-    """The table that a field lies in, and the field's name in that table."""
+    """The table that contains a field, and the field's name in that table."""
     field = next((one for one in known if name.startswith(f"{one}.")), None)
     *parents, leaf = (field or name).split(".")
     if field is None and name not in known and not any(one.startswith(f"{name}.") for one in known):
@@ -122,10 +121,10 @@ def _place(raw: dict[str, Any], name: str, known: Sequence[str], what: str) -> t
 
 
 def checked(kind: type[S], raw: Mapping[str, Any], what: str) -> S:
-    """Build settings from plain values; pydantic's complaint becomes one sentence that names the field.
+    """Build settings from plain values; pydantic's error becomes one sentence that names the field.
 
     Raises:
-        ConfigError: a field does not exist, its value is not allowed, or the fields do not go together.
+        ConfigError: a field does not exist, its value is not allowed, or their combination is invalid.
     """
     try:
         return kind.model_validate(raw)

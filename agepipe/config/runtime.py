@@ -17,7 +17,7 @@ STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search"
 
 
 def _absolute(tracking: str) -> str:
-    """A local store means the same file in every process, whatever folder that works in."""
+    """An absolute path, so that a local store is the same file in every process, whatever its working folder."""
     scheme, path = "sqlite:///", Path(tracking.removeprefix("sqlite:///"))
     return f"{scheme}{path.expanduser().absolute()}" if tracking.startswith(scheme) else tracking
 
@@ -100,7 +100,7 @@ class Where(Settings):
         return self
 
     def processes_for(self, batch: int) -> int:
-        """Processes of the final training on each machine, with batches of so many rows."""
+        """Number of processes of the final training on each machine, for batches of `batch` rows."""
         most = batch // self.machines
         return self.processes or (min(max(1, self.gpu_count), most) if _can_share() else 1)
 
@@ -116,7 +116,7 @@ class Where(Settings):
 
     @property
     def trial_count(self) -> int:
-        """Trials at a time: as many as workers, but no more than cores, for each takes a whole core, or GPUs allow."""
+        """Trials at a time: as many as workers, but at most one per core and `gpu_trials` per GPU."""
         most = self.gpu_count * self.gpu_trials or cores()
         return min(self.worker_count, cores(), most)
 
@@ -135,7 +135,7 @@ def meeting(text: str) -> tuple[str, int]:
     """Host and port of HOST:PORT.
 
     Raises:
-        ConfigError: the text is something else.
+        ConfigError: the text is not HOST:PORT.
     """
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[\w.-]+", host) or not (port.isdecimal() and 0 < int(port) < 2**16):
@@ -151,17 +151,17 @@ def _can_share() -> bool:
 
 
 def gpus() -> int:
-    """NVIDIA's GPUs that this process may use, counted without importing torch."""
+    """Number of NVIDIA GPUs that this process may use, counted without importing torch."""
     devices = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
     return visible(len(devices), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def visible(devices: int, named: str | None) -> int:
-    """How many of a machine's devices CUDA shows: all, or those named before the first that does not exist.
+    """Number of devices that CUDA shows: all, or those that are named before the first name that does not exist.
 
     Args:
-        devices: how many there are.
-        named: CUDA_VISIBLE_DEVICES, by number or by UUID; None where it is not set.
+        devices: number of devices of the machine.
+        named: CUDA_VISIBLE_DEVICES, by number or by UUID; None if it is not set.
     """
     if named is None:
         return devices
@@ -171,12 +171,12 @@ def visible(devices: int, named: str | None) -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     return len(own_cores())
 
 
 def own_cores() -> list[int]:
-    """The cores that this process may use, by their numbers."""
+    """Numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -1,4 +1,4 @@
-"""What a search over a continuous space may propose: a span of numbers or a list of choices for each field."""
+"""The space that Optuna searches: a span of numbers or a list of choices for each field."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -12,14 +12,14 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Span(Settings):
-    """All numbers from `low` to `high`, both included; whole ones where the field takes whole numbers."""
+    """All numbers from `low` to `high`, both included; only integers for an integer field."""
 
     low: Number
     """Smallest value."""
     high: Number
     """Largest value."""
     log: bool = False
-    """Draw the logarithm evenly, as befits rates and decays."""
+    """Draw the logarithm uniformly, as is usual for learning rates and weight decays."""
 
 
 Space = dict[str, Span | tuple[Any, ...]]

@@ -1,8 +1,7 @@
-"""Results: written under a temporary name and renamed, so that a folder or file is there whole or not at all.
+"""Results are written atomically: a file or folder is filled under a temporary name and then renamed.
 
-Each folder has a `manifest.json` that says what made it: version, stage, settings, digests of the inputs, counts. It
-names no path of the machine. A draft is locked while a process fills it, so that `sweep` can tell it from one that a
-killed process has left.
+Each folder has a `manifest.json` with version, stage, settings, digests of the inputs, and counts, but no path of the
+machine. A draft is locked while a process fills it, so that `sweep` can distinguish it from drafts of killed processes.
 """
 
 import fcntl
@@ -24,7 +23,7 @@ from agepipe.core.errors import DataError
 
 MANIFEST = "manifest.json"
 SHORT = 40
-"""Letters of a result's name in that of its draft, so that any name the file system takes leaves room for the rest."""
+"""Maximum length of the part of a draft's name that is taken from the result's, because names of files are limited."""
 DRAFT = re.compile(r"\..+-[0-9a-f]{8}(?!\.lock$)(\.\w+)?")
 """Names of drafts: a dot, the name of the result, eight random hex digits, and the ending of a file."""
 
@@ -33,7 +32,7 @@ DRAFT = re.compile(r"\..+-[0-9a-f]{8}(?!\.lock$)(\.\w+)?")
 def whole(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `folder` when the block ends, and is removed when it fails.
 
-    Where another process has finished the same result first, that one is kept.
+    If another process has finished the same result first, that result is kept.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _draft(folder.parent, folder.name, "", Path.mkdir) as draft:
@@ -46,7 +45,7 @@ def whole(folder: Path) -> Iterator[Path]:
 
 def _put(draft: Path, folder: Path) -> None:
     if read_manifest(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)  # what a half-done removal has left
+        shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted removal
         try:
             draft.rename(folder)
         except OSError:
@@ -58,7 +57,7 @@ def _put(draft: Path, folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file to write, with the same ending, which becomes `path` when the block ends.
 
-    When the block fails it is removed, and what was there before stays.
+    When the block fails, the temporary file is removed and `path` stays unchanged.
     """
     with _draft(path.parent, path.stem[:SHORT], path.suffix, Path.touch) as draft:
         try:
@@ -83,7 +82,7 @@ def _draft(folder: Path, stem: str, suffix: str, make: Callable[[Path], None]) -
 
 
 def _lock(draft: Path) -> int | None:
-    """The descriptor that holds the lock of a draft; None where another process holds it, or has removed the draft."""
+    """The descriptor that holds the lock of a draft; None if another process holds it or has removed the draft."""
     try:
         handle = os.open(draft, os.O_RDONLY)
     except FileNotFoundError:
@@ -102,10 +101,10 @@ def _lock(draft: Path) -> int | None:
 
 
 def sweep(workspace: Path) -> list[Path]:
-    """Remove the drafts that killed processes have left in a workspace; those that are being filled stay.
+    """Remove the drafts of killed processes from a workspace; drafts that are being filled stay.
 
     Returns:
-        What was removed.
+        The removed paths.
     """
     folders = _folders(workspace)
     parts = [folder for place in folders if place.name == "predictions" for folder in _folders(place)]
@@ -114,7 +113,7 @@ def sweep(workspace: Path) -> list[Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder that are its own: a link may lead into another workspace."""
+    """The folders in a folder, without links, which may lead into another workspace."""
     return [path for path in folder.glob("*") if path.is_dir() and not path.is_symlink()]
 
 
@@ -124,7 +123,7 @@ def _swept(draft: Path) -> bool:
     try:
         handle = os.open(draft, os.O_RDONLY)
     except OSError:
-        return False  # another process has just finished or swept it, or it is not ours to read
+        return False  # another process has just finished or removed it, or this user may not read it
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _discard(draft)
@@ -143,10 +142,10 @@ def _discard(path: Path) -> None:
 
 
 def remove(path: Path, workspace: Path) -> None:
-    """Remove a result from its workspace, a folder or a file; nothing is done where there is none.
+    """Remove a result, a folder or a file, from its workspace; nothing is done if it does not exist.
 
     Raises:
-        DataError: it lies outside the workspace, by itself or through a link, or it cannot be removed.
+        DataError: it is outside the workspace, directly or through a link, or it cannot be removed.
     """
     if not path.exists() and not path.is_symlink():
         return
@@ -158,12 +157,12 @@ def remove(path: Path, workspace: Path) -> None:
         )
     draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix if path.is_file() else ''}")
     try:
-        path.rename(draft)  # so that a kill leaves no half of a result under its own name
+        path.rename(draft)  # so that a kill leaves no incomplete result under its own name
     except OSError as error:
         raise DataError(
             f"{path}: it cannot be removed ({error.strerror}); make the folder {path.parent} writable."
         ) from error
-    with suppress(OSError):  # what is left of it is swept later
+    with suppress(OSError):  # `sweep` removes the rest later
         _discard(draft)
 
 
@@ -179,12 +178,12 @@ def turn(folder: Path) -> Iterator[None]:
 def write_manifest(
     folder: Path, stage: str, settings: BaseModel, inputs: Mapping[str, str], result: Mapping[str, Any]
 ) -> None:
-    """Say what made the folder and what its record needs to be built again; called last, when all files lie there.
+    """Write the manifest: what made the folder, and what its record is built from. Called last, after all files.
 
     Args:
         folder: the result folder, usually still under its temporary name.
         stage: name of the stage.
-        settings: the settings that decided what came out.
+        settings: the settings that decided the result.
         inputs: digests of the inputs by name.
         result: digests and counts, as JSON values.
     """
@@ -195,7 +194,7 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished result folder; None when there is none, or a file of it is gone.
+    """The manifest of a finished result folder; None if there is none, or if a file that it lists is missing.
 
     Raises:
         DataError: the manifest cannot be read.

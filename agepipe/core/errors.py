@@ -6,11 +6,11 @@ AgepipeError                 catch this to catch them all
 │   └── TooManyRejectsError  more files were unusable than the configuration allows
 ├── ImageError               bytes that cannot be used as a photograph
 ├── DataError                a table or pixel store that contradicts what its record says
-├── TrainingError            a training that cannot go on (no memory, a full disk)
-│   ├── DivergedError        the loss is not finite: another setting may do
+├── TrainingError            a training that cannot continue (no memory, a full disk)
+│   ├── DivergedError        the loss is not finite: another setting may work
 │   └── WorkerError          the process of a training failed
-│       └── DiedError        it was killed or crashed: its checkpoint is there to go on from
-├── LeakageError             a model would be judged on rows that it has seen
+│       └── DiedError        it was killed or crashed: it can resume from its checkpoint
+├── LeakageError             a model would be evaluated on rows that it has seen
 ├── TrackingError            a tracking store that cannot be opened, or that another MLflow has changed
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
 │   └── DetectorError        the face detector's file is not there and cannot be fetched
@@ -56,11 +56,11 @@ class DataError(AgepipeError):
 
 
 class TrainingError(AgepipeError):
-    """A training that cannot go on; the last good checkpoint is kept."""
+    """A training that cannot continue; the last good checkpoint is kept."""
 
 
 class DivergedError(TrainingError):
-    """The loss is not finite: another setting may do."""
+    """The loss is not finite: another setting may work."""
 
 
 class WorkerError(TrainingError):
@@ -68,11 +68,11 @@ class WorkerError(TrainingError):
 
 
 class DiedError(WorkerError):
-    """The process of a training was killed or crashed, and may go on from its checkpoint."""
+    """The process of a training was killed or crashed; the training can resume from its checkpoint."""
 
 
 class LeakageError(AgepipeError):
-    """A model would be judged on rows that it has seen."""
+    """A model would be evaluated on rows that it has seen."""
 
 
 class TrackingError(AgepipeError):

@@ -7,12 +7,12 @@ from agepipe.core.errors import ServiceError
 
 
 def bound(option: str, host: str, port: int) -> socket.socket:
-    """A socket that listens on the port, 0 for any that is free; who comes before it is served waits.
+    """A socket that listens on the port; clients that connect before it is served wait.
 
     Args:
-        option: by which the user chose the port, for the error.
+        option: the option that sets the port, for the error.
         host: address or name of this machine.
-        port: the port.
+        port: the port; 0 takes any free one.
 
     Raises:
         ServiceError: the port is in use or may not be used, or the host is not this machine.

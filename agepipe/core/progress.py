@@ -1,14 +1,14 @@
-"""How work says how far it is, without knowing who watches."""
+"""Progress callbacks of long work."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called by long work after each unit; the watcher decides what to show."""
+    """A callback that long work calls after each unit; it decides what to show."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units are finished; `note` is a few words on the latest (a score, a rate)."""
+        """`done` of `total` units are finished; `note` is a few words on the last one (a score, a rate)."""
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """The watcher for whom nobody asked."""
+    """A progress callback that does nothing."""

@@ -1,4 +1,4 @@
-"""What a result was made with: code, packages and machine; and which process is at work on it."""
+"""Versions of code and packages, the machine, and the identity of a process."""
 
 import os
 import platform
@@ -16,14 +16,14 @@ PACKAGES = (
     "agepipe", "torch", "torchvision", "onnx", "onnxruntime", "numpy", "polars", "opencv-python", "scikit-learn",
     "mlflow", "prefect",
 )  # fmt: skip
-"""Distributions whose versions can change a result or how it is recorded."""
+"""Distributions whose versions can change a result or its record."""
 
 
 @cache
 def environment() -> dict[str, str]:
     """Versions of the packages, the git commit when run from a checkout, Python, platform and cores.
 
-    Packages that are not installed are left out. Nothing is imported to find out.
+    Packages that are not installed are left out. No package is imported.
     """
     known = {f"version.{name}": version(name) for name in PACKAGES}
     cores = {"cores": str(os.cpu_count()), "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}"}
@@ -40,12 +40,12 @@ def version(distribution: str) -> str:
 
 
 def process() -> str:
-    """This process, told apart from all others: host, process id, and when it started (s since 1970)."""
+    """A unique name of this process: host, process id, and start time (s since 1970)."""
     return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
 
 
 def gone(name: str) -> bool:
-    """Whether the process that `process()` named has surely ended; False for one on another host."""
+    """Whether the process with this name of `process()` has certainly ended; False for one on another host."""
     host, _, rest = name.rpartition(":")[0].rpartition(":")
     started = name.rpartition(":")[2]
     if host != socket.gethostname():
@@ -60,7 +60,7 @@ def gone(name: str) -> bool:
 def _commit() -> dict[str, str]:
     """Commit of the checkout that tracks this package, and `true` when tracked files differ from it."""
     folder = Path(agepipe.__file__).parent
-    # A virtual environment may lie inside a checkout of something else, whose commit would say nothing.
+    # A virtual environment may be inside a checkout of another project, whose commit would be wrong here.
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return {}
     commit = _git(folder, "rev-parse", "HEAD") or ""

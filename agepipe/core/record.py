@@ -1,6 +1,6 @@
-"""What every record is: a digest that says what it stands for, and paths that say where it lies.
+"""The base of all records: a digest of their content, and paths to their files.
 
-The records themselves are in the `records` module of each package; two with one digest are the same thing.
+The records are in the `records` module of each package. Two records with the same digest are equal.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ def _plain(part: object) -> str:
 
 
 class Record(BaseModel):
-    """What every record has: a digest, and the files that must exist for it to be of use."""
+    """Base of all records: a digest, and the files that must exist for the record to be usable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str
-    """SHA-256, hex, of what the record stands for; never of paths, times or order."""
+    """SHA-256, hex, of the content; never of paths, times or order."""
     run: str | None = None
     """The MLflow run that made it, if one did."""
 
     def files(self) -> tuple[Path, ...]:
-        """The files and folders without which the record is worthless."""
+        """The files and folders without which the record cannot be used."""
         return tuple(value for _, value in self if isinstance(value, Path))
 
     def home(self) -> Path | None:
@@ -49,20 +49,20 @@ class Record(BaseModel):
         return None
 
     def intact(self) -> bool:
-        """Whether all that the record points to is still there."""
+        """Whether all files and folders of the record exist."""
         nested = [value for _, value in self if isinstance(value, Record)]
         return all(path.exists() for path in self.files()) and all(record.intact() for record in nested)
 
     def relative_to(self, folder: Path) -> Self:
-        """The record as it is stored: paths inside the folder are relative to it, all others stay as they are."""
+        """The record as it is stored: paths inside the folder become relative to it, all others stay unchanged."""
         return self._changed(lambda path: path.relative_to(folder) if path.is_relative_to(folder) else path)
 
     def resolved_in(self, folder: Path) -> Self:
-        """The record as it is used: relative paths lie in this folder, absolute ones stay as they are."""
+        """The record as it is used: relative paths are resolved in this folder, absolute ones stay unchanged."""
         return self._changed(lambda path: folder / path)
 
     def lies_in(self, folder: Path) -> bool:
-        """Whether every path of the record lies in this folder."""
+        """Whether every path of the record is inside this folder."""
         return all(path.is_relative_to(folder) and ".." not in path.parts for path in _paths(self))
 
     def _changed(self, change: Callable[[Path], Path]) -> Self:
@@ -86,7 +86,7 @@ def _paths(value: Any) -> Iterator[Path]:
 
 
 class Made(Record):
-    """A record of what lies in a folder that was made for it alone."""
+    """A record with a folder of its own."""
 
     folder: Path
 

@@ -1,18 +1,18 @@
-"""The address of an SQLite file, as SQLAlchemy reads it."""
+"""The URL of an SQLite file, as SQLAlchemy reads it."""
 
 from pathlib import Path
 
 ODD = "%?#"
-"""Letters of a path that mean something else in the address of a database."""
+"""Characters of a path that have a meaning in the URL of a database."""
 
 
 def odd(path: Path) -> bool:
-    """Whether the path has letters that mean something else in the address of a database."""
+    """Whether the path has characters of `ODD`."""
     return any(letter in str(path) for letter in ODD)
 
 
 def sqlite(path: Path, driver: str = "") -> str:
-    """SQLAlchemy's address of an SQLite file; it knows itself how it reads letters that have a meaning."""
+    """SQLAlchemy's URL of an SQLite file; SQLAlchemy escapes the characters of `ODD`."""
     if not odd(path):
         return f"sqlite{driver}:///{path}"
     from sqlalchemy import URL

@@ -5,7 +5,7 @@ import errno
 from agepipe.core.errors import OutputError
 
 NO_ROOM = ("No space left on device", "Disk quota exceeded", "disk is full")
-"""What libraries say of a full disk in errors of their own; the last is SQLite's."""
+"""Messages of libraries about a full disk; the last is SQLite's."""
 
 REMEDIES = {
     errno.EACCES: "this user may not; change its permissions, or name another place",
@@ -21,7 +21,7 @@ REMEDIES = {
     errno.EIO: "the disk or network file system failed; check it",
     errno.ESTALE: "the network file system has lost it; mount it again",
 }
-"""What to do about an error of the operating system, by its number."""
+"""Remedies for errors of the operating system, by error number."""
 
 
 def of_system(error: OSError) -> OutputError:
@@ -34,7 +34,7 @@ def of_system(error: OSError) -> OutputError:
 
 
 def full_disk(error: BaseException) -> str | None:
-    """What to tell the user about an error that a full disk has caused; None for any other."""
+    """The message for an error that a full disk has caused; None for any other error."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not full and not any(words in str(error) for words in NO_ROOM):
         return None

@@ -1,12 +1,12 @@
 """Bootstrap intervals over groups of duplicates, fast enough to be computed for every figure of every evaluation.
 
-Copies of one photograph are one observation: drawing rows would count them as several and make intervals too
-narrow. So whole groups are drawn with replacement, as many as there are (the cluster bootstrap; Davison and Hinkley,
-Bootstrap Methods and their Application, 1997, section 3.8), and the interval is that of the percentiles.
+Copies of one photograph are one observation. Drawing rows would count them as several and make intervals too narrow. So
+whole groups are drawn with replacement, as many as there are (the cluster bootstrap; Davison and Hinkley, Bootstrap
+Methods and their Application, 1997, section 3.8), and the interval is given by percentiles of the draws.
 
-Every figure is a function of a few sums over rows (correct, true and predicted rows a class, absolute error, loss,
-confidence less correct rows a bin), so a draw is one row of a matrix product: how often each group was drawn, times the
-sums of each group.
+Every figure is a function of a few sums over rows (correct, true and predicted rows per class, absolute error, loss,
+confidence minus correct rows per bin). So a draw is one row of a matrix product: the number of times that each group
+was drawn, times the sums of each group.
 """
 
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ def bootstrap(
 
     Args:
         groups: name of the group of duplicates of each row, `(n,)`.
-        rows: what is known and was said about the rows.
+        rows: labels and predictions.
         wanted: names out of `FIGURES`.
-        draws: how often the groups are drawn anew.
+        draws: number of draws.
         confidence: coverage of the intervals.
         seed: seed of the draws.
 
@@ -54,10 +54,10 @@ def bootstrap(
 
 
 def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
-    """What each group adds to the sums that all figures are made of, float64 `(groups, 3 classes + 4 + BINS)`.
+    """The sums over each group's rows from which all figures are computed, float64 `(groups, 3 classes + 4 + BINS)`.
 
-    Columns: correct rows a class, true rows a class, predicted rows a class, rows within one class, rows, absolute
-    error in years, loss in nats, and confidence less correct rows a bin of confidence.
+    Columns: correct rows per class, true rows per class, predicted rows per class, rows within one class, rows,
+    absolute error in years, loss in nats, and confidence minus correct rows per bin of confidence.
 
     Raises:
         DataError: no rows, or not one group a row.
@@ -77,7 +77,7 @@ def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
 
 
 def column_sums(groups: ArrayLike, columns: Floats) -> Floats:
-    """What each group adds to the sum of each column, float64 `(groups, k)`, from `(n, k)`; groups as `group_sums`.
+    """The sum of each column over each group's rows, float64 `(groups, k)`, from `(n, k)`; groups as `group_sums`.
 
     Raises:
         DataError: no rows, or not one group a row.
@@ -107,7 +107,7 @@ def drawn(sums: Floats, draws: int, seed: int) -> Floats:
 
 
 def interval(values: Floats, confidence: float) -> tuple[float, float]:
-    """The percentiles between which the share `confidence` of the draws lies; draws that have no value do not count."""
+    """The percentiles that enclose the share `confidence` of the draws; NaN draws are ignored."""
     known = values[~np.isnan(values)]
     if len(known) == 0:
         return float("nan"), float("nan")
@@ -116,20 +116,20 @@ def interval(values: Floats, confidence: float) -> tuple[float, float]:
 
 
 def share_limit(groups: int, confidence: float) -> float:
-    """The lower limit of a share that is 1 in all of so many groups (Clopper and Pearson, 1934): no draw shows it."""
+    """Exact lower limit of a share that is 1 in all groups (Clopper and Pearson, 1934), where all draws are equal."""
     return float(((1 - confidence) / 2) ** (1 / groups))
 
 
 def centred(values: Floats, value: float) -> Floats:
-    """Draws of a calibration error, moved so that their mean is the error itself, never below 0.
+    """Draws of a calibration error, shifted so that their mean is the error itself, and at least 0.
 
-    Each draw has the error's upward bias a second time, so that the error might lie below its own interval.
+    Each draw has the error's upward bias a second time, so the error could otherwise be below its own interval.
     """
     return np.asarray(np.maximum(values - values.mean() + value, 0.0))
 
 
 def _members(groups: ArrayLike, rows: int) -> tuple[int, NDArray[np.int64]]:
-    """How many groups there are, and the place of each row's group in their order, `(n,)`."""
+    """The number of groups, and the index of each row's group, `(n,)`."""
     names = np.asarray(groups)
     if names.shape != (rows,) or rows == 0:
         raise DataError(f"groups: shape {names.shape} for {rows} rows; each row needs a group, at least one.")
@@ -138,7 +138,7 @@ def _members(groups: ArrayLike, rows: int) -> tuple[int, NDArray[np.int64]]:
 
 
 def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
-    """How often each group is drawn, float64 `(some draws, groups)`; the chunks together have `draws` rows."""
+    """The number of times that each group is drawn, in chunks of draws, float64 `(some draws, groups)`."""
     random = np.random.default_rng(seed)
     step = max(1, CHUNK // groups)
     for start in range(0, draws, step):

@@ -1,14 +1,14 @@
 """Paired differences between two models on the same rows, for every comparison of two models.
 
 The report's champion column, the comparison page and the promotion gate all call `paired_differences`. Both models are
-evaluated on the same bootstrap draws of groups of copies, so what makes some rows harder than others cancels.
+evaluated on the same bootstrap draws of groups of copies, so differences in difficulty between rows cancel.
 
 A family is the set of differences that a reader looks at together. Looking at many differences finds some by chance, so
-the intervals of a family are simultaneous: with the given confidence all of them hold at once. Each interval is as many
-bootstrap standard deviations wide as the largest deviation in the family is in that share of the draws (the max-t
-method; Hothorn, Bretz and Westfall, "Simultaneous inference in general parametric models", 2008). That costs less than
-Bonferroni's correction where the differences are correlated, as those of slices and figures are. The interval of a
-family of one is that of a single test; a larger family only widens it.
+the intervals of a family are simultaneous: with the given confidence all of them hold at once. The half-width of each
+interval is a number of bootstrap standard deviations, the same for the whole family: the quantile, over the draws, of
+the largest deviation in the family (the max-t method; Hothorn, Bretz and Westfall, "Simultaneous inference in general
+parametric models", 2008). That costs less than Bonferroni's correction where the differences are correlated, as those
+of slices and figures are. The interval of a family of one is that of a single test; a larger family only widens it.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from agepipe.evaluation.metrics import FIGURES, Judged, check_figures
 from agepipe.evaluation.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
-"""The figures of `FIGURES` that a comparison shows and puts into words; the others go along with these."""
+"""The figures of `FIGURES` that a comparison page shows; all of `FIGURES` are in the family of its intervals."""
 SLICE_FIGURES = ("accuracy", "mae")
 """The figures by which two models are compared on a slice; both are means over rows."""
 AGES_ONLY = ("mae",)
-"""The figures that mean the same whatever the ranges are."""
+"""The figures that do not depend on the ranges."""
 NOISE = 1e-9
-"""A difference up to this is one of rounding: sums of floats in another order make it."""
+"""Differences up to this are rounding: floats were summed in another order."""
 
 
 class Difference(NamedTuple):
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
     first: float
     second: float
     difference: float
-    """First minus second, in the figure's own unit: for `mae`, `loss` and `ece` a negative one is the better."""
+    """First minus second, in the figure's unit; for `mae`, `loss` and `ece` negative is better."""
     low: float
     high: float
     share_better: float
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 
 
 class Exact(BaseModel):
-    """McNemar's test: photographs that only one of the two puts into the right range, and how likely by chance."""
+    """McNemar's test on the photographs for which only one of the two models predicts the right range."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,11 +58,11 @@ class Exact(BaseModel):
     first_only: int
     second_only: int
     p: float
-    """Probability, were the two equally often right, of counts that differ at least as much."""
+    """P-value: the probability of counts that differ at least as much, if both are equally often right."""
 
 
 class SliceChange(BaseModel):
-    """How far one model is from another on a slice of the rows; no changes where the slice is too small to judge."""
+    """Differences between two models on a slice of the rows; `changes` is empty if the slice is too small."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,7 +81,7 @@ class PairedDifferences(BaseModel):
     figures: dict[str, Difference]
     slices: tuple[SliceChange, ...] = ()
     exact: Exact | None = None
-    """Where it was computed, and both have the same ranges."""
+    """None if it was not computed, or if the two have different ranges."""
 
 
 def paired_differences(
@@ -101,8 +101,8 @@ def paired_differences(
         first: what the first model predicts for the rows.
         second: what the second model predicts for the same rows.
         settings: draws, confidence, seed, and the least number of photographs of a slice.
-        figures: the family of figures on all rows, names out of `FIGURES`: all of them where a reader sees many, the
-            one that was chosen beforehand where a single test is made.
+        figures: the family of figures on all rows, names out of `FIGURES`: all of them if a reader sees several, only
+            the one that was chosen beforehand for a single test.
         parts: the slices to compare on; together with `slice_figures` a second family.
         slice_figures: names out of `SLICE_FIGURES`.
 
@@ -148,13 +148,13 @@ def compare_pair(
     *,
     same_ranges: bool = True,
 ) -> PairedDifferences:
-    """All that a comparison page shows of two models: the figures of `COMPARED`, McNemar's test, and every slice.
+    """Everything that a comparison page shows of two models: the figures of `COMPARED`, McNemar's test, every slice.
 
     Args:
-        table: the rows, `group`, `label` and what slices are made of among the columns.
+        table: the rows, with the columns `group`, `label` and those of `agepipe.evaluation.slices.slices`.
         first: what the first model predicts for the rows.
         second: what the second model predicts for the same rows.
-        names: the ranges by which slices are named, in class order.
+        names: names of the ranges for the slices, in class order.
         settings: draws, confidence, seed, and the least number of photographs of a slice.
         same_ranges: whether the two have the same ranges; otherwise only the age error is compared.
     """
@@ -172,7 +172,7 @@ def compare_pair(
 def _slice_sums(
     groups: NDArray[Any], parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...]
 ) -> Floats:
-    """What each group adds to the rows of each slice and, for each figure, to the difference on each slice.
+    """For each group, its number of rows in each slice and, for each figure, its sum of differences in each slice.
 
     Returns:
         float64 `(groups, slices (1 + figures))`.
@@ -185,7 +185,7 @@ def _slice_sums(
 def _on_slices(
     parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...], draws: Floats, confidence: float
 ) -> dict[tuple[str, str], dict[str, Difference]]:
-    """The differences by a slice's kind and name, from the draws of `_slice_sums`; all intervals hold at once."""
+    """Differences by a slice's kind and name, from the draws of `_slice_sums`, with simultaneous intervals."""
     counts, *totals = np.split(draws, len(figures) + 1, axis=1)
     gaps = np.hstack([total / np.maximum(counts, 1) for total in totals])
     means = [(_values(first, name), _values(second, name)) for name in figures]
@@ -200,20 +200,20 @@ def _on_slices(
 
 
 def _values(rows: Judged, figure: str) -> Floats:
-    """What each row adds to a figure of `SLICE_FIGURES`, float64 `(n,)`."""
+    """Values of the rows, of which a figure of `SLICE_FIGURES` is the mean, float64 `(n,)`."""
     return rows.errors if figure == "mae" else rows.right.astype(np.float64)
 
 
 def simultaneous(
     names: Sequence[str], values: list[tuple[float, float]], draws: Floats, confidence: float
 ) -> list[Difference]:
-    """Differences whose intervals hold all at once.
+    """Differences with simultaneous intervals.
 
     Args:
         names: the figure of each difference.
         values: the figure of the first and of the second model on all rows, for each difference.
         draws: the differences on each draw of the groups, `(draws, differences)`.
-        confidence: with which all intervals hold at once.
+        confidence: joint coverage of all intervals.
     """
     apart = np.array([first - second for first, second in values])
     half = half_widths(draws, confidence)
@@ -228,7 +228,7 @@ def simultaneous(
 
 
 def half_widths(draws: Floats, confidence: float) -> Floats:
-    """Half the width of each simultaneous interval, `(k,)`, from the draws of all, `(draws, k)`."""
+    """Half the width of each simultaneous interval, `(k,)`, from the draws `(draws, k)`."""
     deviation = draws.std(axis=0)
     apart = np.abs(draws - draws.mean(axis=0))
     largest = np.divide(apart, deviation, out=np.zeros_like(apart), where=deviation > NOISE).max(axis=1, initial=0.0)
@@ -236,15 +236,15 @@ def half_widths(draws: Floats, confidence: float) -> Floats:
 
 
 def surely(change: Difference, figure: str) -> int:
-    """1 where the first is significantly better, -1 where it is significantly worse, 0 where neither can be told."""
+    """1 if the first is significantly better, -1 if it is significantly worse, else 0."""
     above = int(change.low > NOISE) - int(change.high < -NOISE)
     return -above if figure in LOWER_IS_BETTER else above
 
 
 def mcnemar(groups: ArrayLike, first: Judged, second: Judged) -> Exact:
-    """McNemar's exact test on whether each names the right range (McNemar 1947; exact by the binomial distribution).
+    """McNemar's exact test on whether each model predicts the right range (McNemar 1947; binomial distribution).
 
-    Copies of a photograph are no independent rows, so each group counts with its first row alone.
+    Copies of a photograph are not independent, so only the first row of each group counts.
     """
     from scipy.stats import binomtest  # takes long to import
 

@@ -1,7 +1,7 @@
-"""All that is computed from what was predicted: figures, their intervals, baselines, slices, doubtful labels.
+"""Everything that is computed from predictions: figures, their intervals, baselines, slices, doubtful labels.
 
-All intervals come from one set of draws of the groups: what each figure is a sum of stands side by side in one matrix,
-so that drawing, which takes longest, is done once.
+All intervals come from one set of draws of the groups. The sums for all figures are columns of one matrix, so that
+drawing, which takes longest, is done once.
 """
 
 from typing import Any
@@ -29,19 +29,19 @@ Floats = NDArray[np.float64]
 
 
 def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateSettings) -> dict[str, Any]:
-    """The fields of an `Outcome` that are computed from what was predicted, by name.
+    """The fields of an `Outcome` that are computed from predictions, by name.
 
     Args:
-        judged: what is known and was said about the rows.
-        table: the same rows, with `group`, `path`, `digest`, and whatever there is to slice by.
+        judged: labels and predictions.
+        table: the same rows, with `group`, `path`, `digest`, and the columns to slice by.
         card: the model's.
-        settings: draws, coverage, level of the sets, least support of a slice.
+        settings: draws, coverage, level of the sets, minimum size of a slice.
     """
     groups = np.unique(table["group"].to_numpy(), return_inverse=True)[1]
     raw, parts = before_scaling(judged, card), slices(table, card.ranges.words)
     sets = sets_of(card, judged, settings.level)
     means, constants = measures(judged, sets), guesses(judged)
-    # what the figures, the error before tempering, the means, the constant guesses, and the slices are sums of
+    # columns for the figures, the calibration error before scaling, the means, the constant guesses, and the slices
     columns = [group_sums(groups, judged), _gap_sums(groups, raw)]
     columns += [column_sums(groups, np.stack([*one.values()], 1)) for one in (means, constants)]
     columns.append(slice_sums(groups, parts, judged))
@@ -74,23 +74,23 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
 
 
 def before_scaling(judged: Judged, card: Card) -> Judged:
-    """What the network said before its temperature, with the same decoding."""
+    """The predictions before temperature scaling, with the same decoding."""
     if card.temperature == 1.0:
         return judged
     return judged._replace(probabilities=tempered(judged.probabilities, 1 / card.temperature))
 
 
 def measures(judged: Judged, sets: Sets | None) -> dict[str, Floats]:
-    """What is averaged over rows, each `(n,)`: ages within so many years, and what there is to say of sets."""
+    """Values that are averaged over rows, each `(n,)`: ages within `YEARS`, and the measures of prediction sets."""
     found = {f"within_{years}_years": (judged.errors <= years).astype(np.float64) for years in YEARS}
     return found if sets is None else found | sets.measures(judged.labels)
 
 
 def baselines(judged: Judged, ranges: AgeRanges) -> dict[str, dict[str, float]]:
-    """The figures of two constant answers, both made of these very rows, by name.
+    """The figures of two constant predictions, both derived from these rows, by name.
 
-    `majority` always names the commonest range and the middle of it, `median` the median age and its range. Both give
-    the rows' own class shares as probabilities, the best that a constant can.
+    `majority` predicts the most frequent range and its middle age, `median` the median age and its range. Both predict
+    the rows' class shares as probabilities, which are the best constant ones.
     """
     count, classes = judged.probabilities.shape
     shares = np.tile(np.bincount(judged.labels, minlength=classes) / count, (count, 1))
@@ -103,13 +103,13 @@ def baselines(judged: Judged, ranges: AgeRanges) -> dict[str, dict[str, float]]:
 
 
 def _ends(shares: dict[str, float], groups: NDArray[np.int64], confidence: float) -> dict[str, tuple[float, float]]:
-    """Exact intervals of the shares of rows that are 0 or 1, of which every draw of the bootstrap is the same."""
+    """Exact intervals of shares that are 0 or 1, for which all draws of the bootstrap are equal."""
     end = share_limit(len(np.unique(groups)), confidence)
     return {name: (0.0, 1 - end) if share == 0 else (end, 1.0) for name, share in shares.items() if share in (0, 1)}
 
 
 def _gap_sums(groups: NDArray[np.int64], judged: Judged) -> Floats:
-    """Confidence less right rows a bin of confidence, of each group."""
+    """Confidence minus right rows per bin of confidence, of each group."""
     gaps = np.zeros((len(groups), BINS))
     gaps[np.arange(len(groups)), bins_of(judged.confidence)] = judged.confidence - judged.right
     return column_sums(groups, gaps)

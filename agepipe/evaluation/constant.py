@@ -1,7 +1,7 @@
-"""A model against constant guesses, which look at no photograph: each figure against the best guess for that figure.
+"""Compare a model with constant guesses: each figure with that of the best constant guess for it.
 
-The guesses are made of the evaluated rows themselves, so no constant can do better on them. Model and guess are
-evaluated on the same draws of the groups, and the intervals of all figures hold at once
+The guesses are derived from the evaluated rows themselves, so no constant does better on them. Model and guess are
+evaluated on the same draws of the groups, and the intervals of all figures are simultaneous
 (`agepipe.evaluation.comparison`).
 """
 
@@ -16,13 +16,13 @@ from agepipe.evaluation.metrics import Judged
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae")
 """The figures in which a model is compared with a constant guess."""
 DECISIVE = ("accuracy", "macro_recall", "mae")
-"""Those by which it is said to be better or not; of two or three ranges a guess may be within one range of all."""
+"""The figures that decide whether it is better; with two or three ranges a guess may be within one range of all."""
 
 Floats = NDArray[np.float64]
 
 
 def guesses(judged: Judged) -> dict[str, Floats]:
-    """What the best constant guess for a figure scores in each row, `(n,)`, for the figures that are means over rows.
+    """Score of the best constant guess on each row, `(n,)`, for the figures that are means over rows.
 
     The guesses are the most common range for `accuracy`, the range with most rows in or beside it for `within_one`,
     and the median age for `mae`. Any range has a `macro_recall` of one divided by the number of ranges.
@@ -44,11 +44,11 @@ def against_constants(
     """The model minus the best constant guess, for each of `COMPARED`.
 
     Args:
-        judged: what is known and was predicted.
+        judged: labels and predictions.
         draws: each figure of the model on each draw of the groups, `(draws,)`.
-        means: each of `guesses`, its mean on the same draws, `(draws,)`.
+        means: the mean of each of `guesses` on the same draws, `(draws,)`.
         figures: the model's figures on all rows.
-        confidence: with which the intervals hold at once.
+        confidence: joint coverage of the intervals.
     """
     constant = 1 / judged.probabilities.shape[1]
     whole = {name: float(values.mean()) for name, values in guesses(judged).items()} | {"macro_recall": constant}

@@ -1,4 +1,4 @@
-"""Prediction sets as a model gives them, held against what was true."""
+"""Coverage and size of a model's prediction sets."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class Sets(NamedTuple):
     """The sets of `n` rows at one level; each is a run of neighbouring ranges."""
 
     level: int
-    """Share of rows, in percent, whose set is to hold the true range."""
+    """Nominal coverage in percent: the share of rows whose set should contain the true range."""
     low: NDArray[np.int64]
     """First class, `(n,)`."""
     high: NDArray[np.int64]
@@ -26,7 +26,7 @@ class Sets(NamedTuple):
         return self.high - self.low + 1
 
     def measures(self, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """What is averaged over rows, each `(n,)`: whether the set holds the true class, its size, whether it is 1."""
+        """Values to average, each `(n,)`: whether the set contains the true class, its size, whether that is 1."""
         found = {
             "coverage": (self.low <= labels) & (labels <= self.high), "set_size": self.size, "single": self.size == 1,
         }  # fmt: skip
@@ -34,7 +34,7 @@ class Sets(NamedTuple):
 
 
 def sets_of(card: Card, judged: Judged, level: int) -> Sets | None:
-    """The sets of judged rows; None where the model carries no threshold for the level."""
+    """The sets of evaluated rows; None if the model has no threshold for the level."""
     if level not in card.thresholds:
         return None
     return Sets(level, *sets(judged.probabilities, card.thresholds[level], judged.decoding))

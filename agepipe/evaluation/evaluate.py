@@ -1,7 +1,7 @@
-"""Judge a model on rows that it has not seen, and write down everything that was found.
+"""Evaluate a model on rows that it has not seen.
 
-The order matters: first what the model has seen is checked, then it predicts, then it is judged. The figures are those
-of the exported file that serves.
+The order matters: first the rows are checked against the model's lineage, then they are predicted, then evaluated. The
+exported network is evaluated, which is the one that cameras use.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ def check_model(model: Model) -> Card:
     """The card of a bundle that is still what its record says.
 
     Raises:
-        ModelError: a file is missing or was changed, or the network normalises otherwise than its card says.
+        ModelError: a file is missing or was changed, or the network's normalisation differs from that of its card.
     """
     if (found := digest(model.folder)) != model.digest:
         raise ModelError(
@@ -91,7 +91,7 @@ def check_model(model: Model) -> Card:
 
 
 def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows whose age has a range of the model's, `label` in the model's class order, and how many have none.
+    """The rows whose age is in one of the model's ranges, with `label` in its class order, and the number of others.
 
     Raises:
         DataError: none is left.
@@ -106,19 +106,19 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
-    """What is known and what was said about labelled rows, checked."""
+    """Labels and predictions of labelled rows, checked."""
     probabilities, said = answers.prediction
     years = card.ranges.within(decide(probabilities, card.decoding), said)
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 
 
 def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
-    """What a model says about some of the rows, each of which it has a range for."""
+    """Labels and predictions of rows, all of which have an age in one of the model's ranges."""
     return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
 
 
 def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
-    """The rows that none of the models has seen and all have a range for."""
+    """The rows that none of the models has seen, with an age in a range of each model."""
     keep = np.ones(len(table), dtype=bool)
     for model, card in zip(models, cards, strict=True):
         keep &= ~overlap(read_lineage(model.folder), table).seen
@@ -129,7 +129,7 @@ def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) 
 def compare_with_champion(
     against: Evaluation, card: Card, table: pl.DataFrame, judged: Judged, settings: EvaluateSettings
 ) -> Champion | None:
-    """Compare with an evaluation of the champion, in all figures; None where its rows or its ranges differ.
+    """Compare with an evaluation of the champion, in all figures; None if its rows or its ranges differ.
 
     Raises:
         DataError: the evaluation's predictions cannot be read.

@@ -1,36 +1,36 @@
-"""How figures are written: their names, units and formats, the same in every report, page and reason."""
+"""Names, units and formats of figures, the same in every report, page and reason."""
 
 from agepipe.evaluation.comparison import Difference
 
 PLAIN = frozenset({"mae", "loss", "set_size"})
-"""Figures that are no shares."""
+"""Figures that are not shares."""
 WORDS = {
     "accuracy": "accuracy", "within_one": "within one range", "macro_recall": "macro recall", "macro_f1": "macro F1",
     "mae": "age error", "loss": "loss",
 }  # fmt: skip
-"""Figures in a sentence."""
+"""Names of figures in a sentence."""
 UNITS = dict.fromkeys(WORDS, "points") | {"mae": "years", "loss": "nats"}
-"""What a difference is counted in."""
+"""Units of differences."""
 
 
 def figure(value: float, name: str) -> str:
-    """A figure as it is read: shares in percent, years and nats as they are."""
+    """A figure as text: shares in percent, years and nats unchanged."""
     return f"{value:.2f}" if name in PLAIN else f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def span(interval: tuple[float, float], name: str) -> str:
-    """An interval as it is read, the unit given once."""
+    """An interval as text, with the unit once."""
     low, high = (figure(value, name).replace("-", "−") for value in interval)
     return f"{low.removesuffix(chr(0xA0) + '%')} to {high}"
 
 
 def gap(value: float, name: str) -> str:
-    """A difference as it is read, with its sign: that of shares in percentage points."""
+    """A difference as text, with its sign; differences of shares in percentage points."""
     return (f"{value:+.2f}" if name in PLAIN else f"{100 * value:+.1f}").replace("-", "−")
 
 
 def gap_span(interval: tuple[float, float], name: str) -> str:
-    """The interval of a difference as it is read."""
+    """The interval of a difference as text."""
     return " to ".join(gap(value, name) for value in interval)
 
 

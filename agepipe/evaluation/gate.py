@@ -1,13 +1,15 @@
-"""Compare a candidate with the champion on the same rows, which neither has seen, and say whether it takes over.
+"""Compare a candidate with the champion on rows that neither has seen, and decide whether it takes over.
 
-It takes over when it is surely better in one figure, and no watched slice pays for that. A slice pays when its mean
-absolute error grows by more than `release.margin` years by the best estimate, and in `release.confidence` of the draws
-grows at all. The error in years is the figure because it is a mean, whose draws behave, and means the same whatever the
-ranges are. The estimate decides about the margin, not the end of an interval: an interval that must lie below the
-margin would refuse nearly every candidate on a few hundred rows, one that must lie above it would let pass what nearly
-surely harms; and a candidate that is refused can still be promoted by hand. That the error grows at all must be as sure
-as the gain, or chance alone would refuse in small slices. Slices of fewer photographs than `evaluate.min_slice` are
-not judged.
+It takes over if it is better in `release.metric` in `release.confidence` of the draws, and no watched slice gets worse.
+A slice gets worse if its mean absolute error grows by more than `release.margin` years by the estimate, and grows at
+all in `release.confidence` of the draws. The error in years is used because it is a mean, whose bootstrap draws behave
+well, and because it does not depend on the ranges.
+
+The estimate is compared with the margin, not an end of its interval. Requiring the whole interval below the margin
+would refuse nearly every candidate on a few hundred rows. Refusing only if the whole interval is above the margin would
+accept candidates that are very probably harmful. A refused candidate can still be promoted by hand. The growth of the
+error must be as certain as the gain; otherwise chance alone would refuse candidates because of small slices. Slices
+with fewer photographs than `evaluate.min_slice` are ignored.
 """
 
 import numpy as np
@@ -28,7 +30,7 @@ from agepipe.model.records import Model
 
 
 class Comparison(BaseModel):
-    """What a promotion is decided by; the figures are None when nothing could be compared."""
+    """The comparison that decides a promotion; the figures are None if the two could not be compared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,12 +46,12 @@ class Comparison(BaseModel):
     rows: int
     """Rows compared."""
     excluded: int
-    """Rows left out because either has seen them, or has no range for their age."""
+    """Rows left out because one of the two has seen them or has no range for their age."""
     promote: bool
     reason: str
     """One plain sentence."""
     slices: tuple[SliceChange, ...] = ()
-    """What becomes of the watched slices, candidate minus champion."""
+    """Changes on the watched slices, candidate minus champion."""
 
 
 def compare(
@@ -61,7 +63,7 @@ def compare(
     where: Where,
     progress: Progress = silent,
 ) -> Comparison:
-    """Judge both on the same rows, less any that either has seen; nothing is raised for a comparison that fails.
+    """Compare both on the same rows, without those that either has seen; an impossible comparison raises no error.
 
     Raises:
         ModelError: a bundle cannot be used.
@@ -112,7 +114,7 @@ def decided(
     rows: int,
     excluded: int,
 ) -> Comparison:
-    """What becomes of the candidate, by the difference in the figure that decides and by the watched slices.
+    """Decide by the difference in the deciding figure and by the watched slices.
 
     Raises:
         DataError: the difference is not a number.

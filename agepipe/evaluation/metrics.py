@@ -1,4 +1,4 @@
-"""The figures by which a model is evaluated; the tests hold them to those of scikit-learn, which takes long to import.
+"""The figures by which a model is evaluated; tests compare them with scikit-learn's, which is slow to import.
 
 The class order is that of the columns of `probabilities`, which is that of the model's ranges.
 """
@@ -22,7 +22,7 @@ FIGURES = (
 
 
 class Judged(NamedTuple):
-    """What is known and what was said about `n` rows, in types and shapes that were checked."""
+    """Labels and predictions of `n` rows, with checked types and shapes."""
 
     labels: NDArray[np.int64]
     """True classes, `(n,)`."""
@@ -33,26 +33,26 @@ class Judged(NamedTuple):
     years: NDArray[np.float64]
     """Predicted ages in years, `(n,)`."""
     decoding: Decoding = "likeliest"
-    """How one class is answered."""
+    """How the class is chosen from the probabilities."""
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The answered class of each row, `(n,)`."""
+        """The predicted class of each row, `(n,)`."""
         return decide(self.probabilities, self.decoding)
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """The probability of each answer, `(n,)`."""
+        """The probability of each predicted class, `(n,)`."""
         return self.probabilities[np.arange(len(self.labels)), self.predicted]
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether each answer is the true class, `(n,)`."""
+        """Whether each predicted class is the true one, `(n,)`."""
         return np.asarray(self.predicted == self.labels)
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """How far each predicted age is from the true one, in years, `(n,)`."""
+        """Absolute difference of predicted and true age in years, `(n,)`."""
         return np.abs(self.ages - self.years)
 
     def subset(self, rows: NDArray[np.bool_]) -> "Judged":
@@ -75,7 +75,7 @@ def figures(
         probabilities: float `(n, classes)`, columns in class order.
         ages: true ages in years, `(n,)`.
         years: predicted ages in years, float `(n,)`.
-        decoding: how one class is answered.
+        decoding: how the class is chosen from the probabilities.
 
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
@@ -122,7 +122,7 @@ def checked(
     years: ArrayLike,
     decoding: Decoding = "likeliest",
 ) -> Judged:
-    """The four arrays, fit to be judged.
+    """The four arrays as a `Judged`, with types and shapes checked.
 
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.

@@ -1,7 +1,7 @@
-"""What a model says about rows: predicted once, kept in parts, found again by whoever judges the same rows.
+"""A model's predictions on rows, computed in parts and cached for later evaluations of the same rows.
 
-A part is written whole or not at all, so an interrupted evaluation loses the parts in progress and no more. Parts
-are predicted side by side, each on one thread, so the answers do not depend on how many cores there are.
+Parts are written atomically, so an interrupted evaluation loses only the parts in progress. Parts are predicted
+concurrently, each on one thread, so the predictions do not depend on the number of cores.
 """
 
 import hashlib
@@ -28,26 +28,26 @@ from agepipe.model.predictor import BATCH, Prediction, Predictor
 from agepipe.model.records import Model
 
 PART = 4 * BATCH
-"""Rows a part."""
+"""Rows per part."""
 NEEDED = ("index", "path", "age", "digest", "look", "group")
 CONTRADICTION = 15.0
-"""Years by which, on average, a network's age may differ from the age that its class probabilities stand for."""
+"""Largest mean difference in years between a network's age and the mean age of its class probabilities."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's prediction for each row of a table, in the table's order; the ages as the network says them."""
+    """A model's prediction for each row of a table, in the table's order; ages are not clipped to the ranges."""
 
     prediction: Prediction
     seconds: float
-    """Time that predicting took, summed over the parts, whenever they were predicted."""
+    """Time for predicting, summed over all parts, including cached ones."""
 
 
 def read_rows(rows: Rows) -> pl.DataFrame:
     """The rows' table.
 
     Raises:
-        DataError: it cannot be read, has no rows, or lacks a column that judging needs.
+        DataError: it cannot be read, has no rows, or lacks a column of `NEEDED`.
     """
     try:
         table = pl.read_parquet(rows.table)
@@ -90,10 +90,10 @@ def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress
 
 
 def check_order(card: Card, found: Prediction) -> None:
-    """Refuse a network whose columns are not in the order of its ranges: the two ages it gives then contradict.
+    """Refuse a network whose classes are not in the order of its ranges: its ages then contradict its classes.
 
     Raises:
-        ModelError: says by how many years they differ.
+        ModelError: names the mean difference in years.
     """
     apart = float(np.abs(found.probabilities @ card.ranges.mid_ages - found.years).mean())
     if apart > CONTRADICTION:
@@ -126,7 +126,7 @@ def _parts(
 
 
 def _timed(predictor: Predictor, pixels: NDArray[np.uint8], index: NDArray[np.integer]) -> tuple[Prediction, float]:
-    # raw, since ages that were moved into the answered ranges can hardly contradict them
+    # raw, because ages that are clipped to the predicted ranges cannot contradict them
     size = predictor.card.size
     begin = time.perf_counter()
     batches = (_sized(pixels[index[start : start + BATCH]], size) for start in range(0, len(index), BATCH))
@@ -140,7 +140,7 @@ def _sized(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _kept(path: Path, rows: int) -> dict[str, NDArray[np.float32]] | None:
-    """A finished part, or None where there is none that can be used."""
+    """A finished part, or None if there is none that can be read."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             part = {name: archive[name] for name in ("probabilities", "years", "seconds")}

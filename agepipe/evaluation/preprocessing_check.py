@@ -1,10 +1,10 @@
-"""Whether pictures reach a network as they did in training: a mis-normalised model answers, only wrongly.
+"""Detect a network with a wrong normalisation, which predicts without an error, but wrongly.
 
-Two looks. The exported network holds its scale and shift under the names that `agepipe.training.network.Normalise`
-gives them, so they can be held against mean and deviation on the card: what differs is certainly wrong, and refused.
-Where both were wrong together, the accuracy tells: on rows of the training's own source it is that of the validation
-rows up to chance. Far below, it is said, and no more than said, because on other photographs a fall may be an honest
-one.
+There are two checks. The exported network has its scale and shift under the names of
+`agepipe.training.network.Normalise`. They must match mean and deviation of the card, otherwise the model is refused. If
+both are wrong, the accuracy shows it: on rows of the training's source it should differ from that of the validation
+rows only by chance. If it is far below, a note says so. This is not an error, because on other photographs the accuracy
+may really be lower.
 """
 
 from pathlib import Path
@@ -18,20 +18,20 @@ from agepipe.core.errors import ModelError
 from agepipe.model.bundle import NETWORK, Card
 
 SCALE, SHIFT = "normalise.scale", "normalise.shift"
-"""Names in the exported network of what levels are multiplied by, and of what is added then."""
+"""Names in the exported network of the factor of the levels, and of the term that is added then."""
 TOLERANCE = 1e-3
 """Largest difference between the network's mean or deviation and the card's; float32 alone makes less than 1e-6."""
 FALL = 0.10
-"""Accuracy below that of the validation rows that is looked into at all; choosing an epoch by them flatters less."""
+"""Smallest fall in accuracy, from that of the validation rows, that is tested; choosing the epoch biases less."""
 CHANCE = 0.001
-"""Probability of a fall by chance below which it is said."""
+"""P-value of a fall below which it is reported."""
 
 
 def check_normalisation(folder: Path, card: Card) -> None:
-    """Refuse a network that normalises by other statistics than its card says; one that hides them passes.
+    """Refuse a network whose mean or deviation differs from its card's; a network without these names passes.
 
     Raises:
-        ModelError: says by which, and which the card has.
+        ModelError: names both values.
     """
     found = _statistics(folder / NETWORK)
     if found is None:
@@ -45,8 +45,8 @@ def check_normalisation(folder: Path, card: Card) -> None:
 
 
 def _statistics(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Mean and deviation of pixels in [0, 1], each `(3,)`, by which an exported network normalises; None if hidden."""
-    import onnx  # needed here alone, and takes long to import
+    """Mean and deviation of pixels in [0, 1], each `(3,)`, of a network's normalisation; None if not named."""
+    import onnx  # needed only here, and slow to import
 
     try:
         graph = onnx.load(path).graph
@@ -65,13 +65,13 @@ def _triple(values: NDArray[np.float64] | tuple[float, ...]) -> str:
 
 
 def doubt(card: Card, curves: pl.DataFrame, lineage: pl.DataFrame, right: NDArray[np.bool_]) -> str:
-    """A sentence where a model is right far less often than on its validation rows; empty where it is not.
+    """A sentence if the accuracy is far below that of the validation rows, else empty.
 
     Args:
-        card: its `config` says by which figure the epoch was kept.
-        curves: one row an epoch; without validation figures nothing can be said.
-        lineage: the rows with the role `chosen` are those for validation.
-        right: whether the answer was right, of each row judged, `(n,)`.
+        card: its `config` names the metric by which the epoch was chosen.
+        curves: one row per epoch; without validation figures the result is empty.
+        lineage: the rows with the role `chosen` are the validation rows.
+        right: whether the prediction of each evaluated row is right, `(n,)`.
     """
     before, count = _validated(card, curves), int((lineage["role"] == "chosen").sum())
     now = float(right.mean())
@@ -92,7 +92,7 @@ def doubt(card: Card, curves: pl.DataFrame, lineage: pl.DataFrame, right: NDArra
 
 
 def _validated(card: Card, curves: pl.DataFrame) -> float | None:
-    """The validation accuracy of the epoch that was kept; None for a network that was not validated."""
+    """The validation accuracy of the chosen epoch; None for a network without validation."""
     metric = card.config.get("final", {}).get("metric", "")
     kept, accuracy = f"validation_{metric}", "validation_accuracy"
     if not {kept, accuracy} <= set(curves.columns):

@@ -8,12 +8,12 @@ from agepipe.model.decoding import Decoding
 
 
 class Evaluation(Made):
-    """What a model does on rows that it has not seen; the digest is over model, rows and settings."""
+    """An evaluation of a model on rows that it has not seen; the digest is over model, rows and settings."""
 
     model: str
     """Digest of the model."""
     rows: str
-    """Digest of the rows it was judged on."""
+    """Digest of the evaluated rows."""
     count: int
     folder: Path
     """`metrics.json`, `predictions.parquet`, `label-errors.csv`, `report.html`, tables and plots."""
@@ -24,24 +24,24 @@ class Evaluation(Made):
     excluded: int = 0
     """Rows left out because the model had seen them."""
     decoding: Decoding = "likeliest"
-    """How one range was answered from the probabilities."""
+    """How the range was chosen from the probabilities."""
     lineage: Literal["known", "unknown"] = "known"
-    """Whether it is known what the model has seen; otherwise every figure may be too good."""
+    """Whether the rows that the model has seen are known; otherwise every figure may be too good."""
     verdict: str = ""
-    """The main figures in plain words, each beside that of the best constant guess."""
+    """A sentence with the main figures, each with that of the best constant guess."""
     warning: str = ""
-    """In what the model is not better than a constant guess; empty where it is better in every main figure."""
+    """A sentence on the figures in which the model is not better than a constant guess; empty if there are none."""
 
     @property
     def judged_on(self) -> str:
-        """The photographs in words, with what they were to the model."""
+        """The evaluated photographs in words, and whether the model has seen them."""
         if self.lineage == "unknown":
             return f"{self.count:,} photographs, which the model may have seen: what it was trained on is unknown"
         return f"{self.count:,} unseen photographs"
 
     @property
     def doubt(self) -> str:
-        """What stands beside every figure of a model of which nobody knows what it has seen; else empty."""
+        """A note for every figure of a model of unknown lineage; else empty."""
         return " (may be too good)" if self.lineage == "unknown" else ""
 
     @property
@@ -51,12 +51,12 @@ class Evaluation(Made):
 
     @property
     def model_card(self) -> Path:
-        """Markdown: what the model is for, how good it is, and for whom it is worse."""
+        """Markdown: intended use, figures, limits and slices."""
         return self.folder / "model-card.md"
 
     @property
     def predictions(self) -> Path:
-        """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column a class.
+        """Parquet: `digest`, `group`, `age`, `label`, `predicted`, `years`, and `p0`... one column per class.
 
         Where there were prediction sets, `low` and `high`, their first and last class; where the rows had them,
         `gender`, `race`, `width`, `height`, `brightness`, `sharpness`.
@@ -65,7 +65,7 @@ class Evaluation(Made):
 
 
 class Compared(Made):
-    """Several models on the same rows, each against the first; the digest is over models, rows and settings."""
+    """A comparison of models with the first of them on the same rows; the digest is over models, rows and settings."""
 
     @property
     def page(self) -> Path:
@@ -74,5 +74,5 @@ class Compared(Made):
 
     @property
     def facts(self) -> Path:
-        """All that was found, as JSON; `agepipe.reports.comparison.read` reads it."""
+        """All results as JSON; `agepipe.reports.comparison.read` reads it."""
         return self.folder / "comparison.json"

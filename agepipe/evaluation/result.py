@@ -1,4 +1,4 @@
-"""All that was found out about a model on rows, before it is drawn and written."""
+"""The result of an evaluation, before the report is written."""
 
 import math
 from dataclasses import dataclass
@@ -23,29 +23,29 @@ from agepipe.model.records import Model
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, the rows it is to be judged on, and which of them it has seen."""
+    """A model, the rows to evaluate it on, and which of them it has seen."""
 
     model: Model
     card: Card
     rows: Rows
     table: pl.DataFrame
-    """One row a photograph to be judged; in an `Outcome`, with `label` by the model's ranges."""
+    """One row per photograph to evaluate; in an `Outcome`, with `label` by the model's ranges."""
     lineage: pl.DataFrame
     overlap: Overlap
 
 
 class Champion(NamedTuple):
-    """How a model stands against the champion."""
+    """The comparison of a model with the champion."""
 
     model: str
     """Digest of the champion."""
     differences: dict[str, Difference]
-    """Of each figure, the model less the champion; the champion's own is `second`."""
+    """For each figure, the model minus the champion; the champion's figure is `second`."""
 
 
 @dataclass(frozen=True)
 class Outcome(Subject):
-    """What the report shows and `metrics.json` holds."""
+    """Everything that the report and `metrics.json` contain."""
 
     settings: EvaluateSettings
     judged: Judged
@@ -54,15 +54,15 @@ class Outcome(Subject):
     constants: dict[str, Difference]
     """The model minus the best constant guess in each figure of `agepipe.evaluation.constant.COMPARED`."""
     baselines: dict[str, dict[str, float]]
-    """The figures of two constant answers made of these very rows: `majority` and `median`."""
+    """The figures of two constant predictions derived from these rows: `majority` and `median`."""
     champion: Champion | None
     ranges: pl.DataFrame
     confusion: NDArray[np.int64]
     before: Reliability
-    """Of the probabilities before the model's temperature."""
+    """Of the probabilities before temperature scaling."""
     after: Reliability
     sets: Sets | None
-    """At `settings.level`; None where the model carries no threshold for it."""
+    """At `settings.level`; None if the model has no threshold for it."""
     slices: pl.DataFrame
     """`agepipe.evaluation.slice_table.SCHEMA`."""
     doubtful: pl.DataFrame
@@ -75,7 +75,7 @@ class Outcome(Subject):
 
     @property
     def unknown(self) -> bool:
-        """Whether nobody knows what the model has seen."""
+        """Whether the lineage of the model is unknown."""
         return "unknown" in (self.model.lineage, self.card.lineage)
 
     @property
@@ -85,7 +85,7 @@ class Outcome(Subject):
 
     @property
     def few(self) -> bool:
-        """Whether there are too few photographs to compare anything on: `settings.min_slice` are needed."""
+        """Whether there are fewer photographs than `settings.min_slice`, too few for any comparison."""
         return self.groups < self.settings.min_slice
 
     @property

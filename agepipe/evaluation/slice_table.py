@@ -1,11 +1,10 @@
-"""How each slice of the rows fares against the rest of them, with its doubt, corrected for looking at many slices.
+"""The gap between each slice and the rest of the rows, with intervals and corrected p-values.
 
-Slices are not disjoint and share their draws, so the gap between a slice and the rest is paired: in each draw both are
-computed from the same groups. Its p-value comes from the bootstrap's standard error (Efron and Tibshirani, An
-Introduction to the Bootstrap, 1993, section 12), since counting draws could give none below one in so many draws. The
-p-values of all slices that are large enough, in both figures, are corrected together (Benjamini and Hochberg,
-"Controlling the false discovery rate", 1995): of the gaps that are then called real, at most the share that the
-intervals allow is expected to be chance.
+The gap between a slice and the rest is paired: in each draw both are computed from the same groups. Its p-value comes
+from the bootstrap's standard error (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12), because
+a share of the draws could not be smaller than one draw. The p-values of all slices that are large enough, in both
+figures, are corrected together (Benjamini and Hochberg, "Controlling the false discovery rate", 1995): of the gaps that
+are then called significant, at most the share `1 - confidence` is expected to be chance.
 """
 
 from typing import Any
@@ -20,23 +19,23 @@ from agepipe.evaluation.metrics import Judged
 from agepipe.evaluation.slices import Slice
 
 FIGURES = ("accuracy", "mae")
-"""What slices are judged by: the share of right ranges, and the mean age error in years."""
+"""The figures of a slice: the share of right ranges, and the mean age error in years."""
 _SUMS = 1 + len(FIGURES)
 _COLUMNS = ("low", "high", "gap", "gap_low", "gap_high", "p")
 SCHEMA: dict[str, type[pl.DataType]] = {
     "kind": pl.String, "slice": pl.String, "rows": pl.Int64, "photographs": pl.Int64, "enough": pl.Boolean,
     **{f"{name}{part}": pl.Float64 for name in FIGURES for part in ("", *(f"_{column}" for column in _COLUMNS))},
 }  # fmt: skip
-"""One row a slice: `gap` is the slice less the rest, `p` corrected; both null where there is not enough to judge."""
+"""One row per slice: `gap` is slice minus rest, `p` is corrected; both are null if `enough` is false."""
 
 NOISE = 1e-9
-"""A gap or a spread up to this is one of rounding."""
+"""Gaps and standard deviations up to this are rounding."""
 
 Floats = NDArray[np.float64]
 
 
 def slice_sums(groups: NDArray[Any], found: list[Slice], judged: Judged) -> Floats:
-    """What each group adds to the rows, right rows and age error of all rows and of each slice.
+    """For each group, its rows, right rows and age error, in total and in each slice.
 
     Returns:
         float64 `(groups, 3 (slices + 1))`.
@@ -48,14 +47,14 @@ def slice_sums(groups: NDArray[Any], found: list[Slice], judged: Judged) -> Floa
 def slice_table(
     groups: NDArray[Any], found: list[Slice], sums: Floats, drawn: Floats, settings: EvaluateSettings
 ) -> pl.DataFrame:
-    """Each slice against the rest, those that are large enough first and the least accurate of them foremost.
+    """Each slice compared with the rest; large enough slices first, and among them the least accurate first.
 
     Args:
         groups: name of the group of duplicates of each row, `(n,)`.
         found: the slices.
         sums: of each group, as `slice_sums` gives them.
         drawn: the same of each draw, `(draws, 3 (slices + 1))`.
-        settings: coverage of the intervals, and the least support.
+        settings: coverage of the intervals, and the minimum size of a slice.
 
     Returns:
         The columns of `SCHEMA`.
@@ -98,10 +97,10 @@ def _means(pair: tuple[Floats, Floats], column: int) -> tuple[Floats, Floats]:
 
 
 def _p_value(gap: float, gaps: Floats, sizes: tuple[int, int]) -> float:
-    """Two-sided, that there is no gap, of so many photographs inside and outside of the slice.
+    """Two-sided p-value of no gap, with `sizes` photographs inside and outside of the slice.
 
-    Where all rows inside are alike and so are all outside, the draws show no spread. Then it is that of the permutation
-    test: of all ways to part the photographs, only this one and its mirror image are so extreme.
+    If all rows inside are equal and all rows outside are equal, the draws do not vary. The p-value is then that of the
+    permutation test: of all ways to split the photographs, only this one and its mirror image are as extreme.
     """
     from scipy.special import comb, ndtr
 

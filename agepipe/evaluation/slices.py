@@ -1,7 +1,7 @@
-"""Parts of the rows that are looked at by themselves: gender, race, range, and quality of the picture.
+"""Slices of the rows that are evaluated separately: by gender, race, range, and quality of the picture.
 
-Quality is measured, never guessed: size is the shorter side of the photograph in px, blur the variance of its
-Laplacian, brightness its mean grey. Each is cut into thirds of these very rows.
+Quality is measured: size is the shorter side of the photograph in px, blur the variance of its
+Laplacian, brightness its mean grey. Each is split into thirds of the evaluated rows.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ THIRDS = {
     "blur": ("blurred", "middling sharpness", "sharp"),
     "brightness": ("dark", "middling brightness", "bright"),
 }
-"""The kinds of quality, and what their thirds are called, the lowest first."""
+"""The kinds of quality, and the names of their thirds, the lowest first."""
 
 
 class Slice(NamedTuple):
@@ -27,18 +27,18 @@ class Slice(NamedTuple):
     kind: str
     """`gender`, `race`, `range`, `size`, `blur` or `brightness`."""
     name: str
-    """What the rows have in common; unique together with the kind."""
+    """What the rows have in common; unique within the kind."""
     rows: NDArray[np.bool_]
     """`(n,)`, true for the rows of the slice; at least one is, and at least one is not."""
 
 
 def slices(table: pl.DataFrame, names: tuple[str, ...]) -> list[Slice]:
-    """All slices that rows have, each with rows inside and outside of it.
+    """All slices of the rows that have rows inside and outside.
 
     Args:
-        table: judged rows: `label`, and whichever there are of `gender`, `race`, `width` with `height`, `sharpness`
+        table: evaluated rows: `label`, and whichever exist of `gender`, `race`, `width` with `height`, `sharpness`
             and `brightness`. Rows without a value belong to no slice of that kind.
-        names: the ranges in class order, as a person reads them.
+        names: the ranges in class order, in words.
     """
     found = [*_coded(table, "gender", "gender", GENDERS), *_coded(table, "race", "race", RACES)]
     found += _coded(table, "range", "label", names)
@@ -56,7 +56,7 @@ def _coded(table: pl.DataFrame, kind: str, column: str, names: tuple[str, ...]) 
 
 
 def _thirds(kind: str, values: pl.Series) -> Iterator[Slice]:
-    """Thirds of the rows by a value; rows with equal values lie in one third, so that some may be empty."""
+    """Thirds of the rows by a value; rows with equal values are in the same third, so a third may be empty."""
     numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     known = np.isfinite(numbers)
     if not known.any():

@@ -1,7 +1,7 @@
-"""The four presets, as TOML files beside this one, and how variants and overrides are laid over them.
+"""The four presets, as TOML files in this folder, and how variants and overrides are applied to them.
 
-A preset may have variants, tables `[variants.NAME]` of the fields that they change, with `about`, a sentence on what
-they are, and perhaps `follows`, the name of an earlier variant whose changes they begin with.
+A preset may have variants: tables `[variants.NAME]` of the fields that they change, with `about`, a sentence that
+describes the variant, and optionally `follows`, the name of an earlier variant whose changes are applied first.
 """
 
 import difflib
@@ -17,27 +17,27 @@ from agepipe.core.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 ALL = "all"
-"""The word for all variants of a preset."""
+"""Selects all variants of a preset."""
 
 
 class Variant(NamedTuple):
     """A named change of a preset."""
 
     about: str
-    """What it is, in a sentence."""
+    """Description, one sentence."""
     changes: dict[str, Any]
-    """Fields by dotted name, with those of the variants that it follows."""
+    """Fields by dotted name, including those of the variants that it follows."""
 
 
 def names() -> tuple[str, ...]:
-    """The presets there are, from the smallest to the largest."""
+    """The names of the presets, from the smallest to the largest."""
     found = {path.stem for path in FOLDER.glob("*.toml")}
     order = ("sample", "laptop", "gpu", "notebook")
     return tuple(name for name in order if name in found) + tuple(sorted(found - set(order)))
 
 
 def load(preset: str, overrides: Mapping[str, Any] | None = None, variant: str = "") -> Config:
-    """A preset with a variant and then some fields laid over it, by dotted name.
+    """A preset, to which a variant and then overrides, by dotted name, are applied.
 
     Raises:
         ConfigError: no such preset, variant or field, a value that is not allowed, or one that the search replaces.
@@ -80,7 +80,7 @@ def _searched(config: Config) -> dict[str, str]:
 
 
 def variants(preset: str) -> dict[str, Variant]:
-    """The variants of a preset by name, in the order of its file; none for most.
+    """The variants of a preset by name, in the order of its file; most presets have none.
 
     Raises:
         ConfigError: no such preset, or a variant follows one that does not come before it.
@@ -96,7 +96,7 @@ def variants(preset: str) -> dict[str, Variant]:
 
 
 def chosen(preset: str, words: Sequence[str]) -> tuple[str, ...]:
-    """The variants that a user names, each once; `all` is every one, and no word the preset as it stands, `""`.
+    """The variants that a user names, each once; `all` stands for every one, no word for the plain preset, `""`.
 
     Raises:
         ConfigError: no such preset or variant.
@@ -128,7 +128,7 @@ def _read(preset: str) -> dict[str, Any]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields by dotted name; a table that is itself the value of a field, such as a grid, stays whole."""
+    """Fields by dotted name; a table that is the value of a field, such as a grid, is not split."""
     for name, value in values.items():
         if isinstance(value, Mapping) and prefix + name not in field_names(Config):
             yield from _leaves(value, f"{prefix}{name}.")
@@ -137,7 +137,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """Read `field=value` words; the value is TOML where it can be read as such, and text otherwise.
+    """Read `field=value` words; the value is read as TOML if possible, otherwise as text.
 
     Raises:
         ConfigError: a word has no `=`.
