@@ -32,13 +32,14 @@ from agepipe.config import presets
 from agepipe.config.runtime import Where
 from agepipe.config.stages import Config, EvaluateSettings
 from agepipe.core.errors import AgepipeError
-from agepipe.data import ingest, labels, sources, split
+from agepipe.data import sources
 from agepipe.data.records import Rows
 from agepipe.evaluation.bootstrap import bootstrap
 from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.metrics import figures
 from agepipe.model.decoding import Decoding
 from studies.trying import Bench, Recipe, Told
+from tasks.data import ingest, relabel, split
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip
@@ -117,8 +118,9 @@ def _tried(given: argparse.Namespace) -> dict[str, Told]:
 
 def development(config: Config, where: Where) -> Rows:
     """The labelled rows that a run of the preset over the same photographs would not lock away."""
-    catalogue = ingest.ingest(sources.fingerprint(config.source, where), config.ingest, where)
-    return split.split(labels.relabel(catalogue, config.labels, where), config.split, where).development
+    catalogue = ingest(sources.fingerprint(config.source, where), config.ingest, where)
+    rows = relabel(catalogue, config.labels, where)
+    return split(rows, config.split, None, where).development
 
 
 def _say(name: str, told: Told) -> None:

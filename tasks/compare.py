@@ -7,7 +7,7 @@ from agepipe.data.records import Rows
 from agepipe.evaluation.records import Compared
 from agepipe.model.records import Model
 from agepipe.reports import comparison as work
-from tasks.stage import stage
+from tasks.old_stage import stage
 from tasks.track import tracked
 from tasks.watch import watch
 

@@ -12,7 +12,7 @@ from agepipe.model.records import Model
 from agepipe.registry import register
 from agepipe.reports import evaluation as work
 from agepipe.reports import report
-from tasks.stage import stage
+from tasks.old_stage import stage
 from tasks.track import tracked
 from tasks.watch import watch
 

@@ -9,7 +9,7 @@ from agepipe.model.records import Model
 from agepipe.training import train_final as work
 from agepipe.training.records import Choice
 from agepipe.training.workdir import weights_digest
-from tasks.stage import stage
+from tasks.old_stage import stage
 from tasks.track import epochs, pictures, tracked
 from tasks.watch import watch
 

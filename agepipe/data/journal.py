@@ -4,6 +4,7 @@ A chunk counts once its ledger file has its final name; its pictures were writte
 last counted chunk are cut off when the work goes on.
 """
 
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,22 +14,18 @@ import polars as pl
 from agepipe.data.examine import LEDGER, Examined
 from agepipe.data.pixel_store import PixelWriter
 
-RESULT = "result"
-"""The folder inside the work folder that becomes the result."""
-
 
 class Journal:
-    """Finished chunks in a work folder: `result/pixels.npy`, and `ledger/000000.arrow`, one file a chunk."""
+    """Finished chunks in a folder: `pixels.npy`, and until the end `ledger/000000.arrow`, one file a chunk."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._ledger = folder / "ledger"
         self._ledger.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).mkdir(exist_ok=True)
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
         """Files that need not be looked at again."""
         self._contents = {digest for chunk in self._chunks for digest in _digests(chunk)}
-        self._pixels = PixelWriter(folder / RESULT / "pixels.npy", size, rows=self.pictures)
+        self._pixels = PixelWriter(folder / "pixels.npy", size, rows=self.pictures)
 
     @property
     def pictures(self) -> int:
@@ -62,6 +59,10 @@ class Journal:
         """End the pixel store, and give the whole ledger, one row a file, in the source's order."""
         self._pixels.finish()
         return pl.concat(self._chunks) if self._chunks else pl.DataFrame(schema=LEDGER)
+
+    def forget(self) -> None:
+        """Remove the ledger, once the tables that are made of it are written."""
+        shutil.rmtree(self._ledger)
 
     def __enter__(self) -> Self:
         return self

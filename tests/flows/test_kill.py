@@ -61,7 +61,7 @@ def under_way(workspace: Path, stage: str) -> bool:
 
 
 def ingesting(workspace: Path) -> bool:
-    return any(workspace.glob("datasets/*.partial"))
+    return any(workspace.glob("datasets/.*-progress"))
 
 
 def searching(workspace: Path) -> bool:
@@ -175,5 +175,4 @@ def assert_tidy(folder: Path) -> None:
     runs = client.search_runs([tracking.prepare(where)], max_results=1000)
     assert [run.info.run_name for run in runs if run.info.status == "RUNNING"] == []
     assert len(client.search_model_versions("name = 'agepipe-sample'")) == 1
-    left = [*where.workspace.glob("datasets/*.partial"), *where.workspace.glob("*/.*-progress")]
-    assert left == []
+    assert not list(where.workspace.glob("*/.*-progress"))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+from folders import fresh
 from rich.console import Console
 
 from agepipe.config.runtime import Where
@@ -191,7 +192,7 @@ def test_an_empty_list_of_rejects_and_no_copies_make_a_page_too(tmp_path: Path) 
 def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, where: Where) -> None:
     sample.draw(tmp_path / "faces", 300, 7)
     source = sources.fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
-    found = audit(ingest.ingest(source, IngestSettings(size=72), where), LabelSettings())
+    found = audit(ingest.ingest(source, IngestSettings(size=72), fresh(tmp_path), where), LabelSettings())
     assert (found.files, found.usable, found.repeated, found.rejected) == (300, 298, 2, 0)
     assert min(tally.count for tally in found.ranges) >= 10
     assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (3, 3, 1)
@@ -199,9 +200,9 @@ def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, where: Where) ->
 
 
 @pytest.mark.slow
-def test_the_real_photographs_have_the_known_counts(shared: Path, where: Where) -> None:
+def test_the_real_photographs_have_the_known_counts(shared: Path, tmp_path: Path, where: Where) -> None:
     source = sources.fingerprint(SourceSettings(data=(str(shared / "utkface"),)), where)
-    found = audit(ingest.ingest(source, IngestSettings(size=72), where), LabelSettings())
+    found = audit(ingest.ingest(source, IngestSettings(size=72), fresh(tmp_path), where), LabelSettings())
     counts = [1440, 678, 766, 388, 518, 1241, 4292, 3020, 2859, 1883, 1981, 1053, 610, 486]
     assert [tally.count for tally in found.ranges] == counts
     assert found.races[-1] == Tally(name="unknown", count=3)
