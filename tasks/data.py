@@ -33,7 +33,7 @@ def ingest(
     return catalogue
 
 
-@cached("audit", "audits", version=2)
+@cached("audit", "audits", version=audit_artifact.VERSION)
 def audit(folder: Path, catalogue: Catalogue, settings: LabelSettings, where: Where) -> DataReport:  # noqa: ARG001
     """Count what was found and draw the data report."""
     return audit_artifact.report(catalogue, settings, folder)

@@ -2,9 +2,25 @@
 
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings
+from agepipe.core.artifacts import write_manifest
+from agepipe.data.records import Rows
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.records import Model
+from agepipe.reports.evaluation import evaluate
 
 
 def fresh(parent: Path) -> Path:
     """An empty folder in `parent`, which is made where it is missing."""
     parent.mkdir(parents=True, exist_ok=True)
     return Path(mkdtemp(dir=parent))
+
+
+def evaluated(model: Model, rows: Rows, settings: EvaluateSettings, where: Where, **options: Any) -> Evaluation:
+    """A finished evaluation in a new folder of the workspace; `options` are those of `evaluate`."""
+    done = evaluate(model, rows, settings, fresh(where.workspace / "evaluations"), where, **options)
+    write_manifest(done.folder, "evaluate", settings, {}, {})
+    return done

@@ -7,6 +7,9 @@ from agepipe.core.record import digest_of
 from agepipe.data.audit import Audit, audit
 from agepipe.data.records import Catalogue, DataReport
 
+VERSION = 2
+"""Raised when the same catalogue and labels would be reported otherwise; part of the report's digest."""
+
 
 def report(catalogue: Catalogue, labels: LabelSettings, folder: Path) -> DataReport:
     """Count what the photographs are and draw the page, into an empty folder.
@@ -19,7 +22,7 @@ def report(catalogue: Catalogue, labels: LabelSettings, folder: Path) -> DataRep
     found = audit(catalogue, labels)
     write_report(found, catalogue, folder)
     (folder / "audit.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
-    return DataReport(digest=digest_of("audit", catalogue, labels), folder=folder)
+    return DataReport(digest=digest_of("audit", VERSION, catalogue, labels), folder=folder)
 
 
 def read(made: DataReport) -> Audit:

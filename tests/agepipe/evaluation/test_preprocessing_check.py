@@ -8,6 +8,7 @@ import onnx
 import polars as pl
 import pytest
 from bundles import make_bundle
+from folders import evaluated
 from labelled import labelled_rows
 
 from agepipe.config.runtime import Where
@@ -19,7 +20,6 @@ from agepipe.evaluation.preprocessing_check import SCALE, SHIFT, doubt
 from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
-from agepipe.reports.evaluation import evaluate
 from agepipe.search.trial import choose
 from agepipe.training.train_final import train
 
@@ -86,14 +86,14 @@ def test_a_network_that_normalises_otherwise_than_its_card_is_refused(
     own, _ = fresh(rows, trained, tmp_path / "own")
     wrong = planted(trained, tmp_path / "wrong", card_too=False)
     with pytest.raises(ModelError, match=r"normalises by the mean 0\.050, 0\.900, 0\.500, but the card says"):
-        evaluate(wrong, own, QUICK, here)
+        evaluated(wrong, own, QUICK, here)
 
 
 def test_a_network_whose_card_is_wrong_too_gives_itself_away(
     trained: Model, rows: Rows, here: Where, tmp_path: Path
 ) -> None:
     own, _ = fresh(rows, trained, tmp_path / "own")
-    found = evaluate(planted(trained, tmp_path / "wrong", card_too=True), own, QUICK, here)
+    found = evaluated(planted(trained, tmp_path / "wrong", card_too=True), own, QUICK, here)
     page = found.report.read_text(encoding="utf-8")
     assert "look first at the normalisation (mean and deviation)" in page
     unvalidated = planted(trained, tmp_path / "refit", card_too=True)
