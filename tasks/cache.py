@@ -8,6 +8,7 @@ Prefect, which takes seconds.
 """
 
 import inspect
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from agepipe.config.runtime import StageName, Where
-from agepipe.core.artifacts import read_manifest, remove, turn, unfinished, whole, write_manifest
+from agepipe.core.artifacts import progress_of, read_manifest, remove, turn, unfinished, whole, write_manifest
 from agepipe.core.record import Record, digest_of
 
 P = ParamSpec("P")
@@ -51,6 +52,7 @@ class Cached(Generic[P, R]):
         folder, workspace = self.folder(arguments), where_of(arguments.values()).workspace
         with turn(folder):
             if (found := self._found(folder, workspace)) is not None:
+                shutil.rmtree(progress_of(folder), ignore_errors=True)  # left by a kill just after the last rename
                 return found
             remove(folder, workspace)
             with unfinished(folder) if self._resumes else whole(folder) as draft:

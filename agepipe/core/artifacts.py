@@ -188,12 +188,24 @@ def turn(folder: Path) -> Iterator[None]:
 def unfinished(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends, and stays to be completed later when it fails.
 
-    Only one process or thread may fill it at a time; see `turn`.
+    What lies in `partial` of it stays with it, and is removed once the block has ended. Only one process or thread may
+    fill it at a time; see `turn`.
     """
-    draft = folder.with_name(f".{folder.name}-progress")
+    draft = progress_of(folder) / "result"
     draft.mkdir(parents=True, exist_ok=True)
     yield draft
     draft.rename(folder)
+    shutil.rmtree(progress_of(folder), ignore_errors=True)
+
+
+def progress_of(folder: Path) -> Path:
+    """Where the work on a folder lies as long as it is not finished."""
+    return folder.with_name(f".{folder.name}-progress")
+
+
+def partial(folder: Path) -> Path:
+    """Where a function that fills a folder keeps what it needs to go on after an interruption, and only until then."""
+    return folder.with_name(f"{folder.name}-partial")
 
 
 def write_manifest(

@@ -73,8 +73,8 @@ def ingest(
     Args:
         source: from `agepipe.data.sources.fingerprint`.
         settings: size, limits and the threshold for near duplicates.
-        folder: an empty folder, or one that an interrupted ingest of the same source and settings has left; this one
-            then goes on behind the last chunk that was finished.
+        folder: an empty folder, or one that an interrupted ingest of the same source and settings has left with its
+            `agepipe.core.artifacts.partial`; this one then goes on behind the last chunk that was finished.
         where: how many decoders work at a time.
         progress: told after each chunk, in bytes of the source.
 
@@ -84,9 +84,7 @@ def ingest(
     """
     with Journal(folder, settings.size) as journal:
         ledger = _read_all(source, settings, where, journal, progress)
-        catalogue = _tables(ledger, source, settings, folder)
-        journal.forget()
-    return catalogue
+    return _tables(ledger, source, settings, folder)
 
 
 def without_limit(settings: IngestSettings) -> IngestSettings:

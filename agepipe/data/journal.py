@@ -4,22 +4,22 @@ A chunk counts once its ledger file has its final name; its pictures were writte
 last counted chunk are cut off when the work goes on.
 """
 
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import polars as pl
 
+from agepipe.core.artifacts import partial
 from agepipe.data.examine import LEDGER, Examined
 from agepipe.data.pixel_store import PixelWriter
 
 
 class Journal:
-    """Finished chunks in a folder: `pixels.npy`, and until the end `ledger/000000.arrow`, one file a chunk."""
+    """Finished chunks: their pictures in `folder/pixels.npy`, and one file each in `partial(folder)`."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        self._ledger = folder / "ledger"
+        self._ledger = partial(folder)
         self._ledger.mkdir(parents=True, exist_ok=True)
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
@@ -59,10 +59,6 @@ class Journal:
         """End the pixel store, and give the whole ledger, one row a file, in the source's order."""
         self._pixels.finish()
         return pl.concat(self._chunks) if self._chunks else pl.DataFrame(schema=LEDGER)
-
-    def forget(self) -> None:
-        """Remove the ledger, once the tables that are made of it are written."""
-        shutil.rmtree(self._ledger)
 
     def __enter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ def finished(workspace: Path, stage: str) -> list[Path]:
 def under_way(workspace: Path, stage: str) -> bool:
     """Whether an unfinished result of the stage has a checkpoint."""
     done = {f".{path.parent.name}-progress" for path in finished(workspace, stage)}
-    return any(path.parent.name not in done for path in workspace.glob(f"{stage}/.*-progress/{CHECKPOINT}"))
+    return any(path.parent.name not in done for path in workspace.glob(f"{stage}/.*-progress/**/{CHECKPOINT}"))
 
 
 def ingesting(workspace: Path) -> bool:
@@ -160,7 +160,7 @@ def curves(folder: Path) -> pl.DataFrame:
 def best_epoch(folder: Path) -> int:
     manifest = read_manifest(the_model(folder))
     assert manifest is not None
-    return int(manifest["result"]["best_epoch"])
+    return int(manifest["result"]["epochs"])
 
 
 def stamps(folder: Path) -> dict[Path, int]:

@@ -370,6 +370,23 @@ def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkey
     assert len(keys) == len(set(keys)) == 4
 
 
+def test_only_a_refit_is_another_model_after_another_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its calibration from the trials' predictions; any other training only its settings."""
+    keys: list[str] = []
+    monkeypatch.setattr("tasks.train._train", lambda *args: keys.append(_key(args)))
+    one = Choice(digest="one", settings={"lr": 0.5}, metric="loss", mean=0.0, deviation=0.0, trials=2)
+    rows = Rows(digest="r", table=tmp_path, pixels=tmp_path, size=64, count=1, ranges=AgeRanges.of("utkface"))
+    for final in (FinalSettings(), FinalSettings(refit=True)):
+        for choice in (one, one.model_copy(update={"digest": "another"})):
+            train(rows, LearnSettings(), choice, final, Where())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def _key(args: tuple[object, ...]) -> str:
+    return cache_key("train", 1, _train.signature.bind(*args).arguments)
+
+
 def test_refresh_reaches_later_stages_only() -> None:
     where = Where(refresh=("split",))
     assert where.refreshes("train")

@@ -13,7 +13,16 @@ import pytest
 
 from agepipe.config.stages import LabelSettings
 from agepipe.core import artifacts
-from agepipe.core.artifacts import MANIFEST, file_digest, read_manifest, turn, unfinished, whole, write_manifest
+from agepipe.core.artifacts import (
+    MANIFEST,
+    file_digest,
+    partial,
+    read_manifest,
+    turn,
+    unfinished,
+    whole,
+    write_manifest,
+)
 from agepipe.core.errors import DataError
 
 
@@ -122,10 +131,12 @@ def test_turns_never_overlap_though_each_removes_its_lock(tmp_path: Path) -> Non
 def test_an_unfinished_folder_stays_to_be_completed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "in" / "x") as draft:
         (draft / "half").touch()
+        partial(draft).touch()
         raise KeyboardInterrupt
     assert not (tmp_path / "in" / "x").exists()
     with unfinished(tmp_path / "in" / "x") as draft:
         assert (draft / "half").exists()
+        assert partial(draft).exists()
     assert [path.name for path in (tmp_path / "in").rglob("*")] == ["x", "half"]
 
 

@@ -98,7 +98,7 @@ def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, wh
             if line.strip() == "4":
                 break
         os.kill(killed.pid, signal.SIGKILL)
-    finished = len(list((work_folder(where) / "ledger").glob("*.arrow")))
+    finished = len(list((work_folder(where) / "result-partial").glob("*.arrow")))
     assert 4 <= finished < 12
     with start(where.workspace, archive, pause=0) as second:
         assert second.stdout is not None
@@ -130,7 +130,7 @@ def test_pictures_beyond_the_last_finished_chunk_are_cut_off(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(journal.Journal, "_path", fails)
         take(where, tmp_path / "faces")
-    assert (work_folder(where) / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
+    assert (work_folder(where) / "result" / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
     assert everything(take(where, tmp_path / "faces")) == whole
 
 

@@ -8,7 +8,7 @@ import onnx
 import polars as pl
 import pytest
 from bundles import make_bundle
-from folders import evaluated
+from folders import evaluated, train_final
 from labelled import labelled_rows
 
 from agepipe.config.runtime import Where
@@ -21,7 +21,6 @@ from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.search.trial import choose
-from agepipe.training.train_final import train
 
 LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=3, batch=16, lr=0.01, target="years")
 QUICK = EvaluateSettings(draws=200)
@@ -42,7 +41,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 def trained(rows: Rows, here: Where) -> Model:
     """Fitted on some rows and validated on others; what it is judged on is put together from the latter."""
     choice = choose([], SearchSettings(grid={"dropout": (0.1,)}), LEARN)
-    return train(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
+    return train_final(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
 
 
 def fresh(rows: Rows, model: Model, folder: Path) -> tuple[Rows, Model]:
