@@ -85,7 +85,9 @@ def _round(paths: tuple[str, ...], size: int, where: Where) -> tuple[int, Round]
     decoded, *plain = _timed(lambda: bare(source.locations, size, where.workers, files))
     _, *empty = _timed(lambda: bare(source.locations, size, where.workers))
     settings = IngestSettings(size=size, max_reject_share=0.99)
-    catalogue, *whole = _timed(lambda: stage.ingest(source, settings, where))
+    folder = where.workspace / "catalogue"
+    folder.mkdir()
+    catalogue, *whole = _timed(lambda: stage.ingest(source, settings, folder, where))
     if catalogue.count != decoded:
         print(f"the bare loop decoded {decoded} files, ingest used {catalogue.count}", file=sys.stderr)
     groups = _grouping(catalogue.pixels, catalogue.table)

@@ -36,8 +36,7 @@ from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
 from agepipe.core.artifacts import read_manifest
-from agepipe.data import archives, ingest
-from agepipe.data import labels as relabel
+from agepipe.data import archives
 from agepipe.data.filenames import Label, parse
 from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
@@ -217,10 +216,12 @@ def _flow(photographs: Path, options: argparse.Namespace, where: Where) -> Secon
 
 def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
     """One trial of ours with all cores for itself."""
+    from tasks.data import ingest, relabel
+
     with tempfile.TemporaryDirectory() as name:
         where, config = _where(Path(name), workers=1), _config(photographs, options)
         source = fingerprint(config.source, where)
-        rows: Rows = relabel.relabel(ingest.ingest(source, config.ingest, where), config.labels, where)
+        rows: Rows = relabel(ingest(source, config.ingest, where), config.labels, where)
         _, settings, fold = plan(config.search)[0]
         return {"network": trial(rows, changed(config.learn, settings), settings, 0, fold, where).seconds}
 

@@ -105,9 +105,8 @@ def _measured(count: int, arguments: argparse.Namespace) -> Cost:
 
 
 def _rows(count: int, where: Where) -> Rows:
-    from agepipe.data.ingest import ingest
-    from agepipe.data.labels import relabel
     from agepipe.data.sources import fingerprint
+    from tasks.data import ingest, relabel
 
     source = fingerprint(SourceSettings(data=("sample",), sample_count=count), where)
     return relabel(ingest(source, IngestSettings(size=36), where), LabelSettings(), where)

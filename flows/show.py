@@ -276,15 +276,16 @@ def audit(data: list[str], ranges: str, where: Where) -> None:
     """Read photographs and print what they are."""
     from agepipe.config.base import checked
     from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
-    from agepipe.data import ingest, sources
+    from agepipe.data import sources
     from agepipe.reports import audit_artifact, data_text
+    from tasks import data as stages
     from tasks.watch import watch
 
     spec = ranges if ranges in ("utkface", "years") else tuple(ranges.split(","))
     labels = checked(LabelSettings, {"ranges": spec}, "--ranges")
     with progress():
         source = sources.fingerprint(SourceSettings(data=tuple(data)), where, watch("source"))
-        catalogue = ingest.ingest(source, IngestSettings(), where, watch("ingest"))
-    report = audit_artifact.report(catalogue, labels, where)
+        catalogue = stages.ingest(source, IngestSettings(), where)
+    report = stages.audit(catalogue, labels, where)
     console.print(data_text.table(audit_artifact.read(report)))
     console.print(f"Report        {report.page}")

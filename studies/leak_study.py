@@ -37,16 +37,15 @@ from agepipe.config.stages import (
     SourceSettings,
     SplitSettings,
 )
-from agepipe.data.ingest import ingest
-from agepipe.data.labels import relabel
 from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
-from agepipe.data.split import folds, holdout, split
+from agepipe.data.split import folds, holdout
 from agepipe.search.trial import plan
 from agepipe.training.batches import Batches, open_store
 from agepipe.training.job import Examples, Fitted, Job
 from agepipe.training.loop import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of
 from agepipe.training.workdir import labelled, threads
+from tasks.data import ingest, relabel, split
 
 METRIC = "weighted_recall"
 """What the notebook reported; averaged by class size, recall is accuracy."""
@@ -99,8 +98,8 @@ def carried(study: Study) -> Told:
 
 def fresh(study: Study) -> Told:
     """A network of its own for every trial and for the last training; the test rows locked before the first of them."""
-    where = Where(workspace=study.folder)
-    locked = split(study.given, SplitSettings(test=0.2, seed=study.seed, extend=False), where)
+    settings = SplitSettings(test=0.2, seed=study.seed, extend=False)
+    locked = split(study.given, settings, None, Where(workspace=study.folder))
     table, test = labelled(locked.development), labelled(locked.test)
     scores: dict[int, list[float]] = {}
     for place, changes, fold in plan(study.search):
@@ -151,8 +150,8 @@ PROCEDURES: dict[str, Callable[[Study], Told]] = {
 
 def studied(rows: Rows, options: argparse.Namespace, folder: Path, seed: int) -> tuple[Study, dict[str, Told]]:
     """Both procedures on one draw of what is given and what is kept."""
-    where = Where(workspace=folder)
-    parts = split(rows, SplitSettings(test=KEPT, seed=1000 + seed, extend=False), where)
+    kept = SplitSettings(test=KEPT, seed=1000 + seed, extend=False)
+    parts = split(rows, kept, None, Where(workspace=folder))
     learn = LearnSettings(
         network=options.network, size=options.size, target="ranges", dropout=0.2, head="v2", optimizer="sgd",
         schedule="constant", weight_decay=1e-4, batch=16, epochs=options.epochs, seed=seed,

@@ -39,7 +39,7 @@ from agepipe.config import presets
 from agepipe.config.runtime import Where
 from agepipe.config.stages import Config, EvaluateSettings
 from agepipe.core.errors import AgepipeError
-from agepipe.data import ingest, labels, sources, split
+from agepipe.data import sources
 from agepipe.data.records import Rows
 from agepipe.evaluation.bootstrap import bootstrap
 from agepipe.evaluation.comparison import paired_differences
@@ -47,6 +47,7 @@ from agepipe.evaluation.metrics import figures
 from agepipe.model.decoding import Decoding
 from agepipe.training.worker import interrupt, resume
 from studies.trying import Bench, Recipe, Told
+from tasks.data import ingest, relabel, split
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip
@@ -169,8 +170,9 @@ def _within(minutes: float, together: int, one: Callable[[str], Told], names: li
 
 def development(config: Config, where: Where) -> Rows:
     """The labelled rows that a run of the preset over the same photographs would not lock away."""
-    catalogue = ingest.ingest(sources.fingerprint(config.source, where), config.ingest, where)
-    return split.split(labels.relabel(catalogue, config.labels, where), config.split, where).development
+    catalogue = ingest(sources.fingerprint(config.source, where), config.ingest, where)
+    rows = relabel(catalogue, config.labels, where)
+    return split(rows, config.split, None, where).development
 
 
 def _say(name: str, told: Told) -> None:

@@ -1,5 +1,7 @@
 """The stage that puts models side by side on rows that none of them has seen."""
 
+from pathlib import Path
+
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.record import digest_of
@@ -12,15 +14,16 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("compare", version=3)
+@stage("compare", "comparisons", version=work.VERSION)
 def compare(
-    models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings, where: Where
-) -> Compared:
+    folder: Path, models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings,
+    where: Where,
+) -> Compared:  # fmt: skip
     """Compare each model with the first, and write the page."""
     key = digest_of(models, titles, rows, settings)
     with tracked("compare", f"compare {' and '.join(titles)}", key, where, {"evaluate": settings}) as run:
         run.dataset(rows, "test")
-        done = work.compare(models, titles, rows, settings, where, watch("compare"))
+        done = work.compare(models, titles, rows, settings, folder, where, watch("compare"))
         found = work.read(done)
         run.metrics(
             {
@@ -30,5 +33,5 @@ def compare(
             }
         )
         run.description(" ".join(work.verdicts(found)))
-        run.artifacts(done.folder, "comparison")
+        run.artifacts(folder, "comparison")
     return done.model_copy(update={"run": run.run_id})

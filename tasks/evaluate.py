@@ -1,5 +1,7 @@
 """The stage that users rerun most: what a model does on rows that it has not seen."""
 
+from pathlib import Path
+
 from prefect import task
 
 from agepipe.config.runtime import Where
@@ -17,21 +19,22 @@ from tasks.track import tracked
 from tasks.watch import watch
 
 
-@stage("evaluate", version=6)
+@stage("evaluate", "evaluations", version=work.VERSION)
 def evaluate(
-    model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool, against: Evaluation | None, where: Where
-) -> Evaluation:
+    folder: Path, model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool,
+    against: Evaluation | None, where: Where,
+) -> Evaluation:  # fmt: skip
     """Judge the exported model on rows that its lineage does not know, and write the report."""
     key = digest_of(model, rows, settings, exclude_seen, against)
     params = {"evaluate": settings, "learn": read_card(model.folder).config.get("learn", {})}
     with tracked("evaluate", f"evaluate on {rows.name}", key, where, params) as run:
         run.dataset(rows, "test")
         done = work.evaluate(
-            model, rows, settings, where, exclude_seen=exclude_seen, against=against, progress=watch("evaluate")
+            model, rows, settings, folder, where, exclude_seen=exclude_seen, against=against, progress=watch("evaluate")
         )
         run.description(f"Model {model.digest[:10]} on {rows.name}, {done.judged_on}. {report.said(done)}")
         run.metrics(done.metrics)
-        run.artifacts(done.folder, "evaluation")
+        run.artifacts(folder, "evaluation")
     return done.model_copy(update={"run": run.run_id})
 
 

@@ -4,11 +4,13 @@ from prefect import task
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import IngestSettings, SourceSettings
-from agepipe.data import ingest as work
 from agepipe.data import sources
 from agepipe.data.records import Catalogue, Source
-from tasks.stage import stage
+from tasks import data
+from tasks.stage import Stage
 from tasks.watch import watch
+
+catalogued = Stage(data.catalogued)
 
 
 @task
@@ -17,7 +19,6 @@ def fingerprint(settings: SourceSettings, where: Where) -> Source:
     return sources.fingerprint(settings, where, watch("source"))
 
 
-@stage("ingest", version=2)
 def ingest(source: Source, settings: IngestSettings, where: Where) -> Catalogue:
-    """Decode every photograph, keep each once, reject what cannot be used with a reason, and group duplicates."""
-    return work.ingest(source, settings, where, watch("ingest"))
+    """The catalogue of a source, unless too many of its files are unusable; another limit decodes nothing again."""
+    return data.ingest(source, settings, where, catalogued)

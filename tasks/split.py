@@ -4,16 +4,12 @@ from prefect import task
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import Config, SplitSettings
-from agepipe.data import split as work
 from agepipe.data.records import Partition, Rows
 from agepipe.registry import register
-from tasks.stage import stage
+from tasks import data
+from tasks.stage import Stage
 
-
-@stage("split", version=3)
-def split(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
-    """Divide rows into development and test; those that an earlier partition placed stay on their side."""
-    return work.split(rows, settings, where, None if earlier is None else earlier.members)
+split = Stage(data.split)
 
 
 @task

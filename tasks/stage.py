@@ -1,31 +1,28 @@
-"""What every stage shares: a task whose record is found again by its inputs' digests and its own settings.
+"""What every stage shares: the Prefect task around a function whose results are kept in the workspace.
 
-The key is the stage's name and version, the digests of the records that go in, and the settings; never `Where`.
-So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what it
-touches and what follows from it. Records lie in `workspace/records`, whatever server watches the run. The paths in them
-are relative to the workspace, so that a copied or moved workspace never reads or removes what lies in another.
+A finished result is found by its key, as `tasks.cache` says. Prefect keeps the same record under the same key in
+`workspace/records`, whatever server watches the run, and then shows a cached state.
 """
 
-import inspect
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from prefect import Task, task
+from prefect import Task, runtime, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
 
 from agepipe.config.runtime import StageName, Where
-from agepipe.core.artifacts import MANIFEST, remove
+from agepipe.core.artifacts import remove
 from agepipe.core.errors import AgepipeError, DiedError
-from agepipe.core.record import Record, digest_of
+from agepipe.core.record import Record
 from agepipe.training.worker import interrupt
+from tasks.cache import Cached, cached, usable, where_of
 from tasks.stored import RecordStorage
 
 P = ParamSpec("P")
@@ -37,28 +34,26 @@ logger = logging.getLogger("agepipe.progress")
 LOOK_EVERY = 0.5
 """Seconds between two looks at calls that go on."""
 
-
-def cache_key(name: str, version: int, arguments: dict[str, Any]) -> str:
-    """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
-    what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Where))
-    return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
+_refreshed: set[tuple[str | None, Path]] = set()
+"""Folders that were removed to be made again, with the flow run that asked for it."""
 
 
 class Stage(Generic[P, R]):
-    """A cached Prefect task that trusts a stored record only while the files that it points to are there."""
+    """A Prefect task that trusts a stored record only while the files that it points to are there."""
 
-    def __init__(self, body: Callable[P, R], name: StageName, version: int, run_name: str, revivals: int) -> None:
-        self.name, self.version = name, version
-        self.signature = inspect.signature(body)
+    def __init__(self, body: Cached[P, R], run_name: str = "", revivals: int = 0) -> None:
+        self.without_prefect = body
+        """The same function, for a command that starts no server."""
+        self.name, self.signature = body.name, body.signature
         self.task: Task[P, R] = task(
-            task_run_name=run_name,
-            tags=[f"stage:{name}"],
-            cache_key_fn=lambda _, arguments: cache_key(name, version, arguments),
+            task_run_name=run_name or body.name,
+            tags=[f"stage:{body.name}"],
+            cache_key_fn=lambda _, arguments: body.key(arguments),
             persist_result=True,
             result_serializer="json",
             retries=revivals,
             retry_condition_fn=_died,
-        )(_anew(body, name))
+        )(_stored(body))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The stage's record, from its store or computed now."""
@@ -97,29 +92,45 @@ class Stage(Generic[P, R]):
         arguments = self.signature.bind(*args, **kwargs).arguments
         where = _where((), arguments)
         storage = RecordStorage(basepath=str(where.workspace / "records"))
-        kept = self._stored(storage, arguments, where.workspace)
-        # a record of a version that stored absolute paths may lead into the workspace that this one was copied from
-        stored = kept if kept is not None and kept.lies_in(where.workspace) else None
-        since_begun = stored is not None and where.begun is not None and not _older(stored, where.begun)
-        wanted_anew = where.refreshes(self.name) and not since_begun
-        if stored is not None and wanted_anew:
-            discard(stored, where.workspace)
-        stale = wanted_anew or (kept is not None and (stored is None or not stored.intact()))
+        stale = self._removed(arguments, where) or self._stored(storage, arguments, where.workspace) is None
         prepared = self.task.with_options(refresh_cache=stale)
         prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
         return prepared
 
-    def _stored(self, storage: RecordStorage, arguments: dict[str, Any], workspace: Path) -> R | None:
-        key = cache_key(self.name, self.version, arguments)
+    def _removed(self, arguments: Mapping[str, Any], where: Where) -> bool:
+        """Remove a result that the user wants computed again, once in a flow run: its search may begin again."""
+        if not where.refreshes(self.name):
+            return False
+        folder = self.without_prefect.folder(arguments)
+        once = (runtime.flow_run.root_flow_run_id, folder)
+        if once in _refreshed:
+            return False
+        remove(folder, where.workspace)
+        _refreshed.add(once)
+        return True
+
+    def _stored(self, storage: RecordStorage, arguments: Mapping[str, Any], workspace: Path) -> R | None:
+        key = self.without_prefect.key(arguments)
         store = ResultStore(result_storage=storage)
         if not store.exists(key):
             return None
         record: R = store.read(key).result
-        return record.resolved_in(workspace)
+        return usable(record.resolved_in(workspace), workspace)
+
+
+def _stored(body: Cached[P, R]) -> Callable[P, R]:
+    """The function of the Prefect task: paths in the records that Prefect stores are relative to the workspace."""
+
+    @wraps(body.body)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        return body(*args, **kwargs).relative_to(_where(args, kwargs).workspace)
+
+    made.__signature__ = body.signature  # type: ignore[attr-defined]  # without the folder, which no caller gives
+    return made
 
 
 def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Where:
-    return next(value for value in (*args, *kwargs.values()) if isinstance(value, Where))
+    return where_of((*args, *kwargs.values()))
 
 
 def _watch(futures: Sequence[PrefectFuture[R]], workspaces: Sequence[Path], watch: Watch[R]) -> None:
@@ -142,17 +153,25 @@ def _watch(futures: Sequence[PrefectFuture[R]], workspaces: Sequence[Path], watc
 
 
 def stage(
-    name: StageName, *, version: int, run_name: str | None = None, revivals: int = 0
-) -> Callable[[Callable[P, R]], Stage[P, R]]:
-    """Make a function of records and settings a stage.
+    name: StageName,
+    kind: str,
+    *,
+    version: int,
+    run_name: str | None = None,
+    revivals: int = 0,
+    resumes: bool = False,
+) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
+    """Make a function a stage that fills a folder from records and settings.
 
     Args:
         name: what the user calls it.
+        kind: the folder in the workspace that holds its results.
         version: raised when what it computes changes.
         run_name: of its Prefect runs.
         revivals: how often a call whose process has died is made again, to go on from its checkpoint.
+        resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
     """
-    return lambda body: Stage(body, name, version, run_name or name, revivals)
+    return lambda body: Stage(cached(name, kind, version=version, resumes=resumes)(body), run_name or name, revivals)
 
 
 def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:
@@ -161,41 +180,3 @@ def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:
     if isinstance(error, DiedError):
         logger.warning("%s It goes on from its last checkpoint.", error)
     return isinstance(error, DiedError)
-
-
-def _anew(body: Callable[P, R], name: StageName) -> Callable[P, R]:
-    """Wrap the stage so that `--refresh` recomputes a cached result.
-
-    The library finds a finished folder by itself; a stage whose record is gone cannot know that folder before.
-    """
-
-    @wraps(body)
-    def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        where = _where(args, kwargs)
-        begun = where.begun if where.begun is not None else time.time()
-        record = body(*args, **kwargs)
-        if where.refreshes(name) and _older(record, begun):
-            discard(record, where.workspace)
-            record = body(*args, **kwargs)
-        return record.relative_to(where.workspace)
-
-    return made
-
-
-def _older(record: Record, moment: float) -> bool:
-    """Whether the record's folder was finished before the moment (seconds since 1970; a file's time may lag a bit)."""
-    home = record.home()
-    return home is not None and (home / MANIFEST).exists() and (home / MANIFEST).stat().st_mtime < moment - 0.1
-
-
-def discard(record: Record, workspace: Path) -> None:
-    """Remove what a stage made in its workspace, so that it is made anew.
-
-    Raises:
-        DataError: it lies outside the workspace.
-    """
-    if (home := record.home()) is not None:
-        remove(home, workspace)
-
-
-__all__ = ["Stage", "cache_key", "discard", "stage"]

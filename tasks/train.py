@@ -1,5 +1,7 @@
 """The stage that trains the one network that is judged, registered and used."""
 
+from pathlib import Path
+
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.record import digest_of
@@ -14,23 +16,24 @@ from tasks.watch import watch
 
 
 def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
-    """Train with the chosen setting; a file of first weights counts by its content too, so that a new one is seen."""
-    return _train(rows, learn, choice, settings, weights_digest(work.chosen(learn, choice, settings)), where)
-
-
-@stage("train", version=5)
-def _train(
-    rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, weights: str, where: Where
-) -> Model:
-    """Train with the chosen setting, stop early, keep the best epoch and export it."""
-    key = digest_of(rows, learn, choice, settings, weights)
+    """Train with the chosen setting; another search with the same choice trains nothing again, unless it is a refit."""
     chosen = work.chosen(learn, choice, settings)
-    with tracked("train", "train", key, where, {"learn": chosen, "final": settings}) as run:
+    return _train(rows, chosen, choice if settings.refit else None, settings, weights_digest(chosen), where)
+
+
+@stage("train", "models", version=6, resumes=True)
+def _train(
+    folder: Path, rows: Rows, learn: LearnSettings, choice: Choice | None, settings: FinalSettings, weights: str,
+    where: Where,
+) -> Model:  # fmt: skip
+    """Train, stop early, keep the best epoch and export it; `weights` says what a file of first weights holds."""
+    key = digest_of(rows, learn, choice, settings, weights)
+    with tracked("train", "train", key, where, {"learn": learn, "final": settings}) as run:
         run.dataset(rows, "training")
-        model = work.train(rows, chosen, choice, settings, where, epochs(run, watch("train")))
-        run.description(_described(chosen, model, rows, settings))
+        model = work.train(rows, learn, choice, settings, folder, where, epochs(run, watch("train")))
+        run.description(_described(learn, model, rows, settings))
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
-        run.artifacts(model.folder, "bundle")
+        run.artifacts(folder, "bundle")
         pictures(run, model)
     return model.model_copy(update={"run": run.run_id})
 

@@ -15,7 +15,7 @@ from agepipe.search import trial as work
 from agepipe.search.progress import in_words
 from agepipe.search.records import Fold, Trial
 from tasks.board import watch_trial
-from tasks.stage import stage
+from tasks.old_stage import stage
 from tasks.track import epochs, tracked
 
 STOPPED = "agepipe.stopped"

@@ -12,7 +12,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,26 +168,60 @@ def remove(path: Path, workspace: Path) -> None:
 
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
-    """Wait until no other process works on this folder; the lock ends with the process that holds it."""
+    """Wait until no other process or thread works on this folder; the lock ends with the process that holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    path = folder.with_name(f".{folder.name}.lock")
+    with ExitStack() as stack:
+        while True:
+            handle = stack.enter_context(path.open("a"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle.fileno()).st_nlink:
+                break  # otherwise its last holder has removed this file, and whoever comes now locks another
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `folder` when the block ends, and stays to be completed later when it fails.
+
+    What lies in `partial` of it stays with it, and is removed once the block has ended. Only one process or thread may
+    fill it at a time; see `turn`.
+    """
+    draft = progress_of(folder) / "result"
+    draft.mkdir(parents=True, exist_ok=True)
+    yield draft
+    draft.rename(folder)
+    shutil.rmtree(progress_of(folder), ignore_errors=True)
+
+
+def progress_of(folder: Path) -> Path:
+    """Where the work on a folder lies as long as it is not finished."""
+    return folder.with_name(f".{folder.name}-progress")
+
+
+def partial(folder: Path) -> Path:
+    """Where a function that fills a folder keeps what it needs to go on after an interruption, and only until then."""
+    return folder.with_name(f"{folder.name}-partial")
 
 
 def write_manifest(
-    folder: Path, stage: str, settings: BaseModel, inputs: Mapping[str, str], result: Mapping[str, Any]
-) -> None:
+    folder: Path, stage: str, settings: BaseModel | Mapping[str, Any], inputs: Mapping[str, Any],
+    result: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Write the manifest: what made the folder, and what its record is built from. Called last, after all files.
 
     Args:
         folder: the result folder, usually still under its temporary name.
         stage: name of the stage.
-        settings: the settings that decided the result.
+        settings: the settings that decided the result; a mapping holds JSON values.
         inputs: digests of the inputs by name.
         result: digests and counts, as JSON values.
     """
-    known = {"agepipe": agepipe.__version__, "stage": stage, "settings": settings.model_dump(mode="json")}
+    plain = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
+    known = {"agepipe": agepipe.__version__, "stage": stage, "settings": plain}
     files = sorted(path.name for path in folder.iterdir())
     text = json.dumps({**known, "inputs": dict(inputs), "files": files, "result": dict(result)}, indent=2)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -61,6 +61,10 @@ class Record(BaseModel):
         """The record as it is used: relative paths are resolved in this folder, absolute ones stay unchanged."""
         return self._changed(lambda path: folder / path)
 
+    def moved(self, before: Path, after: Path) -> Self:
+        """The record of the same files after a folder was renamed: paths in `before` then lie in `after`."""
+        return self._changed(lambda path: after / path.relative_to(before) if path.is_relative_to(before) else path)
+
     def lies_in(self, folder: Path) -> bool:
         """Whether every path of the record is inside this folder."""
         return all(path.is_relative_to(folder) and ".." not in path.parts for path in _paths(self))

@@ -5,7 +5,6 @@ chunks are journaled, so that a killed ingest goes on where it stopped and ends 
 """
 
 import logging
-import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,15 +20,14 @@ import polars as pl
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import IngestSettings
-from agepipe.core.artifacts import read_manifest, turn, write_manifest
-from agepipe.core.errors import DataError, SourceError, TooManyRejectsError
+from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
 from agepipe.data import archives, copies, duplicates, sources
 from agepipe.data.archives import Entry
 from agepipe.data.examine import Examined, examine, refusal
 from agepipe.data.filenames import Reject
-from agepipe.data.journal import RESULT, Journal
+from agepipe.data.journal import Journal
 from agepipe.data.records import Catalogue, Source
 
 log = logging.getLogger(__name__)
@@ -55,7 +53,7 @@ lists the paths of further files with the same content and label; the others are
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
 VERSION = 5
-"""Raised when the same files would give another catalogue."""
+"""Raised when the same files would give another catalogue; part of its digest, which covers no pixels."""
 
 _CHUNK_PIXELS = 8 << 20
 """Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
@@ -65,50 +63,46 @@ _SHOWN = 5
 """Files and archives that are not given out are named up to this number; they may hold more than one photograph."""
 _WAITING = 2
 """Chunks that lie ready, so that no decoder waits while another chunk is read or kept."""
-_WHAT = ("size", "min_side", "max_pixels", "min_age", "max_age", "near_duplicate")
-"""Settings that change the result; `max_reject_share` only says whether it is accepted."""
 
 
-def ingest(source: Source, settings: IngestSettings, where: Where, progress: Progress = silent) -> Catalogue:
+def ingest(
+    source: Source, settings: IngestSettings, folder: Path, where: Where, progress: Progress = silent
+) -> Catalogue:
     """Decode each photograph of a source once, and catalogue it.
-
-    A finished result is found again, a half-done one is completed. Two ingests of one source take turns.
 
     Args:
         source: from `agepipe.data.sources.fingerprint`.
         settings: size, limits and the threshold for near duplicates.
-        where: workspace, and how many decoders work at a time.
+        folder: an empty folder, or one that an interrupted ingest of the same source and settings has left with its
+            `agepipe.core.artifacts.partial`; this one then goes on behind the last chunk that was finished.
+        where: how many decoders work at a time.
         progress: told after each chunk, in bytes of the source.
 
     Raises:
         SourceError: an archive is damaged, or no file is a usable photograph.
         TooManyRejectsError: the share of rejects is above `settings.max_reject_share`.
     """
-    key = digest_of("ingest", VERSION, source, settings.model_dump(include=set(_WHAT)))
-    folder = where.workspace / "datasets" / f"{source.name}-{key[:10]}"
-    with turn(folder):
-        work = folder.with_name(f"{folder.name}.partial")
-        if read_manifest(folder) is None:
-            ledger = _read_all(source, settings, where, work, progress)
-            _finish(ledger, source, settings, work, folder)
-        shutil.rmtree(work, ignore_errors=True)
-    catalogue = _catalogue(folder)
-    rejects = pl.read_parquet(catalogue.rejects)
-    for path, _, detail in rejects.filter(pl.col("reason") == "unreadable").head(_SHOWN).rows():
-        log.warning("%s is not used: %s", archives.printable(path), archives.printable(detail))
-    _check_share(rejects, catalogue.count + catalogue.copies, settings, catalogue.rejects)
-    return catalogue
+    with Journal(folder, settings.size) as journal:
+        ledger = _read_all(source, settings, where, journal, progress)
+    return _tables(ledger, source, settings, folder)
 
 
-def _read_all(source: Source, settings: IngestSettings, where: Where, work: Path, progress: Progress) -> pl.DataFrame:
-    """Everything up to a whole ledger and pixel store in the work folder."""
+def without_limit(settings: IngestSettings) -> IngestSettings:
+    """The settings that decide what a catalogue holds; the limit of rejects only says whether it is accepted."""
+    return settings.model_copy(update={"max_reject_share": 1.0})
+
+
+def _read_all(
+    source: Source, settings: IngestSettings, where: Where, journal: Journal, progress: Progress
+) -> pl.DataFrame:
+    """Everything up to a whole ledger and pixel store."""
     total = sum(_bytes(location) for location in source.locations)
-    with Journal(work, settings.size) as journal, _one_thread_each():
+    with _one_thread_each():
         for examined, position in _examined(_chunks(source, settings, journal.files), settings, where.worker_count):
             journal.add(examined)
             progress(min(position, total), total, f"{journal.pictures} photographs")
-        progress(total, total, f"{journal.pictures} photographs")
-        return journal.close()
+    progress(total, total, f"{journal.pictures} photographs")
+    return journal.close()
 
 
 def _bytes(location: Path) -> int:
@@ -187,20 +181,20 @@ def _one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _finish(ledger: pl.DataFrame, source: Source, settings: IngestSettings, work: Path, folder: Path) -> None:
-    """Write tables and manifest, and give the result its name; a kill in between costs only this function."""
-    draft = work / RESULT
+def _tables(ledger: pl.DataFrame, source: Source, settings: IngestSettings, folder: Path) -> Catalogue:
+    """Write the tables of photographs and rejects."""
     usable = ledger.filter(pl.col("reason").is_null())
     rejects = ledger.filter(pl.col("reason").is_not_null()).select(list(REJECTS))
-    rejects.write_parquet(draft / "rejects.parquet")
-    _check_share(rejects, len(usable), settings, draft / "rejects.parquet")
+    rejects.write_parquet(folder / "rejects.parquet")
+    _check_share(rejects, len(usable), settings, folder / "rejects.parquet")
+    for path, _, detail in rejects.filter(pl.col("reason") == "unreadable").head(_SHOWN).rows():
+        log.warning("%s is not used: %s", archives.printable(path), archives.printable(detail))
     catalogued = _catalogued(usable, settings)
-    catalogued.write_parquet(draft / "catalogue.parquet")
-    counts = {"count": len(catalogued), "copies": len(usable) - len(catalogued), "rejected": len(rejects)}
-    result = {"digest": _digest(catalogued, settings), "name": source.name, **counts, "size": settings.size}
-    write_manifest(draft, "ingest", settings, {"source": source.digest}, result)
-    shutil.rmtree(folder, ignore_errors=True)  # what a half-done removal has left
-    draft.rename(folder)
+    catalogued.write_parquet(folder / "catalogue.parquet")
+    return Catalogue(
+        digest=_digest(catalogued, settings), name=source.name, folder=folder, size=settings.size,
+        count=len(catalogued), copies=len(usable) - len(catalogued), rejected=len(rejects),
+    )  # fmt: skip
 
 
 def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
@@ -220,11 +214,15 @@ def _digest(catalogued: pl.DataFrame, settings: IngestSettings) -> str:
     return digest_of("catalogue", VERSION, settings.size, settings.near_duplicate, rows)
 
 
-def _catalogue(folder: Path) -> Catalogue:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise DataError(f"{folder}: not a whole catalogue; delete the folder and run again.")
-    return Catalogue(folder=folder, **manifest["result"])
+def check_share(catalogue: Catalogue, settings: IngestSettings) -> None:
+    """Refuse a catalogue of a source that has too many unusable files.
+
+    Raises:
+        TooManyRejectsError: their share is above `settings.max_reject_share`.
+    """
+    _check_share(
+        pl.read_parquet(catalogue.rejects), catalogue.count + catalogue.copies, settings, catalogue.rejects
+    )  # fmt: skip
 
 
 def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, kept: Path) -> None:

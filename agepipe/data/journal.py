@@ -10,25 +10,22 @@ from typing import Self
 
 import polars as pl
 
+from agepipe.core.artifacts import partial
 from agepipe.data.examine import LEDGER, Examined
 from agepipe.data.pixel_store import PixelWriter
 
-RESULT = "result"
-"""The folder inside the work folder that becomes the result."""
-
 
 class Journal:
-    """Finished chunks in a work folder: `result/pixels.npy`, and `ledger/000000.arrow`, one file a chunk."""
+    """Finished chunks: their pictures in `folder/pixels.npy`, and one file each in `partial(folder)`."""
 
     def __init__(self, folder: Path, size: int) -> None:
-        self._ledger = folder / "ledger"
+        self._ledger = partial(folder)
         self._ledger.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).mkdir(exist_ok=True)
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
         """Files that need not be looked at again."""
         self._contents = {digest for chunk in self._chunks for digest in _digests(chunk)}
-        self._pixels = PixelWriter(folder / RESULT / "pixels.npy", size, rows=self.pictures)
+        self._pixels = PixelWriter(folder / "pixels.npy", size, rows=self.pictures)
 
     @property
     def pictures(self) -> int:

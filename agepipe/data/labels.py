@@ -3,66 +3,37 @@
 The ranges travel with the rows; see `agepipe.model.ages`, the one place that knows the order of the classes.
 """
 
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from agepipe.config.runtime import Where
 from agepipe.config.stages import LabelSettings
-from agepipe.core.artifacts import file_digest, read_manifest, whole, write_manifest
 from agepipe.core.errors import ConfigError, DataError
 from agepipe.core.record import digest_of
 from agepipe.data.copies import LABEL
 from agepipe.data.records import Catalogue, Rows
 from agepipe.model.ages import AgeRanges
 
-VERSION = 2
-"""Raised when the same catalogue and settings would give other rows."""
 IDENTITY = ("digest", "age", "gender", "race", "group", "label")
 """Columns that make labelled rows what they are; paths, order and positions do not."""
 
 
-def relabel(catalogue: Catalogue, settings: LabelSettings, where: Where) -> Rows:
-    """Give each photograph the class of its age; a finished result is found again.
+def relabel(catalogue: Catalogue, settings: LabelSettings, folder: Path) -> Rows:
+    """Give each photograph the class of its age.
 
     Rows whose age lies outside all ranges are left out, counted, and kept in `outside.parquet` beside the table.
-    Copies that disagree on the age are handled as `settings.conflicts` says, and counted in the manifest.
+    Copies that disagree on the age are handled as `settings.conflicts` says, and counted in `conflicts.json`.
+
+    Args:
+        catalogue: what to label.
+        settings: the ranges, and what to do with copies that disagree.
+        folder: an empty folder, which gets the tables and the counts.
 
     Raises:
         DataError: the catalogue's table is missing or damaged.
         ConfigError: no photograph has an age in the ranges.
     """
-    key = digest_of("relabel", VERSION, catalogue, _file_digest(catalogue.table), settings)
-    folder = where.workspace / "labels" / f"{catalogue.name}-{key[:10]}"
-    manifest = read_manifest(folder)
-    if manifest is None:
-        _make(folder, catalogue, settings)
-        manifest = read_manifest(folder)
-    return _record(folder, manifest or {}, catalogue, settings.age_ranges())
-
-
-def class_column(ranges: AgeRanges, age: str = "age") -> pl.Expr:
-    """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
-    column = pl.col(age).cast(pl.Int64)
-    label = pl.lit(None, dtype=pl.Int16)
-    for position, low in enumerate(ranges.lows.tolist()):
-        label = pl.when(column >= low).then(pl.lit(position, dtype=pl.Int16)).otherwise(label)
-    if ranges.oldest is not None:
-        label = pl.when(column > ranges.oldest).then(pl.lit(None, dtype=pl.Int16)).otherwise(label)
-    return label
-
-
-def _file_digest(table: Path) -> str:
-    # The table's own bytes are part of the key: its positions must be those of the pixel store beside it.
-    try:
-        return file_digest(table)
-    except OSError as error:
-        raise DataError(f"{table}: the catalogue cannot be read ({error}); ingest again.") from error
-
-
-def _make(folder: Path, catalogue: Catalogue, settings: LabelSettings) -> None:
     frame = read_table(catalogue.table)
     ranges = settings.age_ranges()
     settled, conflicts = settle(frame, ranges, settings)
@@ -74,12 +45,24 @@ def _make(folder: Path, catalogue: Catalogue, settings: LabelSettings) -> None:
             f"labels.ranges: none of the {len(frame)} photographs has an age from '{ranges.names[0]}' to "
             f"'{ranges.names[-1]}' that may be used; widen the ranges or change labels.conflicts."
         )
-    with whole(folder) as draft:
-        inside.write_parquet(draft / "rows.parquet")
-        outside.write_parquet(draft / "outside.parquet")
-        result = {"digest": rows_digest(inside, ranges, catalogue.size), "count": len(inside), "outside": len(outside)}
-        inputs = {"catalogue": catalogue.digest}
-        write_manifest(draft, "relabel", settings, inputs, {**result, "conflicts": conflicts})
+    inside.write_parquet(folder / "rows.parquet")
+    outside.write_parquet(folder / "outside.parquet")
+    (folder / "conflicts.json").write_text(json.dumps(conflicts, indent=2) + "\n", encoding="utf-8")
+    return Rows(
+        digest=rows_digest(inside, ranges, catalogue.size), table=folder / "rows.parquet", pixels=catalogue.pixels,
+        size=catalogue.size, count=len(inside), ranges=ranges, name=catalogue.name, outside=len(outside),
+    )  # fmt: skip
+
+
+def class_column(ranges: AgeRanges, age: str = "age") -> pl.Expr:
+    """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
+    column = pl.col(age).cast(pl.Int64)
+    label = pl.lit(None, dtype=pl.Int16)
+    for position, low in enumerate(ranges.lows.tolist()):
+        label = pl.when(column >= low).then(pl.lit(position, dtype=pl.Int16)).otherwise(label)
+    if ranges.oldest is not None:
+        label = pl.when(column > ranges.oldest).then(pl.lit(None, dtype=pl.Int16)).otherwise(label)
+    return label
 
 
 def settle(frame: pl.DataFrame, ranges: AgeRanges, settings: LabelSettings) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -136,17 +119,3 @@ def read_table(path: Path, columns: tuple[str, ...] = ("digest", "group", "age")
     if missing:
         raise DataError(f"{path}: the table has no column '{missing[0]}'; make it anew.")
     return frame
-
-
-def _record(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue, ranges: AgeRanges) -> Rows:
-    result = manifest["result"]
-    return Rows(
-        digest=result["digest"],
-        table=folder / "rows.parquet",
-        pixels=catalogue.pixels,
-        size=catalogue.size,
-        count=result["count"],
-        ranges=ranges,
-        name=catalogue.name,
-        outside=result["outside"],
-    )

@@ -5,14 +5,11 @@ it placed stays on its side, copies of it follow, and only new groups are drawn.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from agepipe.config.runtime import Where
 from agepipe.config.stages import SplitSettings
-from agepipe.core.artifacts import file_digest, read_manifest, whole, write_manifest
 from agepipe.core.errors import DataError, LeakageError
 from agepipe.core.record import digest_of
 from agepipe.data.groups import MEMBERS, Links, across, bound
@@ -20,14 +17,12 @@ from agepipe.data.labels import read_table, rows_digest
 from agepipe.data.records import Partition, Rows
 from agepipe.data.stratify import check_sides, drawn, folds, holdout, units
 
-VERSION = 3
-"""Raised when the same rows and settings would give another partition."""
 COLUMNS = ("digest", "group", "look", "label")
 """Columns of labelled rows that a split looks at."""
 
 
-def split(rows: Rows, settings: SplitSettings, where: Where, earlier: Path | None = None) -> Partition:
-    """Divide labelled rows into development and test rows; a finished result is found again.
+def split(rows: Rows, settings: SplitSettings, folder: Path, earlier: Path | None = None) -> Partition:
+    """Divide labelled rows into development and test rows.
 
     Stratified by range, copies kept together, the same whatever the order or the paths of the files. In the tables
     that come out, `group` also binds photographs that only their looks show to be one (see `agepipe.data.groups`).
@@ -35,7 +30,7 @@ def split(rows: Rows, settings: SplitSettings, where: Where, earlier: Path | Non
     Args:
         rows: what to split.
         settings: share of the test rows, and the seed.
-        where: the workspace.
+        folder: an empty folder, which gets the tables.
         earlier: `Partition.members` of a split to extend; ignored unless `settings.extend`.
 
     Raises:
@@ -43,14 +38,25 @@ def split(rows: Rows, settings: SplitSettings, where: Where, earlier: Path | Non
         ConfigError: one side would be empty.
     """
     before = read_members(earlier if settings.extend else None)
-    extended = members_digest(before) if len(before) else None
-    key = digest_of("split", VERSION, rows, file_digest(rows.table), settings.test, settings.seed, extended)
-    folder = where.workspace / "splits" / f"{rows.name or 'rows'}-{key[:10]}"
-    manifest = read_manifest(folder)
-    if manifest is None:
-        _make(folder, rows, settings, before, extended)
-        manifest = read_manifest(folder) or {}
-    return _record(folder, manifest["result"], rows, settings, extended)
+    placed, members, left_out = place(read_table(rows.table, COLUMNS), settings, before)
+    parts = {side: placed.filter(pl.col("side") == side).drop("side") for side in ("development", "test")}
+    check_apart(parts["development"], parts["test"])
+    found = {side: _part(part, rows, folder / f"{side}.parquet") for side, part in parts.items()}
+    left_out.write_parquet(folder / "left_out.parquet")
+    members.write_parquet(folder / "members.parquet")
+    return Partition(
+        digest=digest_of("partition", found["development"].digest, found["test"].digest, members_digest(members)),
+        development=found["development"], test=found["test"], whole=rows.digest,
+        earlier=members_digest(before) if len(before) else None, left_out=len(left_out), settings=settings,
+        members=folder / "members.parquet",
+    )  # fmt: skip
+
+
+def _part(table: pl.DataFrame, rows: Rows, path: Path) -> Rows:
+    """One side of the rows, written to the path."""
+    table.write_parquet(path)
+    changes = {"digest": rows_digest(table, rows.ranges, rows.size), "count": len(table)}
+    return rows.model_copy(update={**changes, "table": path, "outside": 0, "run": None})
 
 
 def read_members(path: Path | None) -> pl.DataFrame:
@@ -72,23 +78,6 @@ def members_digest(members: pl.DataFrame) -> str:
     """SHA-256, hex, of which content lies on which side."""
     columns = ["digest", "group", "side"]
     return digest_of("members", members.select(columns).unique().sort(columns).rows())
-
-
-def _make(folder: Path, rows: Rows, settings: SplitSettings, before: pl.DataFrame, extended: str | None) -> None:
-    frame = read_table(rows.table, COLUMNS)
-    placed, members, left_out = place(frame, settings, before)
-    parts = {side: placed.filter(pl.col("side") == side).drop("side") for side in ("development", "test")}
-    check_apart(parts["development"], parts["test"])
-    with whole(folder) as draft:
-        result: dict[str, Any] = {"left_out": len(left_out)}
-        for side, part in parts.items():
-            part.write_parquet(draft / f"{side}.parquet")
-            result[side] = {"digest": rows_digest(part, rows.ranges, rows.size), "count": len(part)}
-        left_out.write_parquet(draft / "left_out.parquet")
-        members.write_parquet(draft / "members.parquet")
-        result["members"] = members_digest(members)
-        inputs = {"rows": rows.digest} | ({"earlier": extended} if extended else {})
-        write_manifest(draft, "split", settings, inputs, result)
 
 
 def place(
@@ -158,25 +147,6 @@ def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:
                 f"split: {len(shared)} of {len(test)} test rows {what} development rows, "
                 f"'{shared[column][0]}' among them; keep each group of copies on one side."
             )
-
-
-def _record(
-    folder: Path, result: dict[str, Any], rows: Rows, settings: SplitSettings, extended: str | None
-) -> Partition:
-    def part(side: str) -> Rows:
-        changes = {"table": folder / f"{side}.parquet", "outside": 0, "run": None, **result[side]}
-        return rows.model_copy(update=changes)
-
-    return Partition(
-        digest=digest_of("partition", result["development"]["digest"], result["test"]["digest"], result["members"]),
-        development=part("development"),
-        test=part("test"),
-        whole=rows.digest,
-        earlier=extended,
-        left_out=result["left_out"],
-        settings=settings,
-        members=folder / "members.parquet",
-    )
 
 
 __all__ = ["check_apart", "folds", "holdout", "members_digest", "place", "read_members", "split"]

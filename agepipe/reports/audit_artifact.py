@@ -1,33 +1,28 @@
-"""The data report as a result folder: the counts as JSON, and the page, found again by catalogue and labels."""
+"""The data report as a folder: the counts as JSON, and the page."""
 
-from agepipe.config.runtime import Where
+from pathlib import Path
+
 from agepipe.config.stages import LabelSettings
-from agepipe.core.artifacts import read_manifest, whole, write_manifest
 from agepipe.core.record import digest_of
 from agepipe.data.audit import Audit, audit
 from agepipe.data.records import Catalogue, DataReport
 
 VERSION = 2
-"""Raised when the same catalogue and labels would be reported otherwise."""
+"""Raised when the same catalogue and labels would be reported otherwise; part of the report's digest."""
 
 
-def report(catalogue: Catalogue, labels: LabelSettings, where: Where) -> DataReport:
-    """Count what the photographs are and draw the page; a finished report is found again.
+def report(catalogue: Catalogue, labels: LabelSettings, folder: Path) -> DataReport:
+    """Count what the photographs are and draw the page, into an empty folder.
 
     Raises:
         DataError: the catalogue's table or pixel store is missing or damaged.
     """
-    digest = digest_of("audit", VERSION, catalogue, labels)
-    folder = where.workspace / "audits" / f"{catalogue.name}-{digest[:10]}"
-    if read_manifest(folder) is None:
-        from agepipe.reports.data_report import write_report  # plotting takes a second to import
+    from agepipe.reports.data_report import write_report  # plotting takes a second to import
 
-        found = audit(catalogue, labels)
-        with whole(folder) as draft:
-            write_report(found, catalogue, draft)
-            (draft / "audit.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
-            write_manifest(draft, "audit", labels, {"catalogue": catalogue.digest}, {"digest": digest})
-    return DataReport(digest=digest, folder=folder)
+    found = audit(catalogue, labels)
+    write_report(found, catalogue, folder)
+    (folder / "audit.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
+    return DataReport(digest=digest_of("audit", VERSION, catalogue, labels), folder=folder)
 
 
 def read(made: DataReport) -> Audit:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from agepipe import __version__
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
-from agepipe.core.artifacts import read_manifest, whole, write_manifest
 from agepipe.core.errors import ConfigError, DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
@@ -29,7 +28,7 @@ from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
 VERSION = 3
-"""Raised when the same inputs would give another folder."""
+"""Raised when the same inputs would give another folder; part of the digest."""
 SIGNIFICANT = 0.001
 """Smaller probabilities are not told apart."""
 NAMED = 6
@@ -67,17 +66,19 @@ def compare(
     titles: Sequence[str],
     rows: Rows,
     settings: EvaluateSettings,
+    folder: Path,
     where: Where,
     progress: Progress = silent,
 ) -> Compared:
-    """Compare models, or find the finished comparison of the same ones on the same rows.
+    """Compare models on the same rows, and write down what was found.
 
     Args:
         models: two or more; each is compared with the first.
         titles: what a reader calls them.
         rows: the rows, of which those that any of the models has seen are left out.
         settings: draws, confidence and seed.
-        where: workspace, and how many parts to predict at a time.
+        folder: an empty folder, which gets the page, the table and what was found.
+        where: workspace of the predictions, and how many parts to predict at a time.
         progress: told while rows are predicted.
 
     Raises:
@@ -87,11 +88,7 @@ def compare(
     """
     check_different(models, titles)
     key = digest_of("comparison", VERSION, tuple(models), tuple(titles), rows, settings)
-    folder = where.workspace / "comparisons" / f"{rows.name or 'rows'}-{key[:10]}"
-    if read_manifest(folder) is None:
-        found = _found(key, models, titles, rows, settings, where, progress)
-        with whole(folder) as draft:
-            _write(draft, found)
+    _write(folder, _found(key, models, titles, rows, settings, where, progress))
     return Compared(digest=key, folder=folder)
 
 
@@ -153,8 +150,6 @@ def _write(folder: Path, found: ModelComparison) -> None:
     (folder / "comparison.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / "comparison.html").write_text(render(found), encoding="utf-8")
     _slices(found).write_csv(folder / "slices.csv")
-    inputs = {"rows": found.rows} | {f"model {at + 1}": digest for at, digest in enumerate(found.models)}
-    write_manifest(folder, "compare", found.settings, inputs, {"digest": found.digest, "excluded": found.excluded})
 
 
 def _slices(found: ModelComparison) -> pl.DataFrame:

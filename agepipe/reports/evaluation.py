@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
-from agepipe.core.artifacts import read_manifest, whole, write_manifest
+from agepipe.core.artifacts import read_manifest
 from agepipe.core.errors import DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
@@ -26,7 +26,7 @@ from agepipe.reports.model_card import model_card
 from agepipe.reports.report import render
 
 VERSION = 6
-"""Raised when the same inputs would give another folder."""
+"""Raised when the same inputs would give another folder; part of the digest, and kept in `metrics.json`."""
 PREDICTIONS = 5
 """The first version whose predictions are those of today, so that a champion evaluated since then can be compared."""
 KNOWN = ("gender", "race", "width", "height", "brightness", "sharpness")
@@ -37,19 +37,21 @@ def evaluate(
     model: Model,
     rows: Rows,
     settings: EvaluateSettings,
+    folder: Path,
     where: Where,
     *,
     exclude_seen: bool = False,
     against: Evaluation | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Judge a model on rows; a finished evaluation of the same model, rows and settings is found again.
+    """Judge a model on rows, and write down what was found.
 
     Args:
         model: the bundle.
         rows: rows that the model has not seen.
         settings: draws, confidence and seed of the intervals; level of the sets, and least support of a slice.
-        where: workspace, and how many parts to predict at a time.
+        folder: an empty folder, which gets figures, tables, plots and pages.
+        where: workspace of the predictions, and how many parts to predict at a time.
         exclude_seen: judge on the rest where the model has seen some rows, and say so.
         against: an evaluation of the champion on the same rows, whose figures the report shows beside the model's.
         progress: told while rows are predicted.
@@ -64,11 +66,8 @@ def evaluate(
         refuse(subject.overlap, f"model {model.digest[:10]}")
     against = None if against is None or against.model == model.digest else against
     key = digest_of("evaluation", VERSION, model, rows, settings, exclude_seen, against)
-    folder = where.workspace / "evaluations" / f"{rows.name or 'rows'}-{key[:10]}"
-    if read_manifest(folder) is None:
-        outcome = judge(subject, settings, where, progress, against)
-        with whole(folder) as draft:
-            write(draft, key, VERSION, outcome, pixels_of(rows, outcome.table), exclude_seen)
+    outcome = judge(subject, settings, where, progress, against)
+    write(folder, key, VERSION, outcome, pixels_of(rows, outcome.table))
     return read(folder)
 
 
@@ -90,9 +89,7 @@ def _is_of(path: Path, model: str, rows: Rows) -> bool:
     return known and read_manifest(path.parent) is not None
 
 
-def write(
-    folder: Path, key: str, version: int, outcome: Outcome, pixels: NDArray[np.uint8], exclude_seen: bool
-) -> None:
+def write(folder: Path, key: str, version: int, outcome: Outcome, pixels: NDArray[np.uint8]) -> None:
     """Fill an evaluation's folder.
 
     Args:
@@ -101,7 +98,6 @@ def write(
         version: of what computes it.
         outcome: what was found.
         pixels: the store that the rows' `index` points into, for the pictures of the report.
-        exclude_seen: whether rows that the model has seen were to be left out.
     """
     from agepipe.reports.plots import draw  # plotting takes a second to import
 
@@ -120,9 +116,6 @@ def write(
     words = {"verdict": sentences.verdict(outcome), "warning": sentences.warning(outcome)}
     summary = {"digest": key, "version": version} | words | outcome.summary()
     (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    inputs = {"model": outcome.model.digest, "rows": outcome.rows.digest}
-    result = {name: summary[name] for name in ("digest", "count", "excluded", "outside", "notes")}
-    write_manifest(folder, "evaluate", outcome.settings, inputs, result | {"exclude_seen": exclude_seen})
 
 
 def predictions(outcome: Outcome) -> pl.DataFrame:

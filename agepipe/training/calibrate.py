@@ -27,20 +27,20 @@ class Calibration(NamedTuple):
     on: Calibrated = ""
 
 
-def calibrated(job: Job, fitted: Fitted, choice: Choice) -> Calibration:
+def calibrated(job: Job, fitted: Fitted, choice: Choice | None) -> Calibration:
     """Calibrate a finished training.
 
     Args:
         job: its validation rows.
         fitted: what it said of them.
-        choice: the search before it; its out-of-fold predictions are used where there are no validation rows.
+        choice: the search before it, if any; its out-of-fold predictions are used where there are no validation rows.
 
     Raises:
         DataError: the out-of-fold predictions cannot be read.
     """
     if fitted.probabilities is not None and len(fitted.probabilities):
         return calibrate(fitted.probabilities, job.validation.labels, job.learn.decoding, "validation rows")
-    if choice.outcomes:
+    if choice is not None and choice.outcomes:
         probabilities, labels = _out_of_fold(choice)
         return calibrate(probabilities, labels, job.learn.decoding, "out-of-fold predictions")
     return Calibration()

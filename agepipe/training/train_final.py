@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings
-from agepipe.core.artifacts import read_manifest, whole, write_manifest
-from agepipe.core.errors import TrainingError
-from agepipe.core.record import digest_of
+from agepipe.core.artifacts import partial
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
 from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
@@ -26,11 +24,9 @@ from agepipe.training.job import EpochEvent, Examples, Fitted, Job
 from agepipe.training.records import Choice
 from agepipe.training.rendezvous import across
 from agepipe.training.warm_start import check_validation, seen_before
-from agepipe.training.workdir import in_progress, labelled, made_with, threads, weights_digest
+from agepipe.training.workdir import labelled, made_with, threads
 from agepipe.training.worker import isolated
 
-VERSION = 5
-"""Raised when the same rows and settings would train to something else."""
 COMPARED = 64
 """Validation pictures on which the exported network must agree with the trained one."""
 
@@ -41,17 +37,19 @@ def chosen(learn: LearnSettings, choice: Choice, final: FinalSettings) -> LearnS
 
 
 def train(
-    rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where,
+    rows: Rows, learn: LearnSettings, choice: Choice | None, final: FinalSettings, folder: Path, where: Where,
     on_epoch: Callable[[EpochEvent], None] | None = None,
 ) -> Model:  # fmt: skip
-    """Train with the chosen setting and export the best epoch, or find the finished bundle; a half-done one goes on.
+    """Train with the chosen setting and export the best epoch.
 
     Args:
         rows: the development rows.
-        learn: the setting to train, as `chosen` makes it.
-        choice: of the search, on whose predictions a refit is calibrated.
+        learn: every field that the training goes by, as `chosen` gives it.
+        choice: the search before it, on whose out-of-fold predictions a refit is calibrated.
         final: validation part, patience and metric.
-        where: workspace, device, threads, processes and machines.
+        folder: an empty folder, which becomes the bundle; or one that an interrupted training of the same arguments
+            has left with its `agepipe.core.artifacts.partial`, where it then goes on from the last checkpoint.
+        where: device, threads, processes and machines.
         on_epoch: called after each epoch.
 
     Raises:
@@ -61,20 +59,18 @@ def train(
         ModelError: the exported network answers differently from the trained one.
         LeakageError: the first weights were fitted on rows of the validation part.
     """
-    folder = where.workspace / "models" / f"{rows.name or 'rows'}-{model_key(rows, learn, choice, final)[:10]}"
-    with in_progress(folder) as work:
-        if read_manifest(folder) is None:
-            job, table = _job(rows, learn, final, work, where)
-            fitted = across(job, where, on_epoch)
-            _bundle(folder, job, fitted, calibrated(job, fitted, choice), rows, final, table)
-    return _record(folder)
-
-
-def model_key(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings) -> str:
-    """SHA-256, hex, of all that decides what comes out of the last training; `learn` is the chosen setting."""
-    # a refit is calibrated on the trials' predictions, so it is another model after another search
-    before = choice.digest if final.refit else choice.trials > 0
-    return digest_of("model", VERSION, rows, learn, weights_digest(learn), final, before)
+    job, table = _job(rows, learn, final, partial(folder), where)
+    fitted = across(job, where, on_epoch)
+    calibration = calibrated(job, fitted, choice)
+    seen, lineage = lineage_of(table, learn)
+    isolated(exporting, job, fitted, calibration.temperature, folder)
+    write_card(folder, _card(job, fitted, calibration, rows, final, lineage))
+    write_lineage(folder, seen)
+    pl.DataFrame(fitted.curves).write_parquet(folder / CURVES)
+    return Model(
+        digest=digest(folder), folder=folder, lineage=lineage, metrics=fitted.metrics, epochs=fitted.best,
+        seconds=fitted.seconds,
+    )  # fmt: skip
 
 
 def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, where: Where) -> tuple[Job, pl.DataFrame]:
@@ -89,23 +85,6 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
         device=where.device, threads=threads(learn, where),
     )  # fmt: skip
     return job, table
-
-
-def _bundle(
-    folder: Path, job: Job, fitted: Fitted, calibration: Calibration, rows: Rows, final: FinalSettings,
-    table: pl.DataFrame,
-) -> None:  # fmt: skip
-    seen, lineage = lineage_of(table, job.learn)
-    with whole(folder) as draft:
-        isolated(exporting, job, fitted, calibration.temperature, draft)
-        write_card(draft, _card(job, fitted, calibration, rows, final, lineage))
-        write_lineage(draft, seen)
-        pl.DataFrame(fitted.curves).write_parquet(draft / CURVES)
-        result = {
-            "digest": digest(draft), "lineage": lineage, "metrics": fitted.metrics,
-            "best_epoch": fitted.best, "epochs": len(fitted.curves), "seconds": fitted.seconds,
-        }  # fmt: skip
-        write_manifest(draft, "train", final, {"rows": rows.digest}, result)
 
 
 def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> None:
@@ -156,12 +135,3 @@ def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame,
     seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
     # 'fitted' sorts after 'chosen', and is the stronger
     return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
-
-
-def _record(folder: Path) -> Model:
-    found = read_manifest(folder)
-    if found is None:
-        raise TrainingError(f"{folder}: the finished model cannot be found again; was it removed? Run it again.")
-    result = found["result"]
-    kept = {name: result[name] for name in ("digest", "lineage", "metrics", "seconds")}
-    return Model(folder=folder, epochs=result["best_epoch"], **kept)

@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
+from chips import detector_file
 
 from agepipe.config import presets
 from agepipe.config.runtime import Where
 from agepipe.config.stages import Config
+from agepipe.data.sample import source
 from agepipe.data.sample.source import draw
+from agepipe.model.imaging import Image, decode
+from agepipe.serving.detect import yunet
+from agepipe.serving.detect.detector import Detector
 from flows.result import PipelineResult
 
 TINY = {
@@ -51,3 +56,17 @@ def first(tiny: Config, home: Where, prefect_server: None) -> PipelineResult:
     from flows.pipeline import pipeline
 
     return pipeline(tiny, home)
+
+
+@pytest.fixture
+def drawn_faces() -> list[Image]:
+    """Two of the sample's drawn faces, of an adult and of a child."""
+    chips = [chip for chip in source.plan(40, 7) if chip.quality is None]
+    wanted = [next(chip for chip in chips if 25 <= chip.age <= 45), next(chip for chip in chips if chip.age <= 14)]
+    return [decode(source.encoded(chip, 7)) for chip in wanted]
+
+
+@pytest.fixture
+def detector(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
+    monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
+    return Detector(detector_file(shared))

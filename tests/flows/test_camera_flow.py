@@ -1,4 +1,4 @@
-"""The camera at the end of the whole pipeline, and as a deployed flow that is cancelled while it looks."""
+"""The camera as a deployed flow that is cancelled while it looks; `test_pipeline.py` has it after the pipeline."""
 
 import json
 import subprocess
@@ -7,71 +7,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from bundles import make_bundle
-from chips import detector_file
 from videos import read, video
 
 from agepipe.config.runtime import Where
-from agepipe.data.sample import source
-from agepipe.model.decoding import decide
-from agepipe.model.imaging import Image, decode, fit
-from agepipe.model.predictor import Predictor
-from agepipe.registry import lookup
-from agepipe.serving import camera_session
-from agepipe.serving.align import align
-from agepipe.serving.deploy import deploy
-from agepipe.serving.detect import yunet
+from agepipe.model.imaging import Image
 from agepipe.serving.detect.detector import Detector
-from agepipe.serving.sources import opened
 from flows import access, deployments, services
-from flows.result import PipelineResult
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def drawn_faces() -> list[Image]:
-    """Two of the sample's drawn faces, of an adult and of a child."""
-    chips = [chip for chip in source.plan(40, 7) if chip.quality is None]
-    wanted = [next(chip for chip in chips if 25 <= chip.age <= 45), next(chip for chip in chips if chip.age <= 14)]
-    return [decode(source.encoded(chip, 7)) for chip in wanted]
-
-
-@pytest.fixture
-def detector(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
-    monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    return Detector(detector_file(shared))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
-    first: PipelineResult, home: Where, drawn_faces: list[Image], detector: Detector, tmp_path: Path
-) -> None:
-    """Pipeline, registry, deployment, camera; what the camera says first of each face is what the predictor says."""
-    film = video(tmp_path / "film.mp4", drawn_faces, frames=12)
-    deployed = deploy("champion", home, first.registered.name)
-    assert deployed.digest == first.model.digest
-    asked = camera_session.Asked(
-        source=str(film), headless=True, output=tmp_path / "out.mp4", events=tmp_path / "out.jsonl",
-        name=first.registered.name,
-    )  # fmt: skip
-    done = camera_session.run(asked, home)
-    assert (done.frames, done.people, done.models) == (12, {1, 2}, [deployed.title])
-    assert len(read(tmp_path / "out.mp4")) == 12
-    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(events) == 24, "both drawn faces are found in every frame"
-    predictor = Predictor.load(lookup.resolve("champion", home, first.registered.name).folder)
-    frame = next(iter(opened(str(film)).frames())).image
-    chips = [fit(align(frame, face.landmarks), predictor.card.size) for face in detector.find(frame, 320)]
-    expected = predictor.predict(np.stack(chips))
-    ranges, labels = predictor.card.ranges, decide(expected.probabilities, predictor.card.decoding)
-    start = [event for event in events if event["frame"] == 0]
-    assert [event["range"] for event in start] == [ranges.words[label] for label in labels]
-    assert [event["age"] for event in start] == pytest.approx(expected.years.tolist(), abs=1e-3)
-    assert [(event["low"], event["high"]) for event in start] == predictor.card.spans(expected.probabilities)
 
 
 @pytest.fixture
@@ -85,11 +30,11 @@ def worker(prefect_server: None, where: Where, monkeypatch: pytest.MonkeyPatch) 
     services.make_pool(where, api_url)
     deployments.deploy(where, api_url)
     words = ["worker", "start", "--pool", services.POOL, "--type", "process"]
+    environ = {**services.environ(where, api_url), "PREFECT_WORKER_QUERY_SECONDS": "1"}
     with (where.workspace / "worker.log").open("w") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).with_name("prefect"), *words], env=services.environ(where, api_url), stdout=log,
-            stderr=log,
-        )  # fmt: skip
+            [Path(sys.executable).with_name("prefect"), *words], env=environ, stdout=log, stderr=log
+        )
     yield
     process.terminate()
     process.wait(60)

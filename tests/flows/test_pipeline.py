@@ -1,13 +1,16 @@
 """The whole pipeline in process: what it makes, what it computes again, and what it leaves alone."""
 
+import json
 import re
 import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from prefect import flow
+from videos import read, video
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
@@ -16,9 +19,16 @@ from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
 from agepipe.model.bundle import read_card
 from agepipe.model.bundle_files import write_card
-from agepipe.registry import register, tracking
+from agepipe.model.decoding import decide
+from agepipe.model.imaging import Image, fit
+from agepipe.model.predictor import Predictor
+from agepipe.registry import lookup, register, tracking
 from agepipe.reports import comparison
-from agepipe.training.train_final import WEIGHTS
+from agepipe.serving import camera_session
+from agepipe.serving.align import align
+from agepipe.serving.deploy import deploy
+from agepipe.serving.detect.detector import Detector
+from agepipe.serving.sources import opened
 from flows.compare import compare
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
@@ -251,21 +261,6 @@ def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_t
 
 
 @pytest.mark.slow
-def test_other_weights_in_a_file_of_the_same_name_are_another_start(
-    first: PipelineResult, tiny: Config, home: Where, tmp_path: Path
-) -> None:
-    start = tmp_path / "start.pt"
-    config = changed(tiny, {"learn.weights": str(start), "search.grid": {}})
-    shutil.copy(first.model.folder / WEIGHTS, start)
-    once = pipeline(config, home)
-    shutil.copy(once.model.folder / WEIGHTS, start)
-    before = runs_by_kind(home)
-    again = pipeline(config, home)
-    assert added(home, before)["train"] == 1
-    assert again.model.digest != once.model.digest
-
-
-@pytest.mark.slow
 def test_a_source_that_grows_extends_the_split(
     first: PipelineResult, tiny: Config, home: Where, drawn: Path, tmp_path: Path
 ) -> None:
@@ -282,3 +277,32 @@ def test_a_source_that_grows_extends_the_split(
 
 def sides_of(result: PipelineResult):  # noqa: ANN201 - pairs of name and rows
     return (("development", result.partition.development), ("test", result.partition.test))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
+    first: PipelineResult, home: Where, drawn_faces: list[Image], detector: Detector, tmp_path: Path
+) -> None:
+    """Pipeline, registry, deployment, camera; what the camera says first of each face is what the predictor says."""
+    film = video(tmp_path / "film.mp4", drawn_faces, frames=12)
+    deployed = deploy("champion", home, first.registered.name)
+    assert deployed.digest == first.model.digest
+    asked = camera_session.Asked(
+        source=str(film), headless=True, output=tmp_path / "out.mp4", events=tmp_path / "out.jsonl",
+        name=first.registered.name,
+    )  # fmt: skip
+    done = camera_session.run(asked, home)
+    assert (done.frames, done.people, done.models) == (12, {1, 2}, [deployed.title])
+    assert len(read(tmp_path / "out.mp4")) == 12
+    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(events) == 24, "both drawn faces are found in every frame"
+    predictor = Predictor.load(lookup.resolve("champion", home, first.registered.name).folder)
+    frame = next(iter(opened(str(film)).frames())).image
+    chips = [fit(align(frame, face.landmarks), predictor.card.size) for face in detector.find(frame, 320)]
+    expected = predictor.predict(np.stack(chips))
+    ranges, labels = predictor.card.ranges, decide(expected.probabilities, predictor.card.decoding)
+    start = [event for event in events if event["frame"] == 0]
+    assert [event["range"] for event in start] == [ranges.words[label] for label in labels]
+    assert [event["age"] for event in start] == pytest.approx(expected.years.tolist(), abs=1e-3)
+    assert [(event["low"], event["high"]) for event in start] == predictor.card.spans(expected.probabilities)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from bundles import make_bundle, make_rows
+from folders import evaluated
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.registry import register
-from agepipe.reports.evaluation import evaluate
 from tasks.evaluate import champions_evaluation
 
 
@@ -18,7 +18,7 @@ def test_the_champion_s_finished_evaluation_of_the_same_rows_is_found(tmp_path: 
     assert find(model, rows, "", tracked) is None  # nobody is champion
     register.register(champion, None, ReleaseSettings(), tracked)
     assert find(model, rows, "", tracked) is None  # it was not judged yet
-    done = evaluate(champion, rows, EvaluateSettings(draws=100), tracked)
+    done = evaluated(champion, rows, EvaluateSettings(draws=100), tracked)
     assert find(model, rows, "", tracked) == done
     assert find(model, other, "", tracked) is None
     assert find(champion, rows, "", tracked) is None

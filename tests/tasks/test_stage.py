@@ -1,9 +1,8 @@
 """The stage decorator against a real Prefect server: what is computed again, and what is not."""
 
-import os
 import shutil
-import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,7 @@ from prefect.results import ResultRecord
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, IngestSettings, LearnSettings, SearchSettings
-from agepipe.core.artifacts import MANIFEST, read_manifest, write_manifest
+from agepipe.core.artifacts import read_manifest
 from agepipe.core.errors import DataError, SourceError
 from agepipe.core.record import Record
 from agepipe.data.records import Catalogue, Rows
@@ -24,12 +23,13 @@ from agepipe.search.records import Fold, Trial
 from agepipe.training.records import Choice
 from flows.strategies import Search
 from tasks.audit import audit
+from tasks.cache import cache_key
 from tasks.compare import compare
 from tasks.evaluate import evaluate
-from tasks.ingest import ingest
+from tasks.ingest import catalogued
 from tasks.relabel import relabel
 from tasks.split import split
-from tasks.stage import Stage, cache_key, stage
+from tasks.stage import Stage, stage
 from tasks.stored import plain
 from tasks.train import _train, train
 from tasks.trial import trial
@@ -39,40 +39,49 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 calls: Counter[str] = Counter()
 
 
-def made(where: Where, name: str, digest: str) -> Catalogue:
-    folder = where.workspace / "datasets" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return Catalogue(digest=digest, name=name, folder=folder, size=64, count=1, rejected=0)
+def made(folder: Path, digest: str) -> Catalogue:
+    (folder / "pixels.npy").touch()
+    return Catalogue(digest=digest, name="made", folder=folder, size=64, count=1, rejected=0)
 
 
-@stage("ingest", version=1)
-def first(settings: IngestSettings, where: Where) -> Catalogue:
+@stage("ingest", "datasets", version=1)
+def first(folder: Path, settings: IngestSettings, where: Where) -> Catalogue:
     calls["first"] += 1
     if settings.min_side == 1:
         raise SourceError("min_side: planted")
-    return made(where, f"first-{settings.size}", f"first {settings.size}")
+    return made(folder, f"first {settings.size}")
 
 
-@stage("audit", version=1, run_name="second {factor}")
-def second(catalogue: Catalogue, factor: int, where: Where) -> Catalogue:
+@stage("audit", "audits", version=1, run_name="second {factor}")
+def second(folder: Path, catalogue: Catalogue, factor: int, where: Where) -> Catalogue:
     calls[f"second {factor}"] += 1
-    return made(where, f"second-{factor}", f"{catalogue.digest} {factor}")
+    return made(folder, f"{catalogue.digest} {factor}")
 
 
-@stage("split", version=1)
-def kept(where: Where) -> Catalogue:
-    """As the library's stages do, it finds its finished folder by itself."""
-    folder = where.workspace / "datasets" / "kept"
-    if read_manifest(folder) is None:
-        calls["kept"] += 1
-        made(where, "kept", "kept")
-        write_manifest(folder, "split", IngestSettings(), {}, {})
-    return made(where, "kept", "kept")
+@stage("split", "splits", version=1)
+def kept(folder: Path, where: Where) -> Catalogue:
+    calls["kept"] += 1
+    return made(folder, "kept")
+
+
+@stage("train", "models", version=1, resumes=True)
+def slow(folder: Path, where: Where) -> Catalogue:
+    """It is interrupted after its first half."""
+    if not (folder / "half").exists():
+        (folder / "half").touch()
+        raise SourceError("planted")
+    calls["second half"] += 1
+    return made(folder, "slow")
 
 
 @flow
 def kept_flow(where: Where) -> Catalogue:
     return kept(where)
+
+
+@flow
+def slow_flow(where: Where) -> Catalogue:
+    return slow(where)
 
 
 @flow
@@ -143,36 +152,83 @@ def test_refresh_computes_a_stage_and_those_after_it(where: Where) -> None:
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
 
 
-def test_refresh_makes_a_stage_anew_whose_folder_outlived_its_record(where: Where) -> None:
-    folder = kept_flow(where).folder
-    for record in (where.workspace / "records").glob("split-*"):
-        record.unlink()
-    os.utime(folder / MANIFEST, (0, 0))
+def forgotten(where: Where) -> None:
+    """A run was killed before Prefect stored the record of what it had just finished."""
+    (record,) = (where.workspace / "records").glob("split-*")
+    record.unlink()
+
+
+def test_a_finished_folder_is_found_without_its_stored_record(where: Where) -> None:
+    before = kept_flow(where)
+    forgotten(where)
     calls.clear()
-    kept_flow(where)
-    assert calls == {}, "what is there is found again"
-    for record in (where.workspace / "records").glob("split-*"):
-        record.unlink()
+    assert kept_flow(where) == before
+    assert not calls
+
+
+def test_refresh_makes_a_stage_again_whose_folder_outlived_its_record(where: Where) -> None:
+    folder = kept_flow(where).folder
+    (folder / "former").touch()
+    forgotten(where)
+    calls.clear()
     kept_flow(where.model_copy(update={"refresh": ("split",)}))
     assert calls == {"kept": 1}
-    assert (folder / MANIFEST).stat().st_mtime > 0
+    assert not (folder / "former").exists()
 
 
-def test_a_refresh_keeps_what_was_made_since_the_search_began(where: Where) -> None:
-    folder = kept_flow(where).folder
+def test_a_refresh_keeps_what_this_run_has_made_again(where: Where) -> None:
+    """A search begins again when workers have died; what it finished before that is not computed a third time."""
+
+    @flow
+    def twice() -> list[Catalogue]:
+        wanted = where.model_copy(update={"refresh": ("split",)})
+        return [kept_flow(wanted), kept_flow(wanted), kept(wanted)]
+
+    kept_flow(where)
     calls.clear()
-    wanted = where.model_copy(update={"refresh": ("split",), "begun": time.time() - 60})
-    kept_flow(wanted)
-    assert calls == {}
-    os.utime(folder / MANIFEST, (0, 0))
-    kept_flow(wanted)
+    twice()
     assert calls == {"kept": 1}
+    twice()
+    assert calls == {"kept": 2}
+
+
+def test_an_interrupted_stage_goes_on_in_its_folder(where: Where) -> None:
+    with pytest.raises(SourceError, match="planted"):
+        slow_flow(where)
+    assert not [path for path in (where.workspace / "models").iterdir() if not path.name.startswith(".")]
+    folder = slow_flow(where).folder
+    assert calls == {"second half": 1}
+    assert [path.name for path in (where.workspace / "models").iterdir()] == [folder.name]
+
+
+def test_a_failed_stage_leaves_nothing(where: Where) -> None:
+    with pytest.raises(SourceError, match="planted"):
+        chain(IngestSettings(min_side=1), where)
+    assert not list((where.workspace / "datasets").iterdir())
+
+
+def test_two_calls_for_one_result_make_it_once(where: Where) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        records = list(pool.map(lambda _: kept.without_prefect(where), range(4)))
+    assert calls == {"kept": 1}
+    assert len(set(map(str, records))) == 1
+
+
+def test_the_manifest_holds_the_record_and_what_it_was_made_of(where: Where) -> None:
+    record = chain(IngestSettings(), where, (3,))[0]
+    manifest = read_manifest(record.folder)
+    assert manifest is not None
+    assert manifest["stage"] == "audit"
+    assert manifest["settings"] == {"factor": 3}
+    assert manifest["inputs"] == {"catalogue": "first 108"}
+    assert Catalogue.model_validate(manifest["result"]).resolved_in(where.workspace) == record
+    assert str(where.workspace) not in str(manifest)
 
 
 def test_a_record_whose_files_are_gone_is_not_trusted(where: Where) -> None:
     first_record = chain(IngestSettings(), where)[0]
     calls.clear()
-    first_record.folder.rmdir()
+    shutil.rmtree(first_record.folder)
     chain(IngestSettings(), where)
     assert calls == {"second 1": 1}
 
@@ -183,7 +239,8 @@ def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(where: Wh
     for record in (where.workspace / "records").glob("ingest-*"):
         record.write_bytes(record.read_bytes()[:100])
     chain(IngestSettings(), where)
-    assert calls == {"first": 1}
+    assert not calls, "the folder is found"
+    assert all(plain(record.read_bytes()) for record in (where.workspace / "records").glob("ingest-*"))
 
 
 def copied(where: Where, tmp_path: Path) -> Where:
@@ -231,14 +288,16 @@ def test_a_record_that_leads_into_another_workspace_counts_as_absent(where: Wher
     """Earlier versions stored absolute paths."""
     chain(IngestSettings(), where)
     for record in (where.workspace / "records").glob("*-*"):
-        text = record.read_text(encoding="utf-8").replace("datasets/", f"{where.workspace}/datasets/")
+        text = record.read_text(encoding="utf-8")
+        for kind in ("datasets", "audits"):
+            text = text.replace(f"{kind}/", f"{where.workspace}/{kind}/")
         record.write_text(text, encoding="utf-8")
     copy, files = copied(where, tmp_path), listed(where)
     calls.clear()
     chain(IngestSettings(), where)
     assert not calls, "in its own workspace such a record is as good as another"
     again = chain(IngestSettings(), copy.model_copy(update={"refresh": ("audit",)}))
-    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
+    assert calls == {"second 1": 1, "second 2": 1}, "the folder of the first is found in the copy"
     assert all(one.lies_in(copy.workspace) for one in again)
     assert {path: stamp for path, stamp in listed(where).items() if "/records" not in path} == {
         path: stamp for path, stamp in files.items() if "/records" not in path
@@ -250,9 +309,9 @@ def test_what_a_link_leads_to_is_not_removed(where: Where, tmp_path: Path) -> No
     (where.workspace / "datasets").rename(tmp_path / "elsewhere")
     (where.workspace / "datasets").symlink_to(tmp_path / "elsewhere")
     chain(IngestSettings(), where)
-    with pytest.raises(DataError, match="datasets/first"):
+    with pytest.raises(DataError, match="datasets/ingest-"):
         chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
-    assert (tmp_path / "elsewhere" / f"first-{IngestSettings().size}").is_dir()
+    assert list((tmp_path / "elsewhere").glob("ingest-*/pixels.npy"))
 
 
 def test_an_error_comes_out_as_itself_and_is_not_kept(where: Where) -> None:
@@ -271,7 +330,10 @@ def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> N
     assert cache_key("audit", 2, {"catalogue": here, "factor": 1}) != keys[0]
 
 
-@pytest.mark.parametrize("one", [ingest, audit, relabel, split, trial, _train, evaluate, compare], ids=lambda s: s.name)
+STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare)
+
+
+@pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
 def test_every_argument_of_a_stage_is_part_of_its_key_but_where(one: Stage[..., Record]) -> None:
     names = [name for name in one.signature.parameters if name != "where"]
     for name in names:
@@ -306,6 +368,23 @@ def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkey
         train(rows, learn, choice, FinalSettings(), Where())
         search.train([(0, settings, fold)])
     assert len(keys) == len(set(keys)) == 4
+
+
+def test_only_a_refit_is_another_model_after_another_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its calibration from the trials' predictions; any other training only its settings."""
+    keys: list[str] = []
+    monkeypatch.setattr("tasks.train._train", lambda *args: keys.append(_key(args)))
+    one = Choice(digest="one", settings={"lr": 0.5}, metric="loss", mean=0.0, deviation=0.0, trials=2)
+    rows = Rows(digest="r", table=tmp_path, pixels=tmp_path, size=64, count=1, ranges=AgeRanges.of("utkface"))
+    for final in (FinalSettings(), FinalSettings(refit=True)):
+        for choice in (one, one.model_copy(update={"digest": "another"})):
+            train(rows, LearnSettings(), choice, final, Where())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def _key(args: tuple[object, ...]) -> str:
+    return cache_key("train", 1, _train.signature.bind(*args).arguments)
 
 
 def test_refresh_reaches_later_stages_only() -> None:

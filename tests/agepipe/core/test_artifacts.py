@@ -5,13 +5,24 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from agepipe.config.stages import LabelSettings
 from agepipe.core import artifacts
-from agepipe.core.artifacts import MANIFEST, file_digest, read_manifest, turn, whole, write_manifest
+from agepipe.core.artifacts import (
+    MANIFEST,
+    file_digest,
+    partial,
+    read_manifest,
+    turn,
+    unfinished,
+    whole,
+    write_manifest,
+)
 from agepipe.core.errors import DataError
 
 
@@ -99,6 +110,34 @@ def test_work_on_one_folder_takes_turns(tmp_path: Path) -> None:
         order.append("first")
     waiting.join(10)
     assert order == ["first", "second"]
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_turns_never_overlap_though_each_removes_its_lock(tmp_path: Path) -> None:
+    inside, most = [0], [0]
+
+    def work(_: int) -> None:
+        with turn(tmp_path / "x"):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.001)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(100)))
+    assert most == [1]
+
+
+def test_an_unfinished_folder_stays_to_be_completed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), unfinished(tmp_path / "in" / "x") as draft:
+        (draft / "half").touch()
+        partial(draft).touch()
+        raise KeyboardInterrupt
+    assert not (tmp_path / "in" / "x").exists()
+    with unfinished(tmp_path / "in" / "x") as draft:
+        assert (draft / "half").exists()
+        assert partial(draft).exists()
+    assert [path.name for path in (tmp_path / "in").rglob("*")] == ["x", "half"]
 
 
 def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:

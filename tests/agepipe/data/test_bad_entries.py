@@ -18,10 +18,10 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError
 from agepipe.data.archives import Entry, entries
-from agepipe.data.ingest import ingest
 from agepipe.data.sources import fingerprint
 from agepipe.serving import pictures
 from agepipe.serving.sources import Pictures
+from tasks.data import ingest
 
 AROUND = 12
 """Good photographs before and behind each bad entry."""

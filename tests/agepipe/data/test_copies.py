@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+from folders import fresh
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 from test_ingest import SETTINGS, take
 
@@ -106,8 +107,8 @@ def test_nested_folders_hold_each_photograph_once(tmp_path: Path, where: Where) 
 
 def test_rows_to_learn_from_and_test_rows_are_photographs(tmp_path: Path, where: Where) -> None:
     catalogue = take(where, zip_of(tmp_path / "archive.zip", nested()))
-    rows = relabel(catalogue, LabelSettings(ranges=("1-15", "over15")), where)
-    parts = split(rows, SplitSettings(test=0.2), where)
+    rows = relabel(catalogue, LabelSettings(ranges=("1-15", "over15")), fresh(tmp_path))
+    parts = split(rows, SplitSettings(test=0.2), fresh(tmp_path))
     assert (rows.count, parts.development.count + parts.test.count) == (30, 30)
     development, test = (pl.read_parquet(part.table)["digest"].to_list() for part in (parts.development, parts.test))
     assert len({*development, *test}) == 30
@@ -159,11 +160,11 @@ def test_copies_that_a_median_brings_to_one_label_become_one_row(tmp_path: Path,
     members = {f"a/{chip_name(age, age)}": jpeg(1) for age in (20, 24, 30)} | {f"b/{chip_name(20, 9)}": jpeg(1)}
     catalogue = take(where, zip_of(tmp_path / "archive.zip", {**nested(), **members}), settings=SETTINGS)
     assert catalogue.count == 33
-    rows = relabel(catalogue, LabelSettings(conflicts="median"), where)
+    rows = relabel(catalogue, LabelSettings(conflicts="median"), fresh(tmp_path))
     table = pl.read_parquet(rows.table)
     assert table["digest"].is_unique().all()
     assert rows.count == 30
-    kept = relabel(catalogue, LabelSettings(conflicts="keep"), where)
+    kept = relabel(catalogue, LabelSettings(conflicts="keep"), fresh(tmp_path))
     assert kept.count == 33
 
 

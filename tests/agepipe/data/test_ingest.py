@@ -15,11 +15,12 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.data import ingest as stage
-from agepipe.data.ingest import SCHEMA, ingest
+from agepipe.data.ingest import SCHEMA
 from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Catalogue
 from agepipe.data.sources import fingerprint
 from agepipe.model.imaging import decode, fit
+from tasks.data import ingest
 
 SETTINGS = IngestSettings(size=32)
 
@@ -33,7 +34,7 @@ def rejects(catalogue: Catalogue) -> dict[str, str]:
 
 
 def work_folder(where: Where) -> Path:
-    (found,) = (where.workspace / "datasets").glob("*.partial")
+    (found,) = (where.workspace / "datasets").glob(".*-progress")
     return found
 
 
@@ -204,7 +205,7 @@ def test_too_many_rejects_stop_with_counts_and_the_table(tmp_path: Path, where: 
     path, expected = plant(tmp_path, "folder")
     with pytest.raises(TooManyRejectsError, match=r"10 of 50 files .*2 age out of range.*rejects\.parquet") as caught:
         take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
-    kept = work_folder(where) / "result" / "rejects.parquet"
+    (kept,) = (where.workspace / "datasets").glob("*/rejects.parquet")
     assert str(kept) in str(caught.value)
     assert len(pl.read_parquet(kept)) == len(expected)
 

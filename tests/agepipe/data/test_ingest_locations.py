@@ -10,9 +10,9 @@ from photographs import chip_name, chips, jpeg, tar_of, zip_of
 from agepipe.config.runtime import Where
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError
-from agepipe.data.ingest import ingest
 from agepipe.data.records import Catalogue
 from agepipe.data.sources import fingerprint
+from tasks.data import ingest
 
 
 def take(where: Where, *data: Path) -> Catalogue:

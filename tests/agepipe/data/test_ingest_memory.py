@@ -18,8 +18,8 @@ INGEST = """
     from pathlib import Path
     from agepipe.config.stages import IngestSettings, SourceSettings
     from agepipe.config.runtime import Where
-    from agepipe.data.ingest import ingest
     from agepipe.data.sources import fingerprint
+    from tasks.data import ingest
 
     where = Where(workspace=Path(sys.argv[1]), workers=2)
     catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), where), IngestSettings(), where)

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from folders import fresh
 from photographs import chips, jpeg
 from test_ingest import SETTINGS, everything, take, work_folder
 
@@ -16,7 +17,6 @@ from agepipe.config.runtime import Where
 from agepipe.config.stages import SourceSettings
 from agepipe.data import ingest as stage
 from agepipe.data import journal
-from agepipe.data.ingest import ingest
 from agepipe.data.sources import fingerprint
 
 
@@ -25,7 +25,7 @@ def test_a_finished_ingest_is_found_again(tmp_path: Path, where: Where, monkeypa
     first = take(where, tmp_path / "faces")
     monkeypatch.setattr(stage, "examine", None)
     assert take(where, tmp_path / "faces") == first
-    assert not list((where.workspace / "datasets").glob("*.partial"))
+    assert not list((where.workspace / "datasets").glob(".*-progress"))
 
 
 def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, where: Where) -> None:
@@ -49,7 +49,7 @@ def test_progress_rises_to_the_whole(tmp_path: Path, where: Where, monkeypatch: 
     chips(tmp_path / "faces", 30)
     seen: list[tuple[int, int]] = []
     source = fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
-    ingest(source, SETTINGS, where, lambda done, total, note="": seen.append((done, total)))
+    stage.ingest(source, SETTINGS, fresh(tmp_path), where, lambda done, total, note="": seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) == 5 and seen[-1][0] == seen[-1][1] == sum(
         path.stat().st_size for path in (tmp_path / "faces").iterdir()
@@ -63,6 +63,7 @@ RUN = """
     from agepipe.config.runtime import Where
     from agepipe.data import ingest as stage, journal
     from agepipe.data.sources import fingerprint
+    from tasks.data import ingest
 
     stage._CHUNK_PIXELS = 1
     keep, seen = journal.Journal.add, []
@@ -76,7 +77,7 @@ RUN = """
     journal.Journal.add = slow
     where = Where(workspace=Path(sys.argv[1]), workers=2)
     source = fingerprint(SourceSettings(data=(sys.argv[2],)), where)
-    print("digest", stage.ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
+    print("digest", ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
 """
 
 
@@ -97,7 +98,7 @@ def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, wh
             if line.strip() == "4":
                 break
         os.kill(killed.pid, signal.SIGKILL)
-    finished = len(list((work_folder(where) / "ledger").glob("*.arrow")))
+    finished = len(list((work_folder(where) / "result-partial").glob("*.arrow")))
     assert 4 <= finished < 12
     with start(where.workspace, archive, pause=0) as second:
         assert second.stdout is not None

@@ -1,6 +1,5 @@
 """Laws 2 and 3: test rows are locked away, copies stay together, and what an earlier split placed stays put."""
 
-import json
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -8,10 +7,10 @@ from random import Random
 import numpy as np
 import polars as pl
 import pytest
+from folders import fresh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agepipe.config.runtime import Where
 from agepipe.config.stages import SplitSettings
 from agepipe.core.errors import ConfigError, DataError, LeakageError
 from agepipe.data.groups import MEMBERS
@@ -143,9 +142,9 @@ def test_looks_bind_what_the_catalogue_has_not_grouped() -> None:
         assert bound["group"][0] == min(bound.filter(pl.col("group") == bound["group"][0])["digest"])
 
 
-def test_the_records_of_development_hold_no_test_row(tmp_path: Path, where: Where) -> None:
+def test_the_records_of_development_hold_no_test_row(tmp_path: Path) -> None:
     frame = many()
-    partition = split(saved(frame, tmp_path), SplitSettings(), where)
+    partition = split(saved(frame, tmp_path), SplitSettings(), fresh(tmp_path))
     development, test = tables(partition)
     assert len(development) + len(test) == len(frame)
     assert not set(development["digest"]) & set(test["digest"])
@@ -156,8 +155,8 @@ def test_the_records_of_development_hold_no_test_row(tmp_path: Path, where: Wher
     check_apart(development, test)
 
 
-def test_a_split_again_by_rows_instead_of_groups_is_caught(tmp_path: Path, where: Where) -> None:
-    development, test = tables(split(saved(many(), tmp_path), SplitSettings(), where))
+def test_a_split_again_by_rows_instead_of_groups_is_caught(tmp_path: Path) -> None:
+    development, test = tables(split(saved(many(), tmp_path), SplitSettings(), fresh(tmp_path)))
     everything = pl.concat([development, test]).sample(fraction=1.0, shuffle=True, seed=5)
     cut = len(everything) // 5
     with pytest.raises(LeakageError, match="test rows are copies of development rows"):
@@ -166,30 +165,16 @@ def test_a_split_again_by_rows_instead_of_groups_is_caught(tmp_path: Path, where
         check_apart(pl.concat([development, test[:1]]), test)
 
 
-def test_digest_is_made_of_content(tmp_path: Path, where: Where) -> None:
+def test_digest_is_made_of_content(tmp_path: Path) -> None:
     frame = many()
     shuffled = frame.sample(fraction=1.0, shuffle=True, seed=4).with_columns(pl.lit("there").alias("path"))
-    first = split(saved(frame, tmp_path / "a"), SplitSettings(), where)
-    second = split(saved(shuffled, tmp_path / "b"), SplitSettings(), where)
+    first = split(saved(frame, tmp_path / "a"), SplitSettings(), fresh(tmp_path))
+    second = split(saved(shuffled, tmp_path / "b"), SplitSettings(), fresh(tmp_path))
     assert first.members != second.members
     assert first.digest == second.digest
     assert first.test.digest == second.test.digest
     for other in (SplitSettings(seed=21), SplitSettings(test=0.3)):
-        assert split(saved(frame, tmp_path / "a"), other, where).digest != first.digest
-
-
-def test_a_finished_split_is_found_again(tmp_path: Path, where: Where) -> None:
-    rows = saved(many(), tmp_path)
-    first = split(rows, SplitSettings(), where)
-    written = first.members.stat().st_mtime_ns
-    assert split(rows, SplitSettings(), where) == first
-    assert first.members.stat().st_mtime_ns == written
-    first.test.table.unlink()
-    assert split(rows, SplitSettings(), where) == first
-    assert first.test.table.is_file()
-    manifest = json.loads((first.members.parent / "manifest.json").read_text())
-    assert manifest["inputs"] == {"rows": rows.digest}
-    assert str(tmp_path) not in json.dumps(manifest)
+        assert split(saved(frame, tmp_path / "a"), other, fresh(tmp_path)).digest != first.digest
 
 
 @settings(max_examples=40, deadline=None)
@@ -210,23 +195,22 @@ def test_a_source_that_grows_keeps_the_sides(
     check_apart(placed.filter(pl.col("side") == "development"), placed.filter(pl.col("side") == "test"))
 
 
-def test_extending_by_nothing_changes_nothing(tmp_path: Path, where: Where) -> None:
+def test_extending_by_nothing_changes_nothing(tmp_path: Path) -> None:
     rows = saved(many(), tmp_path)
-    first = split(rows, SplitSettings(), where)
-    again = split(rows, SplitSettings(), where, first.members)
+    first = split(rows, SplitSettings(), fresh(tmp_path))
+    again = split(rows, SplitSettings(), fresh(tmp_path), first.members)
     assert again.digest == first.digest
     assert again.earlier == members_digest(read_members(first.members))
     assert first.earlier is None
 
 
-def test_extension_is_drawn_to_the_wanted_share_of_all_rows(tmp_path: Path, where: Where) -> None:
+def test_extension_is_drawn_to_the_wanted_share_of_all_rows(tmp_path: Path) -> None:
     old, new = rows_of([(0, 1)] * 200, "old"), rows_of([(0, 1)] * 300, "new")
-    first = split(saved(old, tmp_path / "a"), SplitSettings(test=0.2), where)
-    second = split(saved(pl.concat([old, new]), tmp_path / "b"), SplitSettings(test=0.3), where, first.members)
+    first = split(saved(old, tmp_path / "a"), SplitSettings(test=0.2), fresh(tmp_path))
+    grown = saved(pl.concat([old, new]), tmp_path / "b")
+    second = split(grown, SplitSettings(test=0.3), fresh(tmp_path), first.members)
     assert (first.test.count, second.test.count) == (40, 150)
-    kept = split(
-        saved(pl.concat([old, new]), tmp_path / "b"), SplitSettings(test=0.3, extend=False), where, first.members
-    )
+    kept = split(grown, SplitSettings(test=0.3, extend=False), fresh(tmp_path), first.members)
     assert kept.earlier is None
 
 
@@ -260,16 +244,16 @@ def test_a_placed_photograph_and_its_new_copies_are_one_group() -> None:
     assert placed["group"].n_unique() == 40
 
 
-def test_a_photograph_that_ties_both_sides_is_left_out_and_counted(tmp_path: Path, where: Where) -> None:
+def test_a_photograph_that_ties_both_sides_is_left_out_and_counted(tmp_path: Path) -> None:
     old = rows_of([(0, 1)] * 40, "old")
-    first = split(saved(old, tmp_path / "a"), SplitSettings(), where)
+    first = split(saved(old, tmp_path / "a"), SplitSettings(), fresh(tmp_path))
     before = read_members(first.members)
     one, two = (before.filter(pl.col("side") == side)["digest"][0] for side in ("test", "development"))
     tie = rows_of([(0, 1)], "tie")
     tied_name = min(one, two, tie["digest"][0])
     bound = pl.col("digest").is_in([one, two, tie["digest"][0]])
     grown = pl.concat([old, tie]).with_columns(pl.when(bound).then(pl.lit(tied_name)).otherwise("group").alias("group"))
-    second = split(saved(grown, tmp_path / "b"), SplitSettings(), where, first.members)
+    second = split(saved(grown, tmp_path / "b"), SplitSettings(), fresh(tmp_path), first.members)
     development, test = tables(second)
     assert second.left_out == 1
     assert pl.read_parquet(second.members.parent / "left_out.parquet")["digest"].to_list() == tie["digest"].to_list()
@@ -286,16 +270,16 @@ def test_photographs_that_left_the_source_are_remembered() -> None:
     assert after.equals(before)
 
 
-def test_what_is_no_split_is_refused(tmp_path: Path, where: Where) -> None:
+def test_what_is_no_split_is_refused(tmp_path: Path) -> None:
     rows = saved(many(20), tmp_path)
     with pytest.raises(DataError, match=r"gone\.parquet: the table cannot be read"):
-        split(rows, SplitSettings(), where, tmp_path / "gone.parquet")
+        split(rows, SplitSettings(), fresh(tmp_path), tmp_path / "gone.parquet")
     many(3).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="no column 'side'"):
-        split(rows, SplitSettings(), where, tmp_path / "other.parquet")
+        split(rows, SplitSettings(), fresh(tmp_path), tmp_path / "other.parquet")
     many(3).with_columns(pl.lit("left").alias("side")).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="side 'left' is neither 'test' nor 'development'"):
-        split(rows, SplitSettings(), where, tmp_path / "other.parquet")
+        split(rows, SplitSettings(), fresh(tmp_path), tmp_path / "other.parquet")
 
 
 @settings(max_examples=60, deadline=None)
@@ -376,7 +360,7 @@ def test_holdout_with_one_side_empty_is_an_error() -> None:
         holdout(rows_of([(0, 3)]), 0.1, 0)
 
 
-def test_digests_tell_which_side_each_row_lies_on(tmp_path: Path, where: Where) -> None:
+def test_digests_tell_which_side_each_row_lies_on(tmp_path: Path) -> None:
     rows = saved(many(40), tmp_path)
     _, members, _ = place(many(40), SplitSettings(test=0.5), NOTHING)
     exchanged = members.with_columns(pl.col("side").replace({"test": "development", "development": "test"}))
@@ -384,6 +368,6 @@ def test_digests_tell_which_side_each_row_lies_on(tmp_path: Path, where: Where) 
     parts = []
     for number, before in enumerate((members, exchanged)):
         before.write_parquet(tmp_path / f"{number}.parquet")
-        parts.append(split(rows, SplitSettings(test=0.5), where, tmp_path / f"{number}.parquet"))
+        parts.append(split(rows, SplitSettings(test=0.5), fresh(tmp_path), tmp_path / f"{number}.parquet"))
     assert parts[0].development.digest == parts[1].test.digest
     assert len({part.digest for part in parts}) == len({part.members.parent for part in parts}) == 2

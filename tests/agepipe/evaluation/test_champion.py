@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from bundles import make_bundle, make_rows
+from folders import evaluated
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
@@ -13,7 +14,7 @@ from agepipe.core.errors import DataError
 from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.evaluate import examine, judge
 from agepipe.model.ages import AgeRanges
-from agepipe.reports.evaluation import PREDICTIONS, evaluate, finished
+from agepipe.reports.evaluation import PREDICTIONS, finished, read
 from agepipe.reports.sentences import against, side
 
 QUICK = EvaluateSettings(draws=200)
@@ -21,7 +22,7 @@ QUICK = EvaluateSettings(draws=200)
 
 def test_the_report_shows_the_champion_s_figures_and_the_paired_difference(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 150, noise=0.02)
-    first = evaluate(make_bundle(tmp_path / "champion", sharpness=300, decoding="median"), rows, QUICK, where)
+    first = evaluated(make_bundle(tmp_path / "champion", sharpness=300, decoding="median"), rows, QUICK, where)
     model = make_bundle(tmp_path / "model", sharpness=0)
     outcome = judge(examine(model, rows), QUICK, where, against=first)
     assert outcome.champion is not None
@@ -30,15 +31,15 @@ def test_the_report_shows_the_champion_s_figures_and_the_paired_difference(tmp_p
         assert found.first == pytest.approx(outcome.figures[name])
     assert side(outcome.champion.differences["accuracy"].difference, "accuracy") == "worse"
     assert "worse in accuracy" in against(outcome)
-    done = evaluate(model, rows, QUICK, where, against=first)
-    assert done.digest != evaluate(model, rows, QUICK, where).digest
+    done = evaluated(model, rows, QUICK, where, against=first)
+    assert done.digest != evaluated(model, rows, QUICK, where).digest
     assert f"The champion is model <code>{first.model[:10]}</code>" in done.report.read_text()
 
 
 def test_a_model_is_not_compared_with_itself(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
-    first = evaluate(model, rows, QUICK, where)
-    assert evaluate(model, rows, QUICK, where, against=first) == first
+    first = evaluated(model, rows, QUICK, where)
+    assert evaluated(model, rows, QUICK, where, against=first).digest == first.digest
 
 
 @pytest.mark.parametrize("other", ["rows", "ranges"])
@@ -48,7 +49,7 @@ def test_other_rows_or_ranges_are_not_compared_and_it_says_so(tmp_path: Path, wh
         tmp_path / "champion", AgeRanges.of(("1-30", "over30")) if other == "ranges" else rows.ranges
     )
     seen = make_rows(tmp_path / "others", 60, seed=5) if other == "rows" else rows
-    first = evaluate(champion, seen, QUICK, where)
+    first = evaluated(champion, seen, QUICK, where)
     outcome = judge(examine(make_bundle(tmp_path / "model", sharpness=9), rows), QUICK, where, against=first)
     assert outcome.champion is None
     assert "champion" in outcome.notes[0]
@@ -58,7 +59,7 @@ def test_other_rows_or_ranges_are_not_compared_and_it_says_so(tmp_path: Path, wh
 def test_a_finished_evaluation_of_these_very_rows_is_found(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
     assert finished(model.digest, rows, where) is None
-    done = evaluate(model, rows, QUICK, where)
+    done = evaluated(model, rows, QUICK, where)
     assert finished(model.digest, rows, where) == done
     assert finished(model.digest, make_rows(tmp_path / "others", 60, seed=5), where) is None
     path = done.folder / "metrics.json"
@@ -69,15 +70,15 @@ def test_a_finished_evaluation_of_these_very_rows_is_found(tmp_path: Path, where
     path.write_text("{")
     assert finished(model.digest, rows, where) is None
     with pytest.raises(DataError, match=r"metrics\.json: not the figures of an evaluation"):
-        evaluate(model, rows, QUICK, where)
+        read(done.folder)
 
 
 def test_predictions_that_cannot_be_read_are_named(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 60)
-    first = evaluate(make_bundle(tmp_path / "champion"), rows, QUICK, where)
+    first = evaluated(make_bundle(tmp_path / "champion"), rows, QUICK, where)
     first.predictions.write_bytes(b"broken")
     with pytest.raises(DataError, match=r"predictions\.parquet: not a readable table; evaluate the champion again"):
-        evaluate(make_bundle(tmp_path / "model", sharpness=9), rows, QUICK, where, against=first)
+        evaluated(make_bundle(tmp_path / "model", sharpness=9), rows, QUICK, where, against=first)
     assert pl.read_parquet(rows.table).height == 60
 
 
@@ -86,7 +87,7 @@ def test_the_champion_is_compared_on_draws_of_groups(tmp_path: Path, where: Wher
     rows = make_rows(tmp_path / "rows", 120, noise=0.05, groups=[str(at // 6) for at in range(120)])
     first = make_bundle(tmp_path / "champion", sharpness=20)
     outcome = judge(
-        examine(make_bundle(tmp_path / "model"), rows), QUICK, where, against=evaluate(first, rows, QUICK, where)
+        examine(make_bundle(tmp_path / "model"), rows), QUICK, where, against=evaluated(first, rows, QUICK, where)
     )
     other = judge(examine(first, rows), QUICK, where).judged
     groups = outcome.table["group"].to_numpy()

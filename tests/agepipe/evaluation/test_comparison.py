@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import make_bundle, make_rows
+from folders import evaluated, fresh
 from scipy.stats import binomtest
 
 from agepipe.config.runtime import Where
@@ -19,7 +20,6 @@ from agepipe.evaluation.comparison import COMPARED, compare_pair, mcnemar, paire
 from agepipe.evaluation.evaluate import examine, judge
 from agepipe.evaluation.metrics import FIGURES, Judged, figures
 from agepipe.reports import comparison
-from agepipe.reports.evaluation import evaluate
 
 CLASSES = 4
 NAMES = ("1-10", "11-20", "21-40", "over40")
@@ -159,8 +159,9 @@ def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, where: Where, 
     settings, watched = EvaluateSettings(draws=400), ("gender", "race")
     rows = make_rows(tmp_path / "rows", 300, noise=0.05, groups=[str(at // 2) for at in range(300)])
     model, champion = make_bundle(tmp_path / "model", sharpness=sharpness), make_bundle(tmp_path / "old", sharpness=20)
-    outcome = judge(examine(model, rows), settings, where, against=evaluate(champion, rows, settings, where))
-    (page,) = comparison.read(comparison.compare((champion, model), ("old", "new"), rows, settings, where)).against
+    outcome = judge(examine(model, rows), settings, where, against=evaluated(champion, rows, settings, where))
+    done = comparison.compare((champion, model), ("old", "new"), rows, settings, fresh(tmp_path), where)
+    (page,) = comparison.read(done).against
     assert outcome.champion is not None
     report = outcome.champion.differences
     assert (tuple(report), tuple(page.figures)) == (FIGURES, COMPARED)

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import RANGES, make_bundle, make_rows, pictures, seen
+from folders import evaluated
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score
 
 from agepipe.config.runtime import Where
@@ -16,7 +17,6 @@ from agepipe.evaluation.metrics import FIGURES
 from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import NETWORK
 from agepipe.model.bundle_files import write_lineage
-from agepipe.reports.evaluation import evaluate
 from agepipe.reports.report import markdown
 
 QUICK = EvaluateSettings(draws=200)
@@ -24,7 +24,7 @@ QUICK = EvaluateSettings(draws=200)
 
 def test_everything_that_was_found_is_written(tmp_path: Path, where: Where) -> None:
     rows, fitted = make_rows(tmp_path / "rows", 300), make_rows(tmp_path / "fitted", 50, seed=9)
-    found = evaluate(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, where)
     assert found.count == 300
     extra = {"ece_before", *(f"within_{years}_years" for years in YEARS)}
     assert (set(found.metrics), set(found.intervals)) == ({*FIGURES, *extra, "seconds"}, {*FIGURES, *extra})
@@ -41,40 +41,35 @@ def test_everything_that_was_found_is_written(tmp_path: Path, where: Where) -> N
     assert counts.columns == ["true", *RANGES.names]
     assert np.array_equal(counts.drop("true").to_numpy(), confusion_matrix(true, said))
     assert pl.read_csv(found.folder / "ranges.csv")["range"].to_list() == list(RANGES.names)
-    manifest = (found.folder / "manifest.json").read_text()
-    assert json.loads(manifest)["inputs"] == {"model": found.model, "rows": rows.digest}
-    assert str(tmp_path) not in manifest + found.report.read_text()
+
+    assert str(tmp_path) not in found.report.read_text()
     assert {path.name for path in (found.folder / "plots").iterdir()} == {
         f"{name}.png" for name in ("confusion", "curves", "age", "cumulative", "calibration")
     }
 
 
-def test_a_finished_evaluation_is_found_again(tmp_path: Path, where: Where) -> None:
+def test_the_digest_is_of_what_goes_in(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 100), make_bundle(tmp_path / "model")
-    first = evaluate(model, rows, QUICK, where)
-    written = first.report.stat().st_mtime_ns
-    assert evaluate(model, rows, QUICK, where) == first
-    assert first.report.stat().st_mtime_ns == written
-    other = evaluate(model, rows, EvaluateSettings(draws=201), where)
+    first = evaluated(model, rows, QUICK, where)
+    assert evaluated(model, rows, QUICK, where).digest == first.digest
+    other = evaluated(model, rows, EvaluateSettings(draws=201), where)
     assert other.digest != first.digest
     assert other.metrics == first.metrics
-    assert not list(first.folder.parent.glob(".*"))
 
 
 def test_the_same_file_is_never_judged_on(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 100)
     model = make_bundle(tmp_path / "model", lineage=seen(rows, "fitted", 30))
     with pytest.raises(LeakageError, match="30 of the 100 rows"):
-        evaluate(model, rows, QUICK, where)
-    assert not where.workspace.exists()
-    found = evaluate(model, rows, QUICK, where, exclude_seen=True)
+        evaluated(model, rows, QUICK, where)
+    assert not (where.workspace / "predictions").exists()
+    found = evaluated(model, rows, QUICK, where, exclude_seen=True)
     assert (found.count, found.excluded) == (70, 30)
     assert "<strong>30 photographs were left out</strong>" in found.report.read_text()
     summary = json.loads((found.folder / "metrics.json").read_text(encoding="utf-8"))
     assert (summary["excluded"], summary["lineage"]["seen_by_content"], summary["lineage"]["seen_by_appearance"]) == (
         30, 30, 0,
     )  # fmt: skip
-    assert json.loads((found.folder / "manifest.json").read_text(encoding="utf-8"))["result"]["excluded"] == 30
     assert "(30 that it had seen were left out)" in found.model_card.read_text(encoding="utf-8")
     assert "30 by content, 0 by appearance, all left out" in found.report.read_text(encoding="utf-8")
     seen_digests = set(seen(rows, "fitted", 30)["digest"])
@@ -91,28 +86,28 @@ def test_a_copy_saved_again_is_never_judged_on(tmp_path: Path, where: Where) -> 
     rows = make_rows(tmp_path / "rows", size=64, ages=ages, pixels=mixed)
     model = make_bundle(tmp_path / "model", size=64, lineage=seen(fitted))
     with pytest.raises(LeakageError, match=r"4 of the 30 rows .* 0 the same file, 4 a copy"):
-        evaluate(model, rows, QUICK, where)
+        evaluated(model, rows, QUICK, where)
 
 
 def test_a_leak_planted_after_an_evaluation_is_caught(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
-    evaluate(model, rows, QUICK, where)
+    evaluated(model, rows, QUICK, where)
     write_lineage(model.folder, seen(rows))
     with pytest.raises(LeakageError):
-        evaluate(model, rows, QUICK, where)
+        evaluated(model, rows, QUICK, where)
 
 
 def test_a_model_that_has_seen_all_rows_cannot_be_judged_on_the_rest(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 20)
     with pytest.raises(DataError, match="of 0 rows"):
-        evaluate(make_bundle(tmp_path / "model", lineage=seen(rows)), rows, QUICK, where, exclude_seen=True)
+        evaluated(make_bundle(tmp_path / "model", lineage=seen(rows)), rows, QUICK, where, exclude_seen=True)
 
 
 def test_ages_are_labelled_by_the_model_s_own_ranges(tmp_path: Path, where: Where) -> None:
     data = AgeRanges.of(("1-30", "31-50", "over50"))
     rows = make_rows(tmp_path / "rows", 200, data)
     narrow = AgeRanges.of(("5-20", "21-40"))
-    found = evaluate(make_bundle(tmp_path / "model", narrow), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "model", narrow), rows, QUICK, where)
     table = pl.read_parquet(found.predictions)
     assert table["label"].to_list() == [int(age > 20) for age in table["age"]]
     ages = pl.read_parquet(rows.table)["age"]
@@ -127,13 +122,13 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path, where: Where) -> N
     model = make_bundle(tmp_path / "model")
     (model.folder / NETWORK).write_bytes((model.folder / NETWORK).read_bytes() + b"\0")
     with pytest.raises(ModelError, match="a file was changed"):
-        evaluate(model, make_rows(tmp_path / "rows", 10), QUICK, where)
+        evaluated(model, make_rows(tmp_path / "rows", 10), QUICK, where)
 
 
 def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 2500), make_bundle(tmp_path / "model")
     one, four = (
-        evaluate(model, rows, QUICK, where.model_copy(update={"workers": k, "workspace": tmp_path / f"w{k}"}))
+        evaluated(model, rows, QUICK, where.model_copy(update={"workers": k, "workspace": tmp_path / f"w{k}"}))
         for k in (1, 4)
     )
     assert pl.read_parquet(one.predictions).equals(pl.read_parquet(four.predictions))
@@ -142,13 +137,13 @@ def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, where: Where) 
 
 def test_figures_of_a_model_of_unknown_lineage_never_stand_without_a_warning(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 60)
-    unknown = evaluate(make_bundle(tmp_path / "unknown", known=False), rows, QUICK, where)
+    unknown = evaluated(make_bundle(tmp_path / "unknown", known=False), rows, QUICK, where)
     assert "unseen" not in unknown.judged_on
     assert "unseen" not in unknown.verdict
     shown = [line for line in markdown(unknown).splitlines() if line.startswith("| ")]
     assert all("may be too good" in line for line in shown[1:])
     assert "value (may be too good)" in unknown.report.read_text(encoding="utf-8")
-    known = evaluate(make_bundle(tmp_path / "known"), rows, QUICK, where)
+    known = evaluated(make_bundle(tmp_path / "known"), rows, QUICK, where)
     assert "60 unseen photographs" in known.judged_on
     assert "60 unseen photographs" in known.verdict
     assert "may be too good" not in markdown(known) + known.report.read_text(encoding="utf-8")

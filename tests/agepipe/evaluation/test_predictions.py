@@ -51,11 +51,11 @@ sys.path.insert(0, {tests!r})
 from bundles import make_bundle, make_rows
 from agepipe.config.stages import EvaluateSettings
 from agepipe.config.runtime import Where
-from agepipe.reports.evaluation import evaluate
+from folders import evaluated
 base = Path({base!r})
 rows, model = make_rows(base / "rows", {count}), make_bundle(base / "model")
-evaluate(model, rows, EvaluateSettings(draws=100), Where(workspace=base / "workspace", workers=1),
-         progress=lambda done, total, note="": os.kill(os.getpid(), signal.SIGKILL))
+evaluated(model, rows, EvaluateSettings(draws=100), Where(workspace=base / "workspace", workers=1),
+          progress=lambda done, total, note="": os.kill(os.getpid(), signal.SIGKILL))
 """
 
 
@@ -66,7 +66,7 @@ def test_a_killed_evaluation_loses_only_the_part_in_progress(tmp_path: Path) -> 
     workspace = tmp_path / "workspace"
     before = {path: path.stat().st_mtime_ns for path in workspace.glob("predictions/*/part-*.npz")}
     assert before
-    assert not (workspace / "evaluations").exists()
+    assert not list(workspace.glob("evaluations/*/*"))
     rows, model = make_rows(tmp_path / "rows", count), make_bundle(tmp_path / "model")
     resumed = answer(model, rows, read_rows(rows), Where(workspace=workspace))
     assert {path: path.stat().st_mtime_ns for path in before} == before

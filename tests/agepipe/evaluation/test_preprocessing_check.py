@@ -8,6 +8,7 @@ import onnx
 import polars as pl
 import pytest
 from bundles import make_bundle
+from folders import evaluated, train_final
 from labelled import labelled_rows
 
 from agepipe.config.runtime import Where
@@ -19,9 +20,7 @@ from agepipe.evaluation.preprocessing_check import SCALE, SHIFT, doubt
 from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
-from agepipe.reports.evaluation import evaluate
 from agepipe.search.trial import choose
-from agepipe.training.train_final import chosen, train
 
 LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=3, batch=16, lr=0.01, target="years")
 QUICK = EvaluateSettings(draws=200)
@@ -42,8 +41,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 def trained(rows: Rows, here: Where) -> Model:
     """Fitted on some rows and validated on others; what it is judged on is put together from the latter."""
     choice = choose([], SearchSettings(grid={"dropout": (0.1,)}))
-    final = FinalSettings(epochs=8, validation=0.5)
-    return train(rows, chosen(LEARN, choice, final), choice, final, here)
+    return train_final(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
 
 
 def fresh(rows: Rows, model: Model, folder: Path) -> tuple[Rows, Model]:
@@ -87,14 +85,14 @@ def test_a_network_that_normalises_otherwise_than_its_card_is_refused(
     own, _ = fresh(rows, trained, tmp_path / "own")
     wrong = planted(trained, tmp_path / "wrong", card_too=False)
     with pytest.raises(ModelError, match=r"normalises by the mean 0\.050, 0\.900, 0\.500, but the card says"):
-        evaluate(wrong, own, QUICK, here)
+        evaluated(wrong, own, QUICK, here)
 
 
 def test_a_network_whose_card_is_wrong_too_gives_itself_away(
     trained: Model, rows: Rows, here: Where, tmp_path: Path
 ) -> None:
     own, _ = fresh(rows, trained, tmp_path / "own")
-    found = evaluate(planted(trained, tmp_path / "wrong", card_too=True), own, QUICK, here)
+    found = evaluated(planted(trained, tmp_path / "wrong", card_too=True), own, QUICK, here)
     page = found.report.read_text(encoding="utf-8")
     assert "look first at the normalisation (mean and deviation)" in page
     unvalidated = planted(trained, tmp_path / "refit", card_too=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import pytest
 from bundles import make_bundle, make_rows
+from folders import evaluated
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
@@ -13,7 +14,7 @@ from agepipe.evaluation.figures import span
 from agepipe.evaluation.predictions import pixels_of
 from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle_files import read_curves
-from agepipe.reports.evaluation import evaluate, shown
+from agepipe.reports.evaluation import shown
 from agepipe.reports.plots import PICTURES, confusion_plot, curve_plot, draw, draw_curves
 from agepipe.reports.prediction_plots import error_by_age
 from agepipe.reports.report import TITLES, markdown, render
@@ -63,7 +64,7 @@ def read(path: Path) -> Page:
 
 def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 200), make_bundle(tmp_path / "model")
-    page = read(evaluate(model, rows, QUICK, where).report)
+    page = read(evaluated(model, rows, QUICK, where).report)
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
     text = " ".join(page.text)
     for words in (*TITLES.values(), "95 % interval", "0 by content, 0 by appearance", "recall error (1 − recall)"):
@@ -81,7 +82,7 @@ def test_names_are_escaped(tmp_path: Path, where: Where) -> None:
 def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, where: Where) -> None:
     rows, model = make_rows(tmp_path / "rows", 50), make_bundle(tmp_path / "model", known=False, curves=False)
     (model.folder / "curves.parquet").unlink(missing_ok=True)
-    text = " ".join(read(evaluate(model, rows, QUICK, where).report).text)
+    text = " ".join(read(evaluated(model, rows, QUICK, where).report).text)
     assert "What this model was trained on is unknown." in text
     assert "unseen" not in text
     assert "How it learned" not in text
@@ -90,7 +91,7 @@ def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, where: Where)
 def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, where: Where) -> None:
     years = AgeRanges.of("years")
     rows, model = make_rows(tmp_path / "rows", 300, years), make_bundle(tmp_path / "model", years, sharpness=3000)
-    found = evaluate(model, rows, QUICK, where)
+    found = evaluated(model, rows, QUICK, where)
     read(found.report)
     assert found.report.stat().st_size < 600_000
 
@@ -100,7 +101,7 @@ def test_a_model_no_better_than_a_constant_guess_is_warned_of_wherever_it_is_rea
     tmp_path: Path, where: Where, sharpness: float, better: bool
 ) -> None:
     rows = make_rows(tmp_path / "rows", 200, noise=0.01)
-    found = evaluate(make_bundle(tmp_path / "model", sharpness=sharpness), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "model", sharpness=sharpness), rows, QUICK, where)
     assert bool(found.warning) is not better
     page = read(found.report)
     for text in ("\n".join(page.text), found.model_card.read_text(encoding="utf-8"), markdown(found)):

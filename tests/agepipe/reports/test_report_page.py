@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from browser import NARROW, WIDE, Browser, check_sound
 from bundles import make_bundle, make_rows
+from folders import evaluated
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.mistakes import MISTAKES
 from agepipe.model.ages import AgeRanges
-from agepipe.reports.evaluation import evaluate
 
 PAPER = 718
 """Width of A4 within Chromium's margins, px."""
@@ -30,9 +30,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = make_rows(folder / "rows", 200, ranges).model_copy(update={"name": NAME})
     where = Where(workspace=folder / "workspace", device="cpu", workers=1)
     settings = EvaluateSettings(draws=100, min_slice=20)
-    champion = evaluate(make_bundle(folder / "champion", ranges, sharpness=900), rows, settings, where)
+    champion = evaluated(make_bundle(folder / "champion", ranges, sharpness=900), rows, settings, where)
     model = make_bundle(folder / "model", ranges, temperature=1.5, thresholds={90: 0.8})
-    return evaluate(model, rows, settings, where, against=champion).report
+    return evaluated(model, rows, settings, where, against=champion).report
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import RANGES, make_bundle, make_rows, seen
+from folders import evaluated
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
-from agepipe.reports.evaluation import evaluate
 
 QUICK = EvaluateSettings(draws=100)
 
@@ -32,7 +32,7 @@ def text(path: Path) -> str:
 def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 300)
     model = make_bundle(tmp_path / "model", sharpness=300, temperature=2.0, thresholds={90: 0.8}, decoding="median")
-    found = evaluate(model, rows, QUICK, where)
+    found = evaluated(model, rows, QUICK, where)
     page = text(found.report)
     for words in (
         "The temperature of 2 makes the network less confident",
@@ -50,14 +50,14 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
 
 
 def test_a_model_without_thresholds_or_temperature_says_so(tmp_path: Path, where: Where) -> None:
-    page = text(evaluate(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, where).report)
+    page = text(evaluated(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, where).report)
     assert "final.validation" in page
     assert "no temperature (it is 1)" in page
 
 
 def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path: Path, where: Where) -> None:
     rows = without(make_rows(tmp_path / "rows", 120), "gender", "race", "sharpness", "width")
-    found = evaluate(make_bundle(tmp_path / "m"), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, where)
     kinds = set(pl.read_csv(found.folder / "slices.csv")["kind"])
     assert kinds == {"range", "brightness"}
     assert not {"gender", "race", "sharpness", "width"} & set(pl.read_parquet(found.predictions).columns)
@@ -66,7 +66,7 @@ def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path:
 def test_slices_that_are_too_small_say_so(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", 100)
     asked = QUICK.model_copy(update={"min_slice": 40})
-    found = evaluate(make_bundle(tmp_path / "m"), rows, asked, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, asked, where)
     table = pl.read_csv(found.folder / "slices.csv")
     assert set(table.filter(kind="race")["enough"]) == {False}  # twenty each
     page = text(found.report)
@@ -77,7 +77,7 @@ def test_slices_that_are_too_small_say_so(tmp_path: Path, where: Where) -> None:
 
 def test_rows_of_one_range_have_no_slices_by_range(tmp_path: Path, where: Where) -> None:
     rows = make_rows(tmp_path / "rows", ages=np.full(40, 30), count=40)
-    found = evaluate(make_bundle(tmp_path / "m"), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, where)
     assert "range" not in set(pl.read_csv(found.folder / "slices.csv")["kind"])
     assert "no rows" in text(found.report)
 
@@ -89,7 +89,7 @@ def test_mistakes_are_pictures_and_label_errors_a_table_for_a_spreadsheet(tmp_pa
         age=pl.when(pl.col("index") < 12).then(pl.lit(58 if ages[0] < 30 else 3)).otherwise("age").cast(pl.UInt8)
     )
     planted.write_parquet(rows.table)
-    found = evaluate(make_bundle(tmp_path / "m", sharpness=3000), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m", sharpness=3000), rows, QUICK, where)
     page = found.report.read_text()
     assert page.count('<img src="data:image/jpeg;base64,') >= 24
     assert len(page) < 2_000_000
@@ -103,7 +103,7 @@ def test_mistakes_are_pictures_and_label_errors_a_table_for_a_spreadsheet(tmp_pa
 
 def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, where: Where) -> None:
     ages = np.tile([5, 15, 30, 55], 20)
-    found = evaluate(
+    found = evaluated(
         make_bundle(tmp_path / "m", sharpness=1e4), make_rows(tmp_path / "rows", ages=ages, noise=0), QUICK, where
     )
     assert found.metrics["accuracy"] == 1
@@ -115,7 +115,7 @@ def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, where: Where)
 def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -> None:
     rows, fitted = make_rows(tmp_path / "rows", 60), make_rows(tmp_path / "fitted", 50, seed=9)
     lineage = pl.concat([seen(fitted, "fitted", 40), seen(fitted, "calibrated")]).unique("digest", keep="first")
-    found = evaluate(make_bundle(tmp_path / "m", lineage=lineage), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m", lineage=lineage), rows, QUICK, where)
     told = json.loads((found.folder / "metrics.json").read_text())["lineage"]
     assert told["roles"] == {"fitted": 40, "calibrated": 10}
     page = text(found.report)
@@ -123,7 +123,7 @@ def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -
     for words in (*told["digests"].values(), "40 photographs", "10 photographs", rows.digest, "of 256 bits"):
         assert words in page
     again = json.loads(
-        (evaluate(make_bundle(tmp_path / "n", lineage=lineage.reverse()), rows, QUICK, where).folder / "metrics.json")
+        (evaluated(make_bundle(tmp_path / "n", lineage=lineage.reverse()), rows, QUICK, where).folder / "metrics.json")
         .read_text()
     )  # fmt: skip
     assert again["lineage"]["digests"] == told["digests"]
@@ -132,4 +132,4 @@ def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -
 def test_many_ranges_keep_the_page_small(tmp_path: Path, where: Where) -> None:
     years = AgeRanges.of("years")
     rows, model = make_rows(tmp_path / "rows", 500, years), make_bundle(tmp_path / "model", years, sharpness=3000)
-    assert evaluate(model, rows, QUICK, where).report.stat().st_size < 1_000_000
+    assert evaluated(model, rows, QUICK, where).report.stat().st_size < 1_000_000

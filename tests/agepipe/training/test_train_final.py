@@ -5,13 +5,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from folders import train_final
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
-from agepipe.model.bundle import digest, read_card
+from agepipe.model.bundle import CARD, CURVES, LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import read_curves, read_lineage
 from agepipe.model.calibration import fit_temperature, scores, tempered, thresholds
 from agepipe.model.decoding import sets
@@ -19,10 +20,9 @@ from agepipe.model.predictor import Predictor
 from agepipe.model.records import Model
 from agepipe.search.records import Fold
 from agepipe.search.trial import choose, plan, trial
-from agepipe.training.job import EpochEvent
 from agepipe.training.network import build
 from agepipe.training.records import Choice
-from agepipe.training.train_final import WEIGHTS, chosen, lineage_of, model_key, train
+from agepipe.training.train_final import WEIGHTS, lineage_of
 from agepipe.training.workdir import labelled
 
 FINAL = FinalSettings(epochs=14, validation=0.25)
@@ -36,23 +36,7 @@ def choice() -> Choice:
 @pytest.fixture(scope="module")
 def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
     """Trained and exported once; exporting takes seconds."""
-    return train(rows, chosen(learn, choice, FINAL), choice, FINAL, here)
-
-
-def test_the_key_of_a_model_knows_the_search_where_it_is_calibrated_on_it(
-    rows: Rows, learn: LearnSettings, tmp_path: Path
-) -> None:
-    """A refit takes its calibration from the trials' predictions; any other only its settings."""
-    one = Choice(digest="one", settings={}, metric="loss", mean=0.0, deviation=0.0, trials=2)
-    other = one.model_copy(update={"digest": "another"})
-    final, refit = FINAL, FINAL.model_copy(update={"refit": True})
-    assert model_key(rows, learn, one, final) == model_key(rows, learn, other, final)
-    assert len({model_key(rows, learn, one, final), *(model_key(rows, learn, two, refit) for two in (one, other))}) == 3
-    weights, warm = tmp_path / "start.pt", learn.model_copy(update={"weights": str(tmp_path / "start.pt")})
-    weights.write_bytes(b"one")
-    before = model_key(rows, warm, one, FINAL)
-    weights.write_bytes(b"two")
-    assert model_key(rows, warm, one, FINAL) != before
+    return train_final(rows, learn, choice, FINAL, here)
 
 
 def test_the_bundle_answers_as_the_training_said(model: Model, rows: Rows) -> None:
@@ -80,7 +64,7 @@ def test_the_card_says_what_the_network_is(model: Model, rows: Rows, learn: Lear
     curves = read_curves(model.folder)
     assert curves["epoch"].to_list() == list(range(1, len(curves) + 1))
     assert {"lr", "seconds", "train_loss", "validation_mae", "validation_macro_precision"} <= set(curves.columns)
-    assert str(rows.table.parent) not in (model.folder / "manifest.json").read_text()
+    assert str(rows.table.parent) not in (model.folder / CARD).read_text()
 
 
 def test_normalisation_and_weights_come_from_the_fitted_rows_alone(model: Model, rows: Rows) -> None:
@@ -134,14 +118,9 @@ def test_every_row_that_it_saw_is_in_the_lineage_once(model: Model, rows: Rows) 
     assert all(looks[row["digest"]] == row["look"] for row in lineage.iter_rows(named=True))
 
 
-def test_it_is_found_again_and_its_digest_is_that_of_its_files(
-    model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Where
-) -> None:
+def test_its_digest_is_that_of_its_files_and_no_checkpoint_is_among_them(model: Model) -> None:
     assert model.digest == digest(model.folder)
-    assert [path.name for path in model.folder.parent.iterdir()] == [model.folder.name]
-    seen: list[EpochEvent] = []
-    assert train(rows, chosen(learn, choice, FINAL), choice, FINAL, here, seen.append) == model
-    assert seen == []
+    assert {path.name for path in model.folder.iterdir()} == {NETWORK, WEIGHTS, CARD, LINEAGE, CURVES}
 
 
 @pytest.mark.slow
@@ -149,7 +128,7 @@ def test_the_same_training_elsewhere_has_the_same_digest(
     model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Where, tmp_path: Path
 ) -> None:
     elsewhere = here.model_copy(update={"workspace": tmp_path / "elsewhere"})
-    assert train(rows, chosen(learn, choice, FINAL), choice, FINAL, elsewhere).digest == model.digest
+    assert train_final(rows, learn, choice, FINAL, elsewhere).digest == model.digest
 
 
 @pytest.mark.slow
@@ -158,7 +137,7 @@ def test_patience_metric_share_and_seed_are_those_of_the_last_training(
 ) -> None:
     still = learn.model_copy(update={"lr": 1e-9})
     final = FinalSettings(epochs=30, patience=2, metric="mae", validation=0.4, seed=41)
-    model = train(rows, chosen(still, choice, final), choice, final, here)
+    model = train_final(rows, still, choice, final, here)
     curves = read_curves(model.folder)
     assert len(curves) == model.epochs + 2 < 30
     assert curves["validation_mae"].arg_min() == model.epochs - 1
@@ -197,8 +176,7 @@ def test_weights_from_elsewhere_make_the_lineage_unknown(
 def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     rows: Rows, learn: LearnSettings, choice: Choice, here: Where
 ) -> None:
-    final = FinalSettings(epochs=2, refit=True)
-    model = train(rows, chosen(learn, choice, final), choice, final, here)
+    model = train_final(rows, learn, choice, FinalSettings(epochs=2, refit=True), here)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
     assert len(read_lineage(model.folder)) == rows.count
     assert model.epochs == 2
@@ -219,8 +197,7 @@ def test_a_refit_after_trials_is_calibrated_on_what_they_said_of_unseen_rows(
     choice = choose([trial(rows, changed(learn, one[0]), *one, here) for one in _planned(search)], search)
     said = pl.concat(pl.read_parquet(path) for path in choice.outcomes)
     assert sorted(said["digest"]) == sorted(pl.read_parquet(rows.table)["digest"])
-    final = FinalSettings(epochs=1, refit=True)
-    card = read_card(train(rows, chosen(learn, choice, final), choice, final, here).folder)
+    card = read_card(train_final(rows, learn, choice, FinalSettings(epochs=1, refit=True), here).folder)
     labels, shares = said["label"].to_numpy(), said.select(pl.col("^p[0-9]+$")).to_numpy()
     assert card.calibrated == "out-of-fold predictions"
     assert card.temperature == pytest.approx(fit_temperature(shares, labels))

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 from bundles import make_rows, pictures, seen
+from folders import train_final
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
@@ -21,7 +22,6 @@ from agepipe.model.records import Model
 from agepipe.search.records import Fold
 from agepipe.search.trial import choose, parts, trial
 from agepipe.training.records import Choice
-from agepipe.training.train_final import chosen, train
 from agepipe.training.warm_start import check_fold, check_test, check_validation, seen_before
 from agepipe.training.workdir import labelled
 
@@ -36,7 +36,7 @@ def choice() -> Choice:
 
 @pytest.fixture(scope="module")
 def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
-    return train(rows, chosen(learn, choice, FIRST), choice, FIRST, here)
+    return train_final(rows, learn, choice, FIRST, here)
 
 
 @pytest.fixture
@@ -74,17 +74,16 @@ def test_a_grid_that_names_such_weights_is_refused_for_that_setting_alone(
 def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_weights_were_fitted_on(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where
 ) -> None:
-    final = FinalSettings(epochs=1, validation=0.25, seed=41)
     with pytest.raises(LeakageError, match=r"learn\.weights: .* fitted; .* or final\.refit = true"):
-        train(rows, chosen(warm, choice, final), choice, final, where)
-    assert _empty(where.workspace / "models")
+        train_final(rows, warm, choice, FinalSettings(epochs=1, validation=0.25, seed=41), where)
+    assert not list(where.workspace.glob("models/*/*"))
 
 
 @pytest.mark.slow
 def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where, model: Model
 ) -> None:
-    again = train(rows, chosen(warm, choice, FIRST), choice, FIRST, where)
+    again = train_final(rows, warm, choice, FIRST, where)
     assert again.lineage == "known"
     assert read_card(again.folder).calibrated == "validation rows"
     roles = [dict(read_lineage(one.folder).select("digest", "role").iter_rows()) for one in (model, again)]
@@ -95,8 +94,7 @@ def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
 def test_a_refit_judges_on_nothing_and_so_may_start_anywhere(
     rows: Rows, warm: LearnSettings, choice: Choice, where: Where
 ) -> None:
-    final = FinalSettings(epochs=1, refit=True)
-    model = train(rows, chosen(warm, choice, final), choice, final, where)
+    model = train_final(rows, warm, choice, FinalSettings(epochs=1, refit=True), where)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
     assert read_card(model.folder).calibrated == ""
 

@@ -1,0 +1,118 @@
+"""The results of the stages in the workspace: which folder is whose, and whether it is there.
+
+The key of a result is the stage's name and version, the digests of the records that go in, and the settings; never
+`Where`. So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what it
+touches and what follows from it. The manifest of a result's folder holds its record, with paths relative to the
+workspace, so that a copied or moved workspace never reads or removes what lies in another. Nothing here imports
+Prefect, which takes seconds.
+"""
+
+import inspect
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+
+from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
+
+from agepipe.config.runtime import StageName, Where
+from agepipe.core.artifacts import progress_of, read_manifest, remove, turn, unfinished, whole, write_manifest
+from agepipe.core.record import Record, digest_of
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Record)
+
+
+def cache_key(name: str, version: int, arguments: Mapping[str, Any]) -> str:
+    """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
+    what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Where))
+    return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
+
+
+class Cached(Generic[P, R]):
+    """A function that fills a folder, its first argument, and returns a record; a finished folder is found again."""
+
+    def __init__(
+        self, body: Callable[Concatenate[Path, P], R], name: StageName, kind: str, version: int, resumes: bool
+    ) -> None:
+        own = inspect.signature(body)
+        self.signature = own.replace(parameters=list(own.parameters.values())[1:])
+        self.body, self.name, self.version = body, name, version
+        self._kind, self._resumes = kind, resumes
+        self._record: type[R] = get_type_hints(body)["return"]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The record of the finished folder, or of the one that is filled now; calls for one result take turns.
+
+        Raises:
+            DataError: a folder that cannot be used lies outside the workspace.
+        """
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        folder, workspace = self.folder(arguments), where_of(arguments.values()).workspace
+        with turn(folder):
+            if (found := self._found(folder, workspace)) is not None:
+                shutil.rmtree(progress_of(folder), ignore_errors=True)  # left by a kill just after the last rename
+                return found
+            remove(folder, workspace)
+            with unfinished(folder) if self._resumes else whole(folder) as draft:
+                record = self.body(draft, *args, **kwargs).moved(draft, folder)
+                result = record.relative_to(workspace).model_dump(mode="json")
+                write_manifest(draft, self.name, *_described(arguments), result)
+        return record
+
+    def key(self, arguments: Mapping[str, Any]) -> str:
+        """The key of the result of these arguments, by name."""
+        return cache_key(self.name, self.version, arguments)
+
+    def folder(self, arguments: Mapping[str, Any]) -> Path:
+        """The folder of a result: named after the data, and by the first ten digits of its key."""
+        key = self.key(arguments).rpartition("-")[2]
+        names = (getattr(value, "name", "") for value in arguments.values() if isinstance(value, Record))
+        name = f"{next(filter(None, names), self.name)}-{key[:10]}"
+        return where_of(arguments.values()).workspace / self._kind / name
+
+    def _found(self, folder: Path, workspace: Path) -> R | None:
+        """The record of a finished folder; None where there is none, or it leads to files that are gone."""
+        manifest = read_manifest(folder)
+        try:
+            record = None if manifest is None else self._record.model_validate(manifest["result"])
+        except ValidationError:
+            return None
+        return record and usable(record.resolved_in(workspace), workspace)
+
+
+def _described(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a call, and the digests of the records that go into it, as JSON values by name."""
+    settings, inputs = {}, {}
+    for name, value in arguments.items():
+        records = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Record)]
+        if records:
+            inputs[name] = [one.digest for one in records] if isinstance(value, tuple) else records[0].digest
+        elif not isinstance(value, Where):
+            settings[name] = to_jsonable_python(value)
+    return settings, inputs
+
+
+def usable(record: R, workspace: Path) -> R | None:
+    """The record, where all that it points to is there; what lies outside its workspace belongs to another."""
+    return record if record.lies_in(workspace) and record.intact() else None
+
+
+def where_of(arguments: Iterable[Any]) -> Where:
+    """The one of the arguments that says where the work is done."""
+    return next(value for value in arguments if isinstance(value, Where))
+
+
+def cached(
+    name: StageName, kind: str, *, version: int, resumes: bool = False
+) -> Callable[[Callable[Concatenate[Path, P], R]], Cached[P, R]]:
+    """Keep the results of a function of records and settings that fills a folder.
+
+    Args:
+        name: of the stage, as the user calls it.
+        kind: the folder in the workspace that holds its results.
+        version: raised when what it computes changes.
+        resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
+    """
+    return lambda body: Cached(body, name, kind, version, resumes)

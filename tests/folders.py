@@ -1,0 +1,33 @@
+"""New folders for library stages, each of which fills one."""
+
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from agepipe.config.runtime import Where
+from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings
+from agepipe.core.artifacts import write_manifest
+from agepipe.data.records import Rows
+from agepipe.evaluation.records import Evaluation
+from agepipe.model.records import Model
+from agepipe.reports.evaluation import evaluate
+from agepipe.training.records import Choice
+from agepipe.training.train_final import chosen, train
+
+
+def fresh(parent: Path) -> Path:
+    """An empty folder in `parent`, which is made where it is missing."""
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(mkdtemp(dir=parent))
+
+
+def train_final(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where) -> Model:
+    """The last training after a search, in a new folder of the workspace."""
+    return train(rows, chosen(learn, choice, final), choice, final, fresh(where.workspace / "models"), where)
+
+
+def evaluated(model: Model, rows: Rows, settings: EvaluateSettings, where: Where, **options: Any) -> Evaluation:
+    """A finished evaluation in a new folder of the workspace; `options` are those of `evaluate`."""
+    done = evaluate(model, rows, settings, fresh(where.workspace / "evaluations"), where, **options)
+    write_manifest(done.folder, "evaluate", settings, {}, {})
+    return done
