@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config import presets
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings
 from agepipe.data.records import Rows
@@ -173,7 +174,9 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
 
 def _trial(rows: Rows, learn: LearnSettings, where: Where, step: Planned) -> None:
     setting, changes, fold = step
-    trial(rows, learn, changes, setting, fold, where)
+    folder = where.workspace / f"{setting}-{fold.index}"
+    folder.mkdir(parents=True)
+    trial(rows, changed(learn, changes), fold, folder, where)
 
 
 def _until(

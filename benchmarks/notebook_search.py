@@ -32,6 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
 from agepipe.core.artifacts import read_manifest
@@ -222,7 +223,9 @@ def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
         source = fingerprint(config.source, where)
         rows: Rows = relabel(ingest(source, config.ingest, where), config.labels, where)
         _, settings, fold = plan(config.learn, config.search)[0]
-        return {"network": trial(rows, config.learn, settings, 0, fold, where).seconds}
+        folder = where.workspace / "trial"
+        folder.mkdir()
+        return {"network": trial(rows, changed(config.learn, settings), fold, folder, where).seconds}
 
 
 WAYS = {"notebook": notebook, "agepipe": ours, "alone": alone}
