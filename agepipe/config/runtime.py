@@ -65,8 +65,6 @@ class Where(Settings):
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
-    begun: float | None = None
-    """When the search began, s since 1970: what `refresh` wants anew is kept if it was made since; set by the flow."""
     parent: str | None = None
     """MLflow run under which runs are nested; set by the flows."""
 
