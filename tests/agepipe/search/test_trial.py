@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 from folders import fresh, tried
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings, Metric, SearchSettings
 from agepipe.core.errors import TrainingError, WorkerError

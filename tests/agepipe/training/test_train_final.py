@@ -7,7 +7,6 @@ import pytest
 import torch
 from folders import train_final, tried
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
