@@ -191,7 +191,9 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
 
 def _trial(rows: Rows, learn: LearnSettings, where: Where, step: Planned) -> None:
     setting, changes, fold = step
-    trial(rows, changed(learn, changes), changes, setting, fold, where)
+    folder = where.workspace / f"{setting}-{fold.index}"
+    folder.mkdir(parents=True)
+    trial(rows, changed(learn, changes), fold, folder, where)
 
 
 def _until(

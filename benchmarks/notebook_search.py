@@ -223,7 +223,9 @@ def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
         source = fingerprint(config.source, where)
         rows: Rows = relabel(ingest(source, config.ingest, where), config.labels, where)
         _, settings, fold = plan(config.search)[0]
-        return {"network": trial(rows, changed(config.learn, settings), settings, 0, fold, where).seconds}
+        folder = where.workspace / "trial"
+        folder.mkdir()
+        return {"network": trial(rows, changed(config.learn, settings), fold, folder, where).seconds}
 
 
 WAYS = {"notebook": notebook, "agepipe": ours, "alone": alone}

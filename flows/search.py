@@ -1,7 +1,6 @@
 """The flow that tries settings: a flow of its own, so that its trials fan out over the runner it is given."""
 
 import logging
-import time
 
 from prefect import flow
 
@@ -38,7 +37,7 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Wh
     """
     settings.check_rungs(learn.epochs)
     check_installed(settings)
-    lives, where = LIVES, where.model_copy(update={"begun": time.time()})
+    lives = LIVES
     while True:
         try:
             with runner(where) as ready:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Where
@@ -12,8 +13,8 @@ from agepipe.data.records import Rows
 from agepipe.search.halving import rank
 from agepipe.search.optuna_search import study
 from agepipe.search.progress import in_words
-from agepipe.search.records import Trial
-from agepipe.search.trial import Planned, choose, complete, left_out, plan
+from agepipe.search.records import Fold, Trial
+from agepipe.search.trial import Planned, choose, complete, forget, left_out, plan
 from agepipe.training.records import Choice
 from agepipe.training.workdir import weights_digest
 from tasks.board import Board
@@ -41,26 +42,41 @@ class Search:
         """
         paused = {(one.setting, one.fold.index): one for one in before}
         self.board.begin(planned, until)
-        calls = [
-            {
-                "rows": self.rows,
-                "learn": self.learn,
-                "settings": changes,
-                "setting": setting,
-                "fold": fold,
-                "metric": self.settings.metric,
-                "weights": weights_digest(changed(self.learn, changes)),
-                "until": until,
-                "before": paused.get((setting, fold.index)),
-                "where": self.where,
-            }
-            for setting, changes, fold in planned
-        ]
-        done = trial.gather(calls, self.board.update, (DivergedError,))
+        calls = [self._call(*one, until, paused.get((one[0], one[2].index))) for one in planned]
+        done = named(
+            planned,
+            trial.gather(calls, lambda found: self.board.update(named(planned, found)), (DivergedError,)),
+        )
         self.board.end()
-        for _, changes, fold in left_out(planned, done):
+        whole = [one for one in done if one is not None]
+        for _, changes, fold in left_out(planned, whole):
             logger.warning("fold %d: the loss of %s is not finite, so it is out", fold.index, in_words(changes))
-        return done
+        return whole
+
+    def _call(
+        self, setting: int, changes: dict[str, Any], fold: Fold, until: int | None, before: Trial | None
+    ) -> dict[str, Any]:  # fmt: skip
+        """The arguments of one trial."""
+        learn = changed(self.learn, changes, "search.grid")
+        weights, metric = weights_digest(learn), self.settings.metric
+        until = until if until is not None and until < learn.epochs else None
+        whole = None
+        if until is not None:
+            whole = trial.without_prefect.finished(
+                self.rows, learn, changes, setting, fold, metric, weights, None, None, None, self.where
+            )
+        return {
+            "rows": self.rows, "learn": learn, "settings": changes, "setting": setting, "fold": fold, "metric": metric,
+            "weights": weights, "until": until, "before": before, "whole": whole, "where": self.where,
+        }  # fmt: skip
+
+
+def named(planned: Sequence[Planned], trials: Sequence[Trial | None]) -> list[Trial | None]:
+    """Finished trials with the setting that this search has them for: another one may have trained them."""
+    return [
+        None if one is None else one.model_copy(update={"setting": setting, "settings": changes})
+        for (setting, changes, _), one in zip(planned, trials, strict=True)
+    ]
 
 
 def grid(search: Search) -> Choice:
@@ -74,16 +90,19 @@ def halving(search: Search) -> Choice:
     """Every setting to the first rung, the best share of them to the next, and so on; those at the end are compared."""
     going: list[Planned] = plan(search.settings)
     paused: list[Trial] = []
+    rungs: list[Trial] = []
     early: list[Trial] = []
     for until in search.settings.rungs:
         count = search.settings.kept(len({setting for setting, _, _ in going}))  # also where some have burst
         trained = search.train(going, until, paused)
+        rungs += trained
         trials, _ = complete(going, trained)
         paused, stopped = rank(trials, search.settings, count)
         stop([*stopped, *(one for one in trained if one not in trials)], search.where)  # and what has burst elsewhere
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
     trials, going = complete(going, search.train(going, None, paused))
+    forget(rungs)
     return choose(trials, search.settings, going, early)
 
 

@@ -34,11 +34,13 @@ class Cached(Generic[P, R]):
     """A function that fills a folder, its first argument, and returns a record; a finished folder is found again."""
 
     def __init__(
-        self, body: Callable[Concatenate[Path, P], R], name: StageName, kind: str, version: int, resumes: bool
-    ) -> None:
+        self, body: Callable[Concatenate[Path, P], R], name: StageName, kind: str, version: int, resumes: bool,
+        beside: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         own = inspect.signature(body)
         self.signature = own.replace(parameters=list(own.parameters.values())[1:])
         self.body, self.name, self.version = body, name, version
+        self.beside = beside
         self._kind, self._resumes = kind, resumes
         self._record: type[R] = get_type_hints(body)["return"]
 
@@ -58,12 +60,21 @@ class Cached(Generic[P, R]):
             with unfinished(folder) if self._resumes else whole(folder) as draft:
                 record = self.body(draft, *args, **kwargs).moved(draft, folder)
                 result = record.relative_to(workspace).model_dump(mode="json")
-                write_manifest(draft, self.name, *_described(arguments), result)
+                write_manifest(draft, self.name, *_described(self._deciding(arguments)), result)
         return record
 
     def key(self, arguments: Mapping[str, Any]) -> str:
         """The key of the result of these arguments, by name."""
-        return cache_key(self.name, self.version, arguments)
+        return cache_key(self.name, self.version, self._deciding(arguments))
+
+    def finished(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        """The record of the finished folder; None where there is none."""
+        arguments = self.signature.bind(*args, **kwargs).arguments
+        return self._found(self.folder(arguments), where_of(arguments.values()).workspace)
+
+    def _deciding(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that decide what comes out."""
+        return {name: value for name, value in arguments.items() if name not in self.beside}
 
     def folder(self, arguments: Mapping[str, Any]) -> Path:
         """The folder of a result: named after the data, and by the first ten digits of its key."""
@@ -105,7 +116,7 @@ def where_of(arguments: Iterable[Any]) -> Where:
 
 
 def cached(
-    name: StageName, kind: str, *, version: int, resumes: bool = False
+    name: StageName, kind: str, *, version: int, resumes: bool = False, beside: tuple[str, ...] = ()
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Cached[P, R]]:
     """Keep the results of a function of records and settings that fills a folder.
 
@@ -114,5 +125,6 @@ def cached(
         kind: the folder in the workspace that holds its results.
         version: raised when what it computes changes.
         resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
+        beside: arguments that say what a call is for, and decide nothing of its result.
     """
-    return lambda body: Cached(body, name, kind, version, resumes)
+    return lambda body: Cached(body, name, kind, version, resumes, beside)

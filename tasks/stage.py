@@ -62,13 +62,13 @@ class Stage(Generic[P, R]):
     def gather(
         self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None,
         forgive: tuple[type[AgepipeError], ...] = (),
-    ) -> list[R]:  # fmt: skip
+    ) -> list[R | None]:  # fmt: skip
         """The records of many calls, mapped over the flow's task runner; all end before the first error is raised.
 
         Args:
             calls: the arguments of each, by name.
             watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
-            forgive: calls that fail in one of these ways are left out of the answer.
+            forgive: calls that fail in one of these ways have None in the answer.
         """
         calls = list(calls)
         workspaces = [_where((), call).workspace for call in calls]
@@ -82,10 +82,10 @@ class Stage(Generic[P, R]):
             if not isinstance(error, Exception):  # a signal, of which those that compute know nothing
                 interrupt()
             raise
-        records = []
-        for future, workspace in zip(futures, workspaces, strict=True):
+        records: list[R | None] = [None] * len(calls)
+        for place, (future, workspace) in enumerate(zip(futures, workspaces, strict=True)):
             with suppress(*forgive):
-                records.append(future.result().resolved_in(workspace))
+                records[place] = future.result().resolved_in(workspace)
         return records
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
@@ -160,6 +160,7 @@ def stage(
     run_name: str | None = None,
     revivals: int = 0,
     resumes: bool = False,
+    beside: tuple[str, ...] = (),
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
     """Make a function a stage that fills a folder from records and settings.
 
@@ -170,8 +171,10 @@ def stage(
         run_name: of its Prefect runs.
         revivals: how often a call whose process has died is made again, to go on from its checkpoint.
         resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
+        beside: arguments that say what a call is for, and decide nothing of its result.
     """
-    return lambda body: Stage(cached(name, kind, version=version, resumes=resumes)(body), run_name or name, revivals)
+    keep = cached(name, kind, version=version, resumes=resumes, beside=beside)
+    return lambda body: Stage(keep(body), run_name or name, revivals)
 
 
 def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:

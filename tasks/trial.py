@@ -1,11 +1,11 @@
 """The stage that trains one setting on all folds but one: the unit that the search repeats."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings, Metric
 from agepipe.core.record import digest_of
@@ -15,34 +15,37 @@ from agepipe.search import trial as work
 from agepipe.search.progress import in_words
 from agepipe.search.records import Fold, Trial
 from tasks.board import watch_trial
-from tasks.old_stage import stage
+from tasks.stage import stage
 from tasks.track import epochs, tracked
 
 STOPPED = "agepipe.stopped"
 """Tag of an MLflow run that halving stopped early: its figures do not compare with those of whole trainings."""
 
 
-@stage("search", version=6, run_name="trial {setting} fold {fold.index}", revivals=2)
+@stage(
+    "search", "trials", version=work.VERSION, run_name="trial {setting} fold {fold.index}", revivals=2, resumes=True,
+    beside=("settings", "setting", "before", "whole"),
+)  # fmt: skip
 def trial(
-    rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,
-    weights: str, until: int | None, before: Trial | None, where: Where,
+    folder: Path, rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,
+    weights: str, until: int | None, before: Trial | None, whole: Trial | None, where: Where,
 ) -> Trial:  # fmt: skip
     """Train a fresh network in a process of its own and judge it on the fold that was left out.
 
     With `until` it pauses after that epoch; with `before`, the same trial as it was paused, its MLflow run goes on.
+    `settings`, which `learn` has already, and `setting` are what the search calls it by.
     """
     name = f"{in_words(settings)} fold {fold.index}"
-    key = digest_of(rows, learn, sorted(settings.items()), fold, metric, weights)
-    tried = changed(learn, settings)
-    params = {"learn": tried, "setting": setting, "fold": fold.index, "folds": fold.count}
+    key = digest_of(rows, learn, fold, metric, weights)
+    params = {"learn": learn, "setting": setting, "fold": fold.index, "folds": fold.count}
     with tracked("trial", name, key, where, params, after=before.run if before else None) as run:
         run.dataset(rows, "search")
         run.description(
-            f"{tried.network} with {in_words(settings)}, from fresh weights, trained on all folds of "
+            f"{learn.network} with {in_words(settings)}, from fresh weights, trained on all folds of "
             f"{rows.name} but number {fold.index} of {fold.count}, and judged on that one."
         )
         progress = watch_trial(where, (setting, fold.index), name, before.epochs if before else 0)
-        done = work.trial(rows, tried, settings, setting, fold, where, epochs(run, progress), metric, until)
+        done = work.trial(rows, learn, fold, folder, where, epochs(run, progress), metric, until, before, whole)
         run.metrics({**done.metrics, "seconds": done.seconds})
         run.tags({"epochs": f"{done.epochs} of {done.planned}"})
     return done.model_copy(update={"run": run.run_id})

@@ -4,6 +4,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings
 from agepipe.core.artifacts import write_manifest
@@ -11,6 +12,8 @@ from agepipe.data.records import Rows
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.records import Model
 from agepipe.reports.evaluation import evaluate
+from agepipe.search.records import Fold, Trial
+from agepipe.search.trial import OnEpoch, trial
 from agepipe.training.records import Choice
 from agepipe.training.train_final import chosen, train
 
@@ -19,6 +22,16 @@ def fresh(parent: Path) -> Path:
     """An empty folder in `parent`, which is made where it is missing."""
     parent.mkdir(parents=True, exist_ok=True)
     return Path(mkdtemp(dir=parent))
+
+
+def tried(
+    rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, where: Where,
+    on_epoch: OnEpoch | None = None, **options: Any,
+) -> Trial:  # fmt: skip
+    """A trial in a new folder of the workspace, as a search names it; `options` are those of `trial`."""
+    folder = fresh(where.workspace / "trials")
+    done = trial(rows, changed(learn, settings, "search.grid"), fold, folder, where, on_epoch, **options)
+    return done.model_copy(update={"setting": setting, "settings": settings})
 
 
 def train_final(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where) -> Model:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from agepipe.config.base import Settings
 from agepipe.core.errors import ConfigError
@@ -65,9 +66,7 @@ class Where(Settings):
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
-    begun: float | None = None
-    """When the search began, s since 1970: what `refresh` wants anew is kept if it was made since; set by the flow."""
-    parent: str | None = None
+    parent: SkipJsonSchema[str | None] = None
     """MLflow run under which runs are nested; set by the flows."""
 
     def refreshes(self, stage: StageName) -> bool:

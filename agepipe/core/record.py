@@ -44,10 +44,6 @@ class Record(BaseModel):
         """The files and folders without which the record cannot be used."""
         return tuple(value for _, value in self if isinstance(value, Path))
 
-    def home(self) -> Path | None:
-        """The folder that was made for this record alone; None when it owns none."""
-        return None
-
     def intact(self) -> bool:
         """Whether all files and folders of the record exist."""
         nested = [value for _, value in self if isinstance(value, Record)]
@@ -93,7 +89,3 @@ class Made(Record):
     """A record with a folder of its own."""
 
     folder: Path
-
-    def home(self) -> Path:
-        """Its folder."""
-        return self.folder

@@ -83,10 +83,6 @@ class Rows(Record):
     outside: int = 0
     """Rows of the catalogue that were left out because their age has no range."""
 
-    def home(self) -> Path:
-        """Its folder."""
-        return self.table.parent
-
 
 class Partition(Record):
     """Development and test rows that share no photograph, nor copies of one."""
@@ -103,7 +99,3 @@ class Partition(Record):
     """What it was drawn by."""
     members: Path
     """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
-
-    def home(self) -> Path:
-        """Its folder."""
-        return self.members.parent

@@ -7,7 +7,6 @@ trials ended: so a killed search goes on as if it had not been, and a study that
 Tree-structured Parzen estimator: Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +96,7 @@ def study(rows: Rows, learn: LearnSettings, search: SearchSettings, where: Where
     key = digest_of("study", VERSION, rows, learn, weights_digest(learn), what)
     path = where.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
     with turn(path):
-        if where.refreshes("search") and path.exists() and path.stat().st_mtime < (where.begun or math.inf):
+        if where.refreshes("search"):  # proposals follow from the results, so nothing is lost that is not wanted anew
             remove(path, where.workspace)
         if not path.exists():
             _create(path, search)

@@ -3,6 +3,7 @@
 Nothing here imports torch; the training happens in a process of its own.
 """
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from agepipe.config.base import combinations
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, Metric, SearchSettings
-from agepipe.core.artifacts import read_manifest, whole, write_manifest
+from agepipe.core.artifacts import partial
 from agepipe.core.errors import TrainingError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -24,14 +25,17 @@ from agepipe.search.records import Fold, Trial
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job
 from agepipe.training.records import Choice, Stopped
 from agepipe.training.warm_start import check_fold
-from agepipe.training.workdir import discard, fitting, in_progress, labelled, trial_threads, weights_digest
+from agepipe.training.workdir import fitting, labelled, trial_threads, weights_digest
 from agepipe.training.worker import isolated
 
 VERSION = 5
-"""Raised when the same rows and settings would train to something else."""
+"""Raised when the same rows and settings would train to something else; part of the digests."""
 
 OUTCOMES = "validation.parquet"
 """In a whole trial's folder: `digest`, `label`, and `p0`, `p1`, ... of each row of the fold that was left out."""
+
+PAUSED = "paused"
+"""In a paused trial's folder: its checkpoint, until the trial has ended or is stopped."""
 
 LEVEL = 1e-12
 """Means that differ by less are a tie."""
@@ -56,24 +60,26 @@ def on_all_folds(position: int, settings: dict[str, Any], search: SearchSettings
 
 
 def trial(
-    rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, where: Where,
-    on_epoch: OnEpoch | None = None, metric: Metric = "macro_recall", until: int | None = None,
+    rows: Rows, learn: LearnSettings, fold: Fold, folder: Path, where: Where, on_epoch: OnEpoch | None = None,
+    metric: Metric = "macro_recall", until: int | None = None, before: Trial | None = None, whole: Trial | None = None,
 ) -> Trial:  # fmt: skip
-    """Train one setting on all folds but `fold`, or find its finished result; a half-done one goes on.
+    """Train one setting on all folds but `fold`, and judge it on that one.
 
-    With `until` it pauses after that epoch of its whole schedule and keeps its checkpoint, from which a later call
-    with more epochs goes on.
+    With `until` it pauses after that epoch of its whole schedule, and its folder keeps the checkpoint from which a
+    call with more epochs goes on.
 
     Args:
         rows: the development rows.
-        learn: the setting to train, with the values of `settings`.
-        settings: the searched fields and their values, by dotted name; the record shows them.
-        setting: position of the setting in the grid.
+        learn: the setting to train.
         fold: the fold that is left out of the training and judged.
-        where: workspace, device and threads.
+        folder: an empty folder; or one that an interrupted trial of the same arguments has left with its
+            `agepipe.core.artifacts.partial`, where it then goes on from the last checkpoint.
+        where: device and threads.
         on_epoch: called after each epoch.
         metric: validation figure that the best epoch goes by.
         until: the epoch to pause after; None, or as many as there are, trains to the end.
+        before: the same trial as it was paused earlier.
+        whole: the same trial as it ran to the end earlier, whose first epochs are then known without training.
 
     Raises:
         ConfigError: there are fewer rows than a batch has.
@@ -82,42 +88,50 @@ def trial(
         LeakageError: the first weights were fitted on rows of the fold.
     """
     digest = digest_of("trial", VERSION, rows, learn, weights_digest(learn), fold, metric)
-    folder = where.workspace / "trials" / f"{rows.name or 'rows'}-{digest[:10]}"
     pause = until if until is not None and until < learn.epochs else None
-    result = folder if pause is None else folder.with_name(f"{folder.name}-until-{pause}")
-    with in_progress(folder) as work:
-        if read_manifest(result) is None:
-            fitted, (train, validation) = _finished(folder), parts(rows, fold)
-            if fitted is None:
-                check_fold(learn, validation)
-                with placed(where) as gpu:
-                    job = Job(
-                        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
-                        train=Examples.of(train), validation=Examples.of(validation),
-                        device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=pause,
-                    )  # fmt: skip
-                    fitted = isolated(fitting, job, on_event=on_epoch)
-            if pause is not None:
-                fitted = first_epochs(fitted, pause, metric)
-            _finish(result, fitted, learn, rows, fold, validation)
-    found = read_manifest(result)
-    if found is None:
-        raise TrainingError(f"{result}: the finished trial cannot be found again; was it removed? Run it again.")
-    kept = {name: found["result"][name] for name in ("metrics", "seconds", "epochs", "parameters")}
+    train, validation = parts(rows, fold)
+    if whole is not None and pause is not None:
+        fitted = _known(whole)
+    else:
+        check_fold(learn, validation)
+        work = partial(folder)
+        if before is not None and not work.exists():
+            _go_on(before, work)
+        with placed(where) as gpu:
+            job = Job(
+                folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
+                train=Examples.of(train), validation=Examples.of(validation),
+                device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=pause,
+            )  # fmt: skip
+            fitted = isolated(fitting, job, on_event=on_epoch)
+        if pause is not None:
+            shutil.copytree(work, folder / PAUSED, dirs_exist_ok=True)
+    if pause is not None:
+        (folder / PAUSED).mkdir(exist_ok=True)
+        fitted = first_epochs(fitted, pause, metric)
+    pl.DataFrame(fitted.curves).write_parquet(folder / "curves.parquet")
+    if fitted.probabilities is not None:
+        said = pl.DataFrame(fitted.probabilities, schema=[f"p{k}" for k in range(len(rows.ranges))])
+        validation.select("digest", "label").hstack(said).write_parquet(folder / OUTCOMES)
     return Trial(
-        digest=digest if pause is None else digest_of(digest, pause), settings=settings, setting=setting, fold=fold,
-        folder=result, planned=learn.epochs, **kept,
+        digest=digest if pause is None else digest_of(digest, pause), settings={}, setting=0, fold=fold, folder=folder,
+        metrics=fitted.metrics, seconds=fitted.seconds, epochs=len(fitted.curves), parameters=fitted.parameters,
+        planned=learn.epochs,
     )  # fmt: skip
 
 
-def _finished(folder: Path) -> Fitted | None:
-    """A trial that ran to the end earlier, whose first epochs are then known without training."""
-    found = read_manifest(folder)
-    if found is None:
-        return None
-    curves = pl.read_parquet(folder / "curves.parquet").to_dicts()
-    kept = {name: found["result"][name] for name in ("metrics", "seconds", "parameters")}
-    return Fitted(curves=curves, best=found["result"]["best_epoch"], **kept)
+def _go_on(before: Trial, work: Path) -> None:
+    """Begin with the checkpoint of a paused trial; a kill leaves no half of it."""
+    draft = work.with_name(f"{work.name}-copy")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(before.folder / PAUSED, draft)
+    draft.rename(work)
+
+
+def _known(whole: Trial) -> Fitted:
+    """The training of a trial that ran to the end."""
+    curves = pl.read_parquet(whole.folder / "curves.parquet").to_dicts()
+    return Fitted(curves=curves, metrics=whole.metrics, seconds=whole.seconds, parameters=whole.parameters)
 
 
 def first_epochs(fitted: Fitted, count: int, metric: Metric) -> Fitted:
@@ -134,8 +148,8 @@ def first_epochs(fitted: Fitted, count: int, metric: Metric) -> Fitted:
 def forget(trials: Iterable[Trial]) -> None:
     """Remove the checkpoints of trials that were paused and will not go on; their figures stay."""
     for one in trials:
-        whole = one.folder.name.removesuffix(f"-until-{one.epochs}")
-        discard(one.folder.with_name(whole))
+        for path in (one.folder / PAUSED).glob("*"):
+            path.unlink()
 
 
 def parts(rows: Rows, fold: Fold) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -143,23 +157,6 @@ def parts(rows: Rows, fold: Fold) -> tuple[pl.DataFrame, pl.DataFrame]:
     table = labelled(rows)
     assigned = folds(table, fold.count, fold.seed, rows.ranges)
     return table.filter(assigned != fold.index), table.filter(assigned == fold.index)
-
-
-def _finish(
-    folder: Path, fitted: Fitted, learn: LearnSettings, rows: Rows, fold: Fold, validation: pl.DataFrame
-) -> None:  # fmt: skip
-    with whole(folder) as draft:
-        pl.DataFrame(fitted.curves).write_parquet(draft / "curves.parquet")
-        if fitted.probabilities is not None:
-            said = pl.DataFrame(fitted.probabilities, schema=[f"p{k}" for k in range(len(rows.ranges))])
-            validation.select("digest", "label").hstack(said).write_parquet(draft / OUTCOMES)
-        write_manifest(
-            draft, "trial", learn, {"rows": rows.digest},
-            {
-                "fold": fold.model_dump(), "metrics": fitted.metrics, "seconds": fitted.seconds,
-                "epochs": len(fitted.curves), "best_epoch": fitted.best, "parameters": fitted.parameters,
-            },
-        )  # fmt: skip
 
 
 def choose(

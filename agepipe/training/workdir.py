@@ -1,9 +1,6 @@
 """What trials and the final training share: a folder for work in progress, and the entry of the training's process."""
 
-import fcntl
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from agepipe.config.pretrained import PRETRAINED, packaged
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import is_file
-from agepipe.core.artifacts import file_digest, read_manifest
+from agepipe.core.artifacts import file_digest
 from agepipe.core.ports import bound
 from agepipe.core.provenance import version
 from agepipe.data.labels import read_table
@@ -59,43 +56,9 @@ def beside(job: Job, first: Seat) -> list[Job]:
     return [replace(job, seat=replace(first, rank=first.rank + place), gpu=place) for place in range(first.here)]
 
 
-@contextmanager
-def in_progress(folder: Path) -> Iterator[Path]:
-    """The place of checkpoints for a result folder; kept while the result is unfinished, removed once it is there.
-
-    One process at a time works on a result; a second waits, and then finds it finished. The lock ends with its
-    process, however that ended.
-    """
-    work, lock = _places(folder)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield work
-        if read_manifest(folder) is not None:
-            shutil.rmtree(work, ignore_errors=True)
-            lock.unlink(missing_ok=True)  # whoever still waits on it finds the result finished
-
-
-def discard(folder: Path) -> None:
-    """Remove the checkpoints of a result that will not be finished, unless another process is at work on it."""
-    work, lock = _places(folder)
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        shutil.rmtree(work, ignore_errors=True)
-        lock.unlink(missing_ok=True)
-
-
 def made_with() -> dict[str, str]:
     """Versions of the packages that train and export, for a new card."""
     return {name: version(name) for name in ("agepipe", "torch", "torchvision", "onnx", "numpy")}
-
-
-def _places(folder: Path) -> tuple[Path, Path]:
-    work = folder.parent / f".{folder.name}-progress"
-    return work, work.with_name(work.name + ".lock")
 
 
 def threads(learn: LearnSettings, where: Where) -> int:

@@ -128,7 +128,7 @@ def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
 def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
     """Once a trial has a checkpoint, kill the process that its runner has it in; for threads, the one that trains."""
     while not over.wait(0.01):
-        if not list(where.workspace.glob("trials/.*-progress/checkpoint.pt")):
+        if not list(where.workspace.glob("trials/.*-progress/*/checkpoint.pt")):
             continue
         owners = {int(run.data.tags["agepipe.process"].split(":")[1]) for run in runs(where)}
         if owners == {os.getpid()}:

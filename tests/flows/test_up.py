@@ -226,6 +226,7 @@ def test_the_form_of_a_run_knows_every_setting_and_the_server_holds_to_its_bound
     weekly = up.deployment("weekly")
     form = weekly["parameter_openapi_schema"]
     assert set(form["properties"]) == {"config", "where"}
+    assert "parent" not in form["definitions"]["Where"]["properties"]  # set by flows alone
     learn = form["definitions"]["LearnSettings"]["properties"]
     assert learn["dropout"]["minimum"] == 0.0
     assert learn["dropout"]["description"].startswith("Dropout before")

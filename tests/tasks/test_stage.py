@@ -335,7 +335,7 @@ STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare)
 
 @pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
 def test_every_argument_of_a_stage_is_part_of_its_key_but_where(one: Stage[..., Record]) -> None:
-    names = [name for name in one.signature.parameters if name != "where"]
+    names = [name for name in one.signature.parameters if name not in ("where", *one.without_prefect.beside)]
     for name in names:
         for values in ((False, True), (None, 1), (1, 2), ("a", "b"), ((), ("a",)), ({}, {"lr": 0.1})):
             keys = {
@@ -355,9 +355,9 @@ def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkey
     def trained(*args: object) -> None:
         keys.append(cache_key("train", 1, _train.signature.bind(*args).arguments))
 
-    def tried(asked: list[dict[str, Any]], *_: object) -> list[Trial]:
-        keys.extend(cache_key("search", 1, call) for call in asked)
-        return []
+    def tried(asked: list[dict[str, Any]], *_: object) -> list[Trial | None]:
+        keys.extend(trial.without_prefect.key(call) for call in asked)
+        return [None] * len(asked)
 
     monkeypatch.setattr("tasks.train._train", trained)
     monkeypatch.setattr(trial, "gather", tried)
@@ -385,6 +385,13 @@ def test_only_a_refit_is_another_model_after_another_search(tmp_path: Path, monk
 
 def _key(args: tuple[object, ...]) -> str:
     return cache_key("train", 1, _train.signature.bind(*args).arguments)
+
+
+def test_the_place_of_a_setting_in_a_search_is_no_part_of_a_trial() -> None:
+    assert trial.without_prefect.beside == ("settings", "setting", "before", "whole")
+    names = {name: 0 for name in trial.signature.parameters if name != "where"}
+    keys = {trial.without_prefect.key({**names, name: 1}) for name in trial.without_prefect.beside}
+    assert keys == {trial.without_prefect.key(names)}
 
 
 def test_refresh_reaches_later_stages_only() -> None:

@@ -89,7 +89,6 @@ def test_a_source_is_intact_while_all_its_locations_are_there(tmp_path: Path) ->
     assert not source.intact()
     make(source.locations[1])
     assert source.intact()
-    assert source.home() is None
 
 
 def test_records_come_back_from_json_as_their_own_types(tmp_path: Path) -> None:
@@ -128,9 +127,10 @@ def test_all_paths_of_a_record_count_and_those_outside_stay(tmp_path: Path) -> N
 
 def test_the_folder_of_a_record(tmp_path: Path) -> None:
     catalogue = Catalogue(digest="c" * 64, name="n", folder=tmp_path, size=64, count=1, rejected=0)
-    assert catalogue.home() == catalogue.pixels.parent == catalogue.table.parent == catalogue.rejects.parent
-    assert rows(tmp_path).home() == tmp_path
-    assert partition(tmp_path).home() == tmp_path
+    assert tmp_path == catalogue.pixels.parent == catalogue.table.parent == catalogue.rejects.parent
+    moved = catalogue.moved(tmp_path, tmp_path / "there")
+    assert moved.pixels.parent == tmp_path / "there"
+    assert moved.moved(tmp_path / "elsewhere", tmp_path) == moved
 
 
 def test_no_record_can_be_changed_or_hold_what_it_does_not_know(tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from folders import tried
 
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.artifacts import read_manifest, write_manifest
 from agepipe.core.errors import TrainingError
 from agepipe.data.records import Rows
 from agepipe.search.halving import rank
 from agepipe.search.records import Fold, Trial
-from agepipe.search.trial import choose, forget, plan, trial
+from agepipe.search.trial import PAUSED, choose, forget, plan
 from agepipe.training.job import EpochEvent
 
 FOLD = Fold(index=1, count=3, seed=30)
@@ -29,18 +31,17 @@ def here(where: Where) -> Where:
     return where.model_copy(update={"workers": 2})
 
 
-def names(trial: Trial) -> list[str]:
-    return sorted(path.name for path in trial.folder.parent.iterdir() if not path.name.endswith(".lock"))
-
-
 def test_a_trial_that_pauses_at_rungs_ends_as_one_that_did_not(
     rows: Rows, longer: LearnSettings, here: Where, tmp_path: Path
 ) -> None:
-    unbroken = trial(rows, longer, {}, 0, FOLD, here.model_copy(update={"workspace": tmp_path / "other"}))
+    unbroken = tried(rows, longer, {}, 0, FOLD, here.model_copy(update={"workspace": tmp_path / "other"}))
     seen: list[EpochEvent] = []
-    rungs = [trial(rows, longer, {}, 0, FOLD, here, seen.append, until=until) for until in (1, 2)]
+    rungs: list[Trial] = []
+    for until in (1, 2):
+        before = rungs[-1] if rungs else None
+        rungs.append(tried(rows, longer, {}, 0, FOLD, here, seen.append, until=until, before=before))
     assert [(one.epochs, one.planned, one.whole) for one in rungs] == [(1, 3, False), (2, 3, False)]
-    last = trial(rows, longer, {}, 0, FOLD, here, seen.append)
+    last = tried(rows, longer, {}, 0, FOLD, here, seen.append, before=rungs[-1])
     assert [event.epoch for event in seen] == [1, 2, 3], "an epoch was trained twice"
     assert (last.digest, last.metrics, last.whole) == (unbroken.digest, unbroken.metrics, True)
     curves = [pl.read_parquet(one.folder / "curves.parquet").drop("seconds") for one in (last, unbroken)]
@@ -49,19 +50,23 @@ def test_a_trial_that_pauses_at_rungs_ends_as_one_that_did_not(
 
     # what ran to the end knows its first epochs without training
     seen.clear()
-    other = here.model_copy(update={"workspace": tmp_path / "other"})
-    again = trial(rows, longer, {}, 0, FOLD, other, seen.append, until=2)
+    again = tried(rows, longer, {}, 0, FOLD, here, seen.append, until=2, whole=unbroken)
     assert (seen, again.metrics, again.digest) == ([], rungs[1].metrics, rungs[1].digest)
 
 
 def test_a_stopped_trial_leaves_figures_and_no_checkpoint(rows: Rows, longer: LearnSettings, here: Where) -> None:
-    paused = trial(rows, longer, {}, 0, FOLD, here, until=1)
-    assert len(names(paused)) == 2
+    paused = tried(rows, longer, {}, 0, FOLD, here, until=1)
+    write_manifest(paused.folder, "search", longer, {}, {})
+    assert list((paused.folder / PAUSED).iterdir())
     forget([paused])
-    assert names(paused) == [paused.folder.name]
+    assert not list((paused.folder / PAUSED).iterdir())
+    assert read_manifest(paused.folder) is not None, "it is finished still"
+    assert (paused.folder / "curves.parquet").exists()
+
+    # and where the search changes its mind, it begins from nothing
     seen: list[EpochEvent] = []
-    assert trial(rows, longer, {}, 0, FOLD, here, seen.append, until=1) == paused
-    assert seen == []
+    tried(rows, longer, {}, 0, FOLD, here, seen.append, before=paused)
+    assert [event.epoch for event in seen] == [1, 2, 3]
 
 
 def _rung(scores: dict[int, float], epochs: int = 1, **changes: object) -> list[Trial]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from folders import fresh, tried
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import LearnSettings, Metric, SearchSettings
 from agepipe.core.errors import TrainingError, WorkerError
@@ -42,9 +42,9 @@ def test_one_setting_needs_no_trial(grid: dict, settings: dict) -> None:
     assert (choice.settings, choice.trials, choice.mean, choice.deviation) == (settings, 0, 0.0, 0.0)
 
 
-def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnSettings, where: Where) -> None:
+def test_a_trial_is_judged_on_its_fold(rows: Rows, learn: LearnSettings, where: Where) -> None:
     seen: list[EpochEvent] = []
-    done = trial(rows, changed(learn, {"lr": 0.02}), {"lr": 0.02}, 4, FOLD, where, seen.append)
+    done = tried(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append)
     assert len(seen) == learn.epochs == done.epochs
     assert done.settings == {"lr": 0.02}
     assert done.parameters > 300_000
@@ -53,10 +53,7 @@ def test_a_trial_is_judged_on_its_fold_and_found_again(rows: Rows, learn: LearnS
     said = pl.read_parquet(done.folder / OUTCOMES)
     found = said.select(pl.col("^p[0-9]+$")).to_numpy().argmax(1)
     assert np.mean(found == said["label"].to_numpy()) == pytest.approx(done.metrics["accuracy"])
-    assert sorted(path.name for path in done.folder.parent.iterdir()) == [done.folder.name]
-    seen.clear()
-    assert trial(rows, changed(learn, {"lr": 0.02}), {"lr": 0.02}, 4, FOLD, where, seen.append) == done
-    assert seen == []
+    assert sorted(path.name for path in done.folder.iterdir()) == ["curves.parquet", OUTCOMES]
 
 
 def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
@@ -72,7 +69,7 @@ def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
     curves = []
     for name, store in (("one", rows.pixels), ("two", tmp_path / "other.npy")):
         place = where.model_copy(update={"workspace": tmp_path / name})
-        done = trial(rows.model_copy(update={"pixels": store}), learn, {}, 0, FOLD, place)
+        done = tried(rows.model_copy(update={"pixels": store}), learn, {}, 0, FOLD, place)
         curves.append(pl.read_parquet(done.folder / "curves.parquet"))
         assert pl.read_parquet(done.folder / OUTCOMES)["digest"].sort().equals(fold["digest"].sort())
     train, judged = pl.selectors.starts_with("train_"), pl.selectors.starts_with("validation_")
@@ -83,21 +80,21 @@ def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
 def test_the_result_follows_from_content_not_from_the_order_of_the_rows(
     rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
 ) -> None:
-    first = trial(rows, learn, {}, 0, FOLD, where)
+    first = tried(rows, learn, {}, 0, FOLD, where)
     pl.read_parquet(rows.table).sort("index", descending=True).write_parquet(tmp_path / "turned.parquet")
     turned = rows.model_copy(update={"table": tmp_path / "turned.parquet"})
     elsewhere = where.model_copy(update={"workspace": tmp_path / "elsewhere"})
-    again = trial(turned, learn, {}, 0, FOLD, elsewhere)
+    again = tried(turned, learn, {}, 0, FOLD, elsewhere)
     assert again.digest == first.digest
     assert again.metrics == first.metrics
 
 
 def test_each_fold_and_setting_is_a_trial_of_its_own(rows: Rows, learn: LearnSettings, where: Where) -> None:
     quick = learn.model_copy(update={"epochs": 1})
-    base = trial(rows, quick, {}, 0, FOLD, where)
+    base = tried(rows, quick, {}, 0, FOLD, where)
     other = [
-        trial(rows, quick, {}, 0, FOLD.model_copy(update={"index": 0}), where),
-        trial(rows, changed(quick, {"dropout": 0.5}), {"dropout": 0.5}, 1, FOLD, where),
+        tried(rows, quick, {}, 0, FOLD.model_copy(update={"index": 0}), where),
+        tried(rows, quick, {"dropout": 0.5}, 1, FOLD, where),
     ]
     assert len({one.digest for one in (base, *other)}) == 3
 
@@ -106,7 +103,7 @@ def test_a_killed_trial_goes_on_and_gives_the_same_figures(
     rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
 ) -> None:
     longer = learn.model_copy(update={"epochs": 4, "average": 0.9})
-    expected = trial(rows, longer, {}, 0, FOLD, where.model_copy(update={"workspace": tmp_path / "other"}))
+    expected = tried(rows, longer, {}, 0, FOLD, where.model_copy(update={"workspace": tmp_path / "other"}))
 
     def kill(event: EpochEvent) -> None:
         if event.epoch == 2:
@@ -115,9 +112,11 @@ def test_a_killed_trial_goes_on_and_gives_the_same_figures(
             os.kill(child.pid or 0, signal.SIGKILL)
 
     with pytest.raises(WorkerError, match="SIGKILL"):
-        trial(rows, longer, {}, 0, FOLD, where, kill)
+        trial(rows, longer, FOLD, fresh(tmp_path), where, kill)
+    (partial,) = tmp_path.glob("*-partial")
+    folder = partial.with_name(partial.name.removesuffix("-partial"))
     after: list[EpochEvent] = []
-    found = trial(rows, longer, {}, 0, FOLD, where, after.append)
+    found = trial(rows, longer, FOLD, folder, where, after.append)
     assert after[0].epoch >= 3
     assert found.metrics == expected.metrics
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from folders import tried
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +19,6 @@ from agepipe.config.stages import AugmentSettings, LearnSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
 from agepipe.search.records import Fold
-from agepipe.search.trial import trial
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment
 from agepipe.training.job import EpochEvent, Job
@@ -146,14 +146,15 @@ def test_rungs_pause_a_growing_training_in_its_own_schedule(
 ) -> None:
     growing = learn.model_copy(update={**GROWING, "epochs": 3})
     fold = Fold(index=1, count=3, seed=30)
-    unbroken = trial(rows, growing, {}, 0, fold, where.model_copy(update={"workspace": tmp_path / "other"}))
+    unbroken = tried(rows, growing, {}, 0, fold, where.model_copy(update={"workspace": tmp_path / "other"}))
+    before = None
     for until in (1, 2):
-        trial(rows, growing, {}, 0, fold, where, until=until)
-    last = trial(rows, growing, {}, 0, fold, where)
+        before = tried(rows, growing, {}, 0, fold, where, until=until, before=before)
+    last = tried(rows, growing, {}, 0, fold, where, before=before)
     assert (last.digest, last.metrics) == (unbroken.digest, unbroken.metrics)
     curves = [pl.read_parquet(one.folder / "curves.parquet").drop("seconds") for one in (last, unbroken)]
     assert curves[0].equals(curves[1])
-    assert trial(rows, growing.model_copy(update={"sizes": ()}), {"sizes": []}, 0, fold, where).digest != last.digest
+    assert tried(rows, growing, {"sizes": []}, 0, fold, where).digest != last.digest
 
 
 def test_patience_does_not_run_out_below_the_full_size(job: Job) -> None:

@@ -5,9 +5,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from folders import train_final
+from folders import train_final, tried
 
-from agepipe.config.base import changed
 from agepipe.config.runtime import Where
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
@@ -19,7 +18,7 @@ from agepipe.model.decoding import sets
 from agepipe.model.predictor import Predictor
 from agepipe.model.records import Model
 from agepipe.search.records import Fold
-from agepipe.search.trial import choose, plan, trial
+from agepipe.search.trial import choose, plan
 from agepipe.training.network import build
 from agepipe.training.records import Choice
 from agepipe.training.train_final import WEIGHTS, lineage_of
@@ -194,7 +193,7 @@ def test_a_refit_after_trials_is_calibrated_on_what_they_said_of_unseen_rows(
     rows: Rows, learn: LearnSettings, here: Where, search: SearchSettings
 ) -> None:
     learn = learn.model_copy(update={"epochs": 1})
-    choice = choose([trial(rows, changed(learn, one[0]), *one, here) for one in _planned(search)], search)
+    choice = choose([tried(rows, learn, *one, here) for one in _planned(search)], search)
     said = pl.concat(pl.read_parquet(path) for path in choice.outcomes)
     assert sorted(said["digest"]) == sorted(pl.read_parquet(rows.table)["digest"])
     card = read_card(train_final(rows, learn, choice, FinalSettings(epochs=1, refit=True), here).folder)

@@ -1,4 +1,3 @@
-import threading
 from pathlib import Path
 
 import polars as pl
@@ -6,10 +5,9 @@ import pytest
 
 from agepipe.config.runtime import Where, cores
 from agepipe.config.stages import LearnSettings
-from agepipe.core.artifacts import whole, write_manifest
 from agepipe.core.errors import DataError
 from agepipe.data.records import Rows
-from agepipe.training.workdir import in_progress, labelled, threads, trial_threads, weights_digest
+from agepipe.training.workdir import labelled, threads, trial_threads, weights_digest
 
 
 def test_rows_have_one_order_whatever_that_of_their_table(rows: Rows, tmp_path: Path) -> None:
@@ -22,36 +20,6 @@ def test_a_table_that_lacks_a_column_is_refused(rows: Rows, tmp_path: Path) -> N
     pl.read_parquet(rows.table).drop("look").write_parquet(tmp_path / "less.parquet")
     with pytest.raises(DataError, match="look"):
         labelled(rows.model_copy(update={"table": tmp_path / "less.parquet"}))
-
-
-def test_progress_is_kept_while_unfinished_and_removed_with_the_result(tmp_path: Path) -> None:
-    folder = tmp_path / "trials" / "drawn-1"
-    with in_progress(folder) as work:
-        work.mkdir()
-        (work / "checkpoint.pt").write_bytes(b"half")
-    with in_progress(folder) as again:
-        assert (again / "checkpoint.pt").read_bytes() == b"half"
-        with whole(folder) as draft:
-            write_manifest(draft, "trial", LearnSettings(), {}, {})
-    assert [path.name for path in folder.parent.iterdir()] == ["drawn-1"]
-
-
-def test_one_at_a_time_works_on_a_result(tmp_path: Path) -> None:
-    inside, order = threading.Event(), []
-
-    def second() -> None:
-        inside.wait()
-        with in_progress(tmp_path / "x"):
-            order.append("second")
-
-    other = threading.Thread(target=second)
-    other.start()
-    with in_progress(tmp_path / "x"):
-        inside.set()
-        other.join(0.2)
-        order.append("first")
-    other.join()
-    assert order == ["first", "second"]
 
 
 def test_weights_are_known_by_content_not_by_path(tmp_path: Path) -> None:
