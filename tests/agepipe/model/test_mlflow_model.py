@@ -185,12 +185,14 @@ def test_its_requirements_are_those_that_it_imports(version: Path) -> None:
 
 
 @pytest.fixture
-def served(version: Path) -> object:
+def served(version: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """The Python model itself, loaded in this process."""
+    import sys
     import warnings
 
     import mlflow.pyfunc
 
+    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow puts the version's own code first, which processes inherit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return mlflow.pyfunc.load_model(str(version)).unwrap_python_model()
