@@ -187,7 +187,6 @@ def test_its_requirements_are_those_that_it_imports(version: Path) -> None:
 @pytest.fixture
 def served(version: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """The Python model itself, loaded in this process."""
-    import sys
     import warnings
 
     import mlflow.pyfunc
