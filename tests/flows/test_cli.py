@@ -21,7 +21,7 @@ from flows import cli, failures
 AGEPIPE = Path(sys.executable).with_name("agepipe")
 COMMANDS = (
     "run", "evaluate", "compare", "release", "audit", "import", "promote", "rollback", "up", "down", "predict",
-    "deploy", "camera",
+    "deploy", "camera", "web", "join",
 )  # fmt: skip
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
