@@ -219,7 +219,9 @@ def import_(
     ],
     network: Annotated[str, typer.Option(help="Which torchvision classifier it is.")] = "resnet50",
     size: Annotated[int, typer.Option(help="Side of its input, px.")] = 200,
-    ranges: Annotated[str, typer.Option(help="What its outputs are: utkface, years, or 1-17,18-64,over64.")] = "utkface",
+    ranges: Annotated[
+        str, typer.Option(help="What its outputs are: utkface, years, or 1-17,18-64,over64.")
+    ] = "utkface",
     mean: Annotated[str, typer.Option(help="By which its training normalised, in [0, 1].")] = "0.485,0.456,0.406",
     std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225",
     name: ModelName = "agepipe",

@@ -56,13 +56,27 @@ def test_memory_is_compared_with_the_size_of_each_store(run: Run) -> None:
 
 def test_every_part_of_the_gpu_benchmark_runs_a_few_steps_on_a_cpu(run: Run) -> None:
     """It has to work at the first try where a GPU is rare."""
-    _, printed = run(gpu.main, "--small", "--minutes", "0.02")
+    status, printed = run(gpu.main, "--small", "--minutes", "0.02")
+    assert status == 0, printed
     rows = [line.split(" | ") for line in printed.splitlines() if " | " in line]
     assert {part for part, *_ in rows} == {"peak", "network", "grid", "preset", "trials", "answers"}, printed
     rates = [re.match(r"([\d,.]+) images/s", figure) for _, _, figure, *_ in rows]
     assert sum(float(rate[1].replace(",", "")) > 0 for rate in rates if rate) >= 4
     trials = [re.match(r"(\d+) of 80 trials", what) for part, what, *_ in rows if part == "grid"]
     assert [int(found[1]) > 0 for found in trials if found] == [True, True]
+
+
+def test_a_part_of_the_gpu_benchmark_that_fails_costs_no_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Iterator[gpu.Row]:
+        yield gpu.Row("trials", "1 alone", "7 images/s")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(gpu, "trials", broken)
+    status, printed = run(gpu.main, "--small", "--minutes", "0.02", "--only", "trials", "answers")
+    assert status == 1
+    assert "RuntimeError: out of memory" in " ".join(printed.split())
+    assert "7 images/s" in printed
+    assert "CPUExecutionProvider" in printed
 
 
 def test_the_ratio_of_the_two_searches_is_that_of_their_wall_times(run: Run, kept_server: None) -> None:
