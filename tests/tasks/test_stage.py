@@ -121,6 +121,7 @@ def test_the_hostile_results_would_be_run_by_prefect(hostile: Hostile) -> None:
         hostile.mark.unlink()
 
 
+@pytest.mark.slow
 def test_where_the_work_is_done_does_not_matter(where: Where) -> None:
     chain(IngestSettings(), where)
     calls.clear()
@@ -176,6 +177,7 @@ def test_refresh_makes_a_stage_again_whose_folder_outlived_its_record(where: Whe
     assert not (folder / "former").exists()
 
 
+@pytest.mark.slow
 def test_a_refresh_keeps_what_this_run_has_made_again(where: Where) -> None:
     """A search begins again when workers have died; what it finished before that is not computed a third time."""
 
@@ -252,6 +254,7 @@ def listed(where: Where) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in where.workspace.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(where: Where, tmp_path: Path) -> None:
     before = chain(IngestSettings(), where)
     copy, files = copied(where, tmp_path), listed(where)
@@ -273,6 +276,7 @@ def test_a_moved_workspace_computes_nothing_again(where: Where, tmp_path: Path) 
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_record_stored_when_all_records_lay_in_one_module_is_found(where: Where) -> None:
     chain(IngestSettings(), where)
     for record in (where.workspace / "records").glob("*-*"):
@@ -284,6 +288,7 @@ def test_a_record_stored_when_all_records_lay_in_one_module_is_found(where: Wher
     assert not calls
 
 
+@pytest.mark.slow
 def test_a_record_that_leads_into_another_workspace_counts_as_absent(where: Where, tmp_path: Path) -> None:
     """Earlier versions stored absolute paths."""
     chain(IngestSettings(), where)
@@ -304,6 +309,7 @@ def test_a_record_that_leads_into_another_workspace_counts_as_absent(where: Wher
     }
 
 
+@pytest.mark.slow
 def test_what_a_link_leads_to_is_not_removed(where: Where, tmp_path: Path) -> None:
     chain(IngestSettings(), where)
     (where.workspace / "datasets").rename(tmp_path / "elsewhere")

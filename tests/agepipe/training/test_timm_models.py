@@ -29,6 +29,7 @@ def _file(network: str = LITE) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", PACKAGES)
 def test_a_package_fills_the_whole_network_but_the_head(network: str) -> None:
     given = list(torch.load(_file(network), map_location="cpu", weights_only=True).values())
