@@ -34,7 +34,7 @@ from agepipe.search.progress import standings
 from flows import access
 from flows.result import PipelineResult
 from flows.services import Services
-from flows.table import Trials, drawn
+from flows.table import Trials, drawn, duration
 from tasks.watch import Step, logger
 
 if TYPE_CHECKING:
@@ -92,14 +92,6 @@ class Bars(logging.Handler):
         done = step.done - self._first[step.stage].done
         left = f", about {duration(seconds / done * (step.total - step.done))} left" if done > 0 else ""
         return f"{step} ({duration(seconds)}{left})"
-
-
-def duration(seconds: float) -> str:
-    """Seconds below two minutes, minutes below two hours, else hours and minutes."""
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

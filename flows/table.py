@@ -68,7 +68,7 @@ def _title(standing: Standing) -> str:
     if standing.best is not None:
         parts.append(f"best so far {_score(standing.best, standing)}")
     if standing.seconds_left:
-        parts.append(f"about {_time(standing.seconds_left)} left")
+        parts.append(f"about {duration(standing.seconds_left)} left")
     return ", ".join(parts)
 
 
@@ -81,7 +81,8 @@ def _score(line: Line, standing: Standing) -> str:
     return f"{NAMES.get(standing.metric, standing.metric)} {line.score:.3f}"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds below half a minute, minutes below 90 of them, else hours."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return f"{round(seconds)} s"

@@ -8,6 +8,7 @@ from rich.progress import Progress
 
 from agepipe.evaluation.records import Evaluation
 from flows import show
+from flows.table import duration
 from tasks.watch import Step, logger
 
 
@@ -45,9 +46,9 @@ def test_a_file_is_not_flooded(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(7.4, "7 s"), (119, "119 s"), (121, "2 min"), (7_380, "2 h 3 min")])
+@pytest.mark.parametrize(("seconds", "words"), [(7.4, "7 s"), (119, "2 min"), (5_000, "83 min"), (7_200, "2.0 h")])
 def test_durations_have_the_unit_that_fits(seconds: float, words: str) -> None:
-    assert show.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("warning", ["", "No better than a guess in [years]."])
