@@ -36,7 +36,7 @@ from rich.table import Table
 
 from agepipe.config import presets
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
@@ -180,20 +180,20 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as name:
         rows = _rows(Path(name), scale.rows, scale.grid_side)
         for together, share in ((1, 0.25), (8, 0.75)):
-            where = Where(workspace=Path(name) / f"work-{together}", device=device, gpu_trials=together, threads=1)
+            runtime = Runtime(workspace=Path(name) / f"work-{together}", device=device, gpu_trials=together, threads=1)
             limit = seconds * share
-            done, spent = _until(limit, together, partial(_trial, rows, learn, where), planned)
+            done, spent = _until(limit, together, partial(_trial, rows, learn, runtime), planned)
             yield Row(
                 "grid", f"{done} of {len(planned)} trials, {together} at a time", f"{spent / done:.2f} s a trial",
                 f"all {len(planned)}: {spent / done * len(planned) / 60:.1f} min; the notebook {NOTEBOOK_MINUTES} min",
             )  # fmt: skip
 
 
-def _trial(rows: Rows, learn: LearnSettings, where: Where, step: Planned) -> None:
+def _trial(rows: Rows, learn: LearnSettings, runtime: Runtime, step: Planned) -> None:
     setting, changes, fold = step
-    folder = where.workspace / f"{setting}-{fold.index}"
+    folder = runtime.workspace / f"{setting}-{fold.index}"
     folder.mkdir(parents=True)
-    trial(rows, changed(learn, changes), fold, folder, where)
+    trial(rows, changed(learn, changes), fold, folder, runtime)
 
 
 def _until(

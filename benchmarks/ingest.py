@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.data import archives, duplicates, sources
 from agepipe.data import ingest as stage
@@ -61,8 +61,8 @@ def main() -> int:
     count = 0
     for _ in range(arguments.rounds):
         with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
-            where = Where(workspace=Path(folder), workers=arguments.threads)
-            count, seconds = _round(tuple(arguments.paths), arguments.size, where)
+            runtime = Runtime(workspace=Path(folder), workers=arguments.threads)
+            count, seconds = _round(tuple(arguments.paths), arguments.size, runtime)
         rounds.append(seconds)
     ratio = statistics.median(item.bare / (item.ingest - item.groups) for item in rounds)
     whole = statistics.median(item.bare / item.ingest for item in rounds)
@@ -79,15 +79,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _round(paths: tuple[str, ...], size: int, where: Where) -> tuple[int, Round]:
-    source = sources.fingerprint(SourceSettings(data=paths), where)
+def _round(paths: tuple[str, ...], size: int, runtime: Runtime) -> tuple[int, Round]:
+    source = sources.fingerprint(SourceSettings(data=paths), runtime)
     files = sum(len(piece) for piece in _pieces(source.locations))
-    decoded, *plain = _timed(lambda: bare(source.locations, size, where.workers, files))
-    _, *empty = _timed(lambda: bare(source.locations, size, where.workers))
+    decoded, *plain = _timed(lambda: bare(source.locations, size, runtime.workers, files))
+    _, *empty = _timed(lambda: bare(source.locations, size, runtime.workers))
     settings = IngestSettings(size=size, max_reject_share=0.99)
-    folder = where.workspace / "catalogue"
+    folder = runtime.workspace / "catalogue"
     folder.mkdir()
-    catalogue, *whole = _timed(lambda: stage.ingest(source, settings, folder, where))
+    catalogue, *whole = _timed(lambda: stage.ingest(source, settings, folder, runtime))
     if catalogue.count != decoded:
         print(f"the bare loop decoded {decoded} files, ingest used {catalogue.count}", file=sys.stderr)
     groups = _grouping(catalogue.pixels, catalogue.table)

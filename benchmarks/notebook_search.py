@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import AugmentSettings, Config, IngestSettings, LearnSettings, SearchSettings, SourceSettings
 from agepipe.core.artifacts import read_manifest
 from agepipe.data import archives
@@ -87,7 +87,7 @@ def unpack(data: tuple[str, ...], folder: Path, count: int) -> int:
     """Put so many of the photographs, evenly taken, into a folder a class, and say how many there are."""
     ranges = AgeRanges.of("utkface")
     with tempfile.TemporaryDirectory() as name:
-        source = fingerprint(SourceSettings(data=data, sample_count=max(count, 28)), Where(workspace=Path(name)))
+        source = fingerprint(SourceSettings(data=data, sample_count=max(count, 28)), Runtime(workspace=Path(name)))
         known = [
             (entry.name, label.age, entry.read())
             for location in source.locations
@@ -182,12 +182,12 @@ def ours(photographs: Path, options: argparse.Namespace) -> Seconds:
     from flows import environment
 
     with tempfile.TemporaryDirectory() as name:
-        where = _where(Path(name), workers=0)
-        environment.prepare(where, None)
-        return _flow(photographs, options, where)
+        runtime = _where(Path(name), workers=0)
+        environment.prepare(runtime, None)
+        return _flow(photographs, options, runtime)
 
 
-def _flow(photographs: Path, options: argparse.Namespace, where: Where) -> Seconds:
+def _flow(photographs: Path, options: argparse.Namespace, runtime: Runtime) -> Seconds:
     from prefect import flow
 
     from agepipe.training.worker import warm
@@ -201,17 +201,17 @@ def _flow(photographs: Path, options: argparse.Namespace, where: Where) -> Secon
     @flow
     def pipeline() -> None:
         clock.seconds["server"] = time.perf_counter() - start
-        with parent_run(config, where) as run:
+        with parent_run(config, runtime) as run:
             with clock("pictures"):
-                catalogue = run.found(ingest(fingerprint(config.source, run.where), config.ingest, run.where))
-            rows = relabel(catalogue, config.labels, run.where)
+                catalogue = run.found(ingest(fingerprint(config.source, run.runtime), config.ingest, run.runtime))
+            rows = relabel(catalogue, config.labels, run.runtime)
             with clock("search"):
-                run.found(search(rows, config.learn, config.search, run.where))
+                run.found(search(rows, config.learn, config.search, run.runtime))
 
     start = time.perf_counter()
     warm()
     pipeline()
-    return {**clock.seconds, "network": _epochs(where) / where.trial_count}
+    return {**clock.seconds, "network": _epochs(runtime) / runtime.trial_count}
 
 
 def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
@@ -219,21 +219,21 @@ def alone(photographs: Path, options: argparse.Namespace) -> Seconds:
     from tasks.data import ingest, relabel
 
     with tempfile.TemporaryDirectory() as name:
-        where, config = _where(Path(name), workers=1), _config(photographs, options)
-        source = fingerprint(config.source, where)
-        rows: Rows = relabel(ingest(source, config.ingest, where), config.labels, where)
+        runtime, config = _where(Path(name), workers=1), _config(photographs, options)
+        source = fingerprint(config.source, runtime)
+        rows: Rows = relabel(ingest(source, config.ingest, runtime), config.labels, runtime)
         _, settings, fold = plan(config.search)[0]
-        folder = where.workspace / "trial"
+        folder = runtime.workspace / "trial"
         folder.mkdir()
-        return {"network": trial(rows, changed(config.learn, settings), fold, folder, where).seconds}
+        return {"network": trial(rows, changed(config.learn, settings), fold, folder, runtime).seconds}
 
 
 WAYS = {"notebook": notebook, "agepipe": ours, "alone": alone}
 """What runs in a process of its own, by name; each returns seconds by part."""
 
 
-def _where(folder: Path, workers: int) -> Where:
-    return Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=workers)
+def _where(folder: Path, workers: int) -> Runtime:
+    return Runtime(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=workers)
 
 
 def _config(photographs: Path, options: argparse.Namespace) -> Config:
@@ -248,9 +248,9 @@ def _config(photographs: Path, options: argparse.Namespace) -> Config:
     )  # fmt: skip
 
 
-def _epochs(where: Where) -> float:
+def _epochs(runtime: Runtime) -> float:
     """Sum of the epochs' seconds of all trials."""
-    manifests = (read_manifest(folder) for folder in (where.workspace / "trials").iterdir() if folder.is_dir())
+    manifests = (read_manifest(folder) for folder in (runtime.workspace / "trials").iterdir() if folder.is_dir())
     return float(sum(found["result"]["seconds"] for found in manifests if found is not None))
 
 

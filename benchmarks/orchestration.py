@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, LabelSettings, LearnSettings, SearchSettings, SourceSettings
 from agepipe.data.records import Rows
 from agepipe.training.records import Choice
@@ -96,26 +96,26 @@ def _apart(count: int, arguments: argparse.Namespace) -> Cost:
 def _measured(count: int, arguments: argparse.Namespace) -> Cost:
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as name:
         folder = Path(name)
-        where = Where(
+        runtime = Runtime(
             workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=arguments.workers
         )
         rates = tuple(0.001 * (1 + step) for step in range(count // FOLDS))
         search = SearchSettings(grid={"lr": rates}, folds=FOLDS)
-        return _searched(_rows(arguments.rows, where), search, where)
+        return _searched(_rows(arguments.rows, runtime), search, runtime)
 
 
-def _rows(count: int, where: Where) -> Rows:
+def _rows(count: int, runtime: Runtime) -> Rows:
     from agepipe.data.sources import fingerprint
     from tasks.data import ingest, relabel
 
-    source = fingerprint(SourceSettings(data=("sample",), sample_count=count), where)
-    return relabel(ingest(source, IngestSettings(size=36), where), LabelSettings(), where)
+    source = fingerprint(SourceSettings(data=("sample",), sample_count=count), runtime)
+    return relabel(ingest(source, IngestSettings(size=36), runtime), LabelSettings(), runtime)
 
 
-def _searched(rows: Rows, search: SearchSettings, where: Where) -> Cost:
+def _searched(rows: Rows, search: SearchSettings, runtime: Runtime) -> Cost:
     from flows import environment
 
-    environment.prepare(where, None)
+    environment.prepare(runtime, None)
     from prefect import flow
 
     from agepipe.registry import tracking
@@ -129,9 +129,9 @@ def _searched(rows: Rows, search: SearchSettings, where: Where) -> Cost:
 
     @flow
     def pipeline() -> tuple[Choice, float]:
-        tracking.prepare(where)
+        tracking.prepare(runtime)
         start = time.perf_counter()
-        return searching.search(rows, learn, search, where), time.perf_counter() - start
+        return searching.search(rows, learn, search, runtime), time.perf_counter() - start
 
     warm()
     _, wall = pipeline()
@@ -139,7 +139,7 @@ def _searched(rows: Rows, search: SearchSettings, where: Where) -> Cost:
     epochs = sum(done.seconds for done in trials)
     inner = (epochs, process.seconds, library.seconds, body.seconds)
     beside = (outer - inside for inside, outer in pairwise(inner))
-    return Cost(len(trials), wall * where.trial_count, epochs, *beside)
+    return Cost(len(trials), wall * runtime.trial_count, epochs, *beside)
 
 
 class _Watched:

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.data.sample import source
 from agepipe.model import bundle as bundles
@@ -40,7 +40,7 @@ from flows.services import end_family
 
 
 @contextmanager
-def serving(uri: str, where: Where, folder: Path, port: int = 0) -> Iterator[str]:
+def serving(uri: str, runtime: Runtime, folder: Path, port: int = 0) -> Iterator[str]:
     """`mlflow models serve` of a registered model, on any port for 0; yields its address, and ends it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,7 +49,7 @@ def serving(uri: str, where: Where, folder: Path, port: int = 0) -> Iterator[str
     tools = Path(sys.executable).parent  # where MLflow looks for uvicorn
     environ = {
         **os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": where.tracking,
+        "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": runtime.tracking,
     }  # fmt: skip
     words = ["models", "serve", "-m", uri, "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "serve.log").open("w") as log:
@@ -77,10 +77,10 @@ def main() -> None:
         if given.model is None:
             untrained.bundle(folder / "bundle")
         place = given.model or folder / "bundle"
-        where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+        runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
         model = Model(digest=bundles.digest(place), folder=place, lineage="unknown")
-        version = register.register(model, None, ReleaseSettings(), where).version
-        with serving(f"models:/agepipe/{version}", where, folder) as url:
+        version = register.register(model, None, ReleaseSettings(), runtime).version
+        with serving(f"models:/agepipe/{version}", runtime, folder) as url:
             _measure(Predictor.load(place), Endpoint(url), given.rounds)
 
 

@@ -10,7 +10,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 
 USER = "agepipe"
@@ -18,9 +18,9 @@ NOBODY = "http://agepipe.invalid"
 """An origin that no page has: the temporary server shows none. Left empty, Prefect would let in every one."""
 
 
-def file(where: Where) -> Path:
+def file(runtime: Runtime) -> Path:
     """Where the password of the kept servers lies, as USER:PASSWORD."""
-    return where.workspace / "password"
+    return runtime.workspace / "password"
 
 
 def new() -> str:
@@ -28,44 +28,44 @@ def new() -> str:
     return f"{USER}:{secrets.token_urlsafe(24)}"
 
 
-def made(where: Where) -> str:
+def made(runtime: Runtime) -> str:
     """The password for servers that are about to start: the last one, unless others can read it.
 
     A browser that has been given it once then need not be asked at the next `agepipe up`.
     """
-    if not private(where):
-        path = file(where)
+    if not private(runtime):
+        path = file(runtime)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
             opened.write(new())
         draft.replace(path)
-    return kept(where)
+    return kept(runtime)
 
 
-def kept(where: Where) -> str:
+def kept(runtime: Runtime) -> str:
     """The password of the servers that `agepipe up` keeps.
 
     Raises:
         ServiceError: it cannot be read.
     """
     try:
-        return file(where).read_text(encoding="utf-8")
+        return file(runtime).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ServiceError(
-            f"{file(where)}: the password of the running servers is gone; call `agepipe down`, then `agepipe up`."
+            f"{file(runtime)}: the password of the running servers is gone; call `agepipe down`, then `agepipe up`."
         ) from error
     except OSError as error:
         raise ServiceError(
-            f"{file(where)}: cannot be read ({error.strerror}): the servers on this workspace were started by another "
-            "user; work in a workspace of your own (--workspace)."
+            f"{file(runtime)}: cannot be read ({error.strerror}): the servers on this workspace were started by "
+            "another user; work in a workspace of your own (--workspace)."
         ) from error
 
 
-def private(where: Where) -> bool:
+def private(runtime: Runtime) -> bool:
     """Whether there is a password that nobody but this user and root can read."""
     try:
-        found = file(where).lstat()
+        found = file(runtime).lstat()
     except FileNotFoundError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077

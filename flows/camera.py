@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.serving.camera_session import Asked
 from flows.beginning import begin
 from tasks.camera import Looked
@@ -20,7 +20,7 @@ def camera(
     events: Path | None = None,
     frames: int = 0,
     name: str = "",
-    where: Where = Where(),
+    runtime: Runtime = Runtime(),
 ) -> Looked:
     """Look until the source ends, a number of frames is reached, or the run is cancelled; no window is opened.
 
@@ -32,10 +32,10 @@ def camera(
         events: A line of JSON for each face of each frame.
         frames: Frames after which it ends; 0 for no end.
         name: The registered model; empty takes `agepipe`, or the only one there is.
-        where: Workspace and tracking store.
+        runtime: Workspace and tracking store.
     """
     asked = Asked(
         source=source, model=model, endpoint=endpoint, headless=True, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip
-    return look(asked, where)
+    return look(asked, runtime)

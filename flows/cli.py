@@ -1,4 +1,4 @@
-"""The command line: it reads words, builds a `Config` and a `Where`, and starts a flow.
+"""The command line: it reads words, builds a `Config` and a `Runtime`, and starts a flow.
 
 It lies among the flows because it starts them. Everything heavy is imported inside a command, so that
 `agepipe --help` answers at once.
@@ -35,7 +35,7 @@ from flows.options import (
     path,
     text,
 )  # fmt: skip
-from flows.options import where as _where
+from flows.options import runtime as _where
 
 app = typer.Typer(
     help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
@@ -75,17 +75,17 @@ def run(
     if data:
         changes["source.data"] = tuple(data)
     configs = presets.load_each(preset, changes, presets.chosen(preset, variant))
-    where = _where(
+    runtime = _where(
         workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
         machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
     )  # fmt: skip
     for config in configs:
-        check(config, where=where)
-        refuse.run(config, where)
-    enter(where)
+        check(config, runtime=runtime)
+        refuse.run(config, runtime)
+    enter(runtime)
     from flows import replay
 
-    replay.run(configs, where)
+    replay.run(configs, runtime)
 
 
 @app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
@@ -99,9 +99,9 @@ def join(
     """Take part in the final training of a run on another machine that sees the same workspace, and end with it."""
     from agepipe.training.rendezvous import join as joined
 
-    where = _where(workspace=workspace)
-    typer.echo(f"Waiting for a training at {meet} in {where.workspace}.")
-    done = joined(meet, where, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
+    runtime = _where(workspace=workspace)
+    typer.echo(f"Waiting for a training at {meet} in {runtime.workspace}.")
+    done = joined(meet, runtime, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
     typer.echo(f"The training is over after {len(done.curves)} epochs.")
 
 
@@ -119,14 +119,14 @@ def evaluate(
     from flows import refuse
     from flows.entry import enter
 
-    where = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
-    refuse.evaluate(model, data, name, where)
-    enter(where)
+    runtime = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
+    refuse.evaluate(model, data, name, runtime)
+    enter(runtime)
     from flows import show
     from flows.evaluate import evaluate as flow
 
     with show.progress():
-        evaluation = flow(model, tuple(data), name=name, exclude_seen=exclude_seen, where=where)
+        evaluation = flow(model, tuple(data), name=name, exclude_seen=exclude_seen, runtime=runtime)
     show.evaluation(evaluation)
 
 
@@ -146,14 +146,14 @@ def compare(
     from flows import refuse
     from flows.entry import enter
 
-    where = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
-    refuse.compare(models, data, name, anew, where)
-    enter(where)
+    runtime = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
+    refuse.compare(models, data, name, anew, runtime)
+    enter(runtime)
     from flows import show
     from flows.compare import compare as flow
 
     with show.progress():
-        done = flow(tuple(models), tuple(data), anew=anew, name=name, where=where)
+        done = flow(tuple(models), tuple(data), anew=anew, name=name, runtime=runtime)
     show.contrasted(done)
 
 
@@ -175,14 +175,14 @@ def release(
     from flows.entry import enter
 
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
-    where = _where(workspace=workspace, tracking=tracking)
-    refuse.release(candidate, name, where)
-    enter(where)
+    runtime = _where(workspace=workspace, tracking=tracking)
+    refuse.release(candidate, name, runtime)
+    enter(runtime)
     from flows import show
     from flows.release import release as flow
 
     with show.progress():
-        done = flow(candidate, name, settings, where=where)
+        done = flow(candidate, name, settings, runtime=runtime)
     show.registered(done)
 
 
@@ -197,12 +197,12 @@ def audit(
     workspace: Workspace = WORKSPACE,
 ) -> None:
     """Say what is in a folder or archive of photographs, without training anything."""
-    where = _where(workspace=workspace)
+    runtime = _where(workspace=workspace)
     from agepipe.serving.outputs import check_folder
     from flows import show
 
-    check_folder("--workspace", where.workspace)
-    show.audit(data, ranges, where)
+    check_folder("--workspace", runtime.workspace)
+    show.audit(data, ranges, runtime)
 
 
 @app.command("import", epilog="Example: agepipe import checkpoint.pt --order text --network resnet50 --size 200")
@@ -232,11 +232,11 @@ def import_(
     from agepipe.registry import import_model
     from flows.entry import check_writable
 
-    where = _where(workspace=workspace, tracking=tracking)
+    runtime = _where(workspace=workspace, tracking=tracking)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
     said = import_model.answers(given)
-    check_writable(where)
-    done = import_model.adopt(file, said, where)
+    check_writable(runtime)
+    done = import_model.adopt(file, said, runtime)
     typer.echo(f"{done.name} version {done.version} as @{done.alias}: {done.reason}")
 
 
@@ -252,11 +252,11 @@ def promote(
     """Make a version the champion by hand, and deploy it."""
     from agepipe.registry import register
 
-    where = _where(workspace=workspace, tracking=tracking)
-    done = register.promote(name, version, because, where)
+    runtime = _where(workspace=workspace, tracking=tracking)
+    done = register.promote(name, version, because, runtime)
     typer.echo(f"{done.name} version {version} is the champion now.")
     if deploy:
-        serving.follow(done.name, version, where)
+        serving.follow(done.name, version, runtime)
 
 
 @app.command(epilog="Example: agepipe rollback")
@@ -266,12 +266,12 @@ def rollback(
     """Give the champion's place back to the version that held it before, and deploy that."""
     from agepipe.registry import lookup, register
 
-    where = _where(workspace=workspace, tracking=tracking)
-    name = lookup.named(name, where)
-    version = register.rollback(name, where)
+    runtime = _where(workspace=workspace, tracking=tracking)
+    name = lookup.named(name, runtime)
+    version = register.rollback(name, runtime)
     typer.echo(f"{name} version {version} is the champion again.")
     if deploy:
-        serving.follow(name, version, where)
+        serving.follow(name, version, runtime)
 
 
 @app.command(epilog="Example: agepipe up --prefect-port 4300")
@@ -284,26 +284,26 @@ def up(
     """Keep a Prefect server, a worker and the MLflow page running, so that every command starts in seconds."""
     from flows import environment, services, show
 
-    where = _where(workspace=workspace, tracking=tracking)
-    if (there := services.running(where)).whole:
+    runtime = _where(workspace=workspace, tracking=tracking)
+    if (there := services.running(runtime)).whole:
         typer.echo(f"{there.said()} `agepipe down` ends them.")
         return
     with show.waiting("Starting the servers"):
-        kept = services.up(where, prefect_port, mlflow_port)
+        kept = services.up(runtime, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
     os.environ.pop("PREFECT_API_URL", None)  # of a server of the user's, which is not meant here
-    environment.prepare(where, api_url)
+    environment.prepare(runtime, api_url)
     from agepipe.registry import tracking as tracked
     from flows import deployments
 
     try:
         with show.waiting("Deploying the flows"):
             deployments.watch_over_dead_runs()
-            deployed = deployments.deploy(where, api_url)
+            deployed = deployments.deploy(runtime, api_url)
     except BaseException:
-        services.down(where)  # servers without flows would only be in the way of the next `up`
+        services.down(runtime)  # servers without flows would only be in the way of the next `up`
         raise
-    show.services(kept, deployed, tracked.prepare(where, reading=True), where)
+    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime)
 
 
 @app.command(epilog="Example: agepipe down")

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.records import Compared
 from flows.beginning import begin
@@ -19,7 +19,7 @@ def compare(
     anew: bool = False,
     name: str = "",
     settings: EvaluateSettings = EvaluateSettings(),
-    where: Where = Where(),
+    runtime: Runtime = Runtime(),
 ) -> Compared:
     """Compare each model with the first; repeated with nothing changed, the stored result comes back.
 
@@ -29,9 +29,9 @@ def compare(
         anew: Where they have other test rows, take the first one's, less all that any has seen.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
-        where: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device.
     """
-    found = tuple(resolve(model, name, where) for model in models)
-    titles = tuple(title(text, model, name, where) for text, model in zip(models, found, strict=True))
-    rows = photographs(largest(found), data, where) if data else shared_rows(found, titles, name, anew, where)
-    return compared(judge(found, titles, rows, settings, where), where)
+    found = tuple(resolve(model, name, runtime) for model in models)
+    titles = tuple(title(text, model, name, runtime) for text, model in zip(models, found, strict=True))
+    rows = photographs(largest(found), data, runtime) if data else shared_rows(found, titles, name, anew, runtime)
+    return compared(judge(found, titles, rows, settings, runtime), runtime)

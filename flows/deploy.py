@@ -2,19 +2,19 @@
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.serving.deploy import Deployed
 from flows.beginning import begin
 from tasks.deploy import deploy as put
 
 
 @flow(name="deploy", flow_run_name="deploy {model}", on_running=[begin])
-def deploy(model: str = "champion", name: str = "", where: Where = Where()) -> Deployed:
+def deploy(model: str = "champion", name: str = "", runtime: Runtime = Runtime()) -> Deployed:
     """Check a version against the registry's own answers, copy it whole, and switch to it.
 
     Args:
         model: An alias or a version.
         name: The registered model; empty takes `agepipe`, or the only one there is.
-        where: Workspace and tracking store.
+        runtime: Workspace and tracking store.
     """
-    return put(model, name, where)
+    return put(model, name, runtime)

@@ -9,7 +9,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 from flows.services import tell_prefect
 
@@ -40,7 +40,7 @@ def watch_over_dead_runs() -> None:
         ).create()
 
 
-def deploy(where: Where, api_url: str) -> bool:
+def deploy(runtime: Runtime, api_url: str) -> bool:
     """Put the flows of `prefect.yaml` on the work pool; false where the working folder has none.
 
     Raises:
@@ -49,7 +49,7 @@ def deploy(where: Where, api_url: str) -> bool:
     if not Path("prefect.yaml").is_file():
         return False
     try:
-        tell_prefect(where, api_url, "deploy", "--all")
+        tell_prefect(runtime, api_url, "deploy", "--all")
     except ServiceError as error:
         raise ServiceError(f"prefect.yaml: {error}") from error
     return True

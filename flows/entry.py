@@ -2,46 +2,46 @@
 
 import os
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.registry import store
 from agepipe.serving.outputs import check_folder
 from flows import environment, reach, services
 
 
-def check_writable(where: Where) -> None:
+def check_writable(runtime: Runtime) -> None:
     """Refuse a workspace or a local store in which nothing can be written, before any work is done.
 
     Raises:
         ConfigError: names the option and the folder.
         TrackingError: the store's database is locked, or may not be written.
     """
-    check_folder("--workspace", where.workspace)
-    if (path := store.database(where)) is not None:
+    check_folder("--workspace", runtime.workspace)
+    if (path := store.database(runtime)) is not None:
         check_folder("--tracking", path.parent)
         store.check_writable(path)
 
 
-def enter(where: Where, *, tracked: bool = True) -> None:
+def enter(runtime: Runtime, *, tracked: bool = True) -> None:
     """Prepare the environment for Prefect; must come before the first import of a flow.
 
     Args:
-        where: the workspace and the store.
+        runtime: the workspace and the store.
         tracked: whether the flow writes to the store.
 
     Raises:
         AgepipeError: the workspace or the store cannot be written, or Prefect's server does not answer.
     """
     if tracked:
-        check_writable(where)
+        check_writable(runtime)
     else:
-        check_folder("--workspace", where.workspace)
-    kept = services.running(where).api_url
+        check_folder("--workspace", runtime.workspace)
+    kept = services.running(runtime).api_url
     api_url = os.environ.get("PREFECT_API_URL") or kept
     if api_url:
         reach.check_alive(api_url)
     else:
-        store.check_writable(environment.prefect_home(where) / "prefect.db", "--workspace")
-    environment.prepare(where, kept)
+        store.check_writable(environment.prefect_home(runtime) / "prefect.db", "--workspace")
+    environment.prepare(runtime, kept)
     if api_url:
         reach.check()
     else:

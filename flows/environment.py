@@ -10,7 +10,7 @@ from contextlib import chdir
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError
 from agepipe.core.sqlite import sqlite
 from agepipe.registry import store
@@ -30,14 +30,14 @@ UVICORN = ("UVICORN_", "WEB_CONCURRENCY")
 """What a user sets for a web server of their own; ours is uvicorn too, and some of it keeps ours from starting."""
 
 
-def settings(where: Where) -> dict[str, str]:
+def settings(runtime: Runtime) -> dict[str, str]:
     """The variables for a flow that runs on this workspace."""
-    return {**own(where), **defaults()}
+    return {**own(runtime), **defaults()}
 
 
-def own(where: Where) -> dict[str, str]:
+def own(runtime: Runtime) -> dict[str, str]:
     """Where Prefect keeps what it knows of this workspace; nobody else may say."""
-    home = prefect_home(where)
+    home = prefect_home(runtime)
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
@@ -58,9 +58,9 @@ def defaults() -> dict[str, str]:
     }
 
 
-def prefect_home(where: Where) -> Path:
+def prefect_home(runtime: Runtime) -> Path:
     """Folder in the workspace for all that Prefect keeps."""
-    return where.workspace / "prefect"
+    return runtime.workspace / "prefect"
 
 
 def inherited() -> dict[str, str]:
@@ -74,18 +74,18 @@ def inherited() -> dict[str, str]:
     }
 
 
-def prepare(where: Where, api_url: str | None) -> None:
+def prepare(runtime: Runtime, api_url: str | None) -> None:
     """Set what Prefect and MLflow need, and import Prefect where no file of another program lies.
 
     Args:
-        where: the workspace.
+        runtime: the workspace.
         api_url: address of a Prefect server that `agepipe up` keeps; the user's own PREFECT_API_URL goes before it.
 
     Raises:
         ConfigError: the path of the workspace or of the store is too long for a database.
         ServiceError: the password of the kept server cannot be read.
     """
-    home, database = prefect_home(where), store.database(where)
+    home, database = prefect_home(runtime), store.database(runtime)
     for option, path in (("--workspace", home / "prefect.db"), ("--tracking", database)):
         if path is not None:
             check_length(option, path)
@@ -96,11 +96,11 @@ def prepare(where: Where, api_url: str | None) -> None:
         del os.environ[name]
     named = os.environ.get("PREFECT_API_URL")
     if not named or _same_server(named, api_url):  # a password that the user has set is for a server not used here
-        os.environ.update(access.client(access.kept(where)) if api_url else access.temporary())
+        os.environ.update(access.client(access.kept(runtime)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
         os.environ.setdefault(name, value)
-    os.environ.update(own(where))
+    os.environ.update(own(runtime))
     shell.bypass_proxies()
     shell.drop_proxies()
     ignore_files(home)

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, SourceSettings
 from agepipe.data.records import Rows
 from agepipe.evaluation.records import Evaluation
@@ -23,7 +23,7 @@ def evaluate(
     name: str = "",
     settings: EvaluateSettings = EvaluateSettings(),
     exclude_seen: bool = False,
-    where: Where = Where(),
+    runtime: Runtime = Runtime(),
 ) -> Evaluation:
     """Judge a model on rows that it has not seen; repeated with nothing changed, the stored result comes back.
 
@@ -33,15 +33,15 @@ def evaluate(
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
         exclude_seen: Leave out rows that the model has seen instead of stopping.
-        where: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device.
     """
-    found = resolve(model, name, where)
-    rows = photographs(found, data, where) if data else test_rows(found, name, where)
-    against = champions_evaluation(found, rows, name, where)
-    return announced(judge(found, rows, settings, exclude_seen, against, where), where)
+    found = resolve(model, name, runtime)
+    rows = photographs(found, data, runtime) if data else test_rows(found, name, runtime)
+    against = champions_evaluation(found, rows, name, runtime)
+    return announced(judge(found, rows, settings, exclude_seen, against, runtime), runtime)
 
 
-def photographs(model: Model, data: tuple[str, ...], where: Where) -> Rows:
+def photographs(model: Model, data: tuple[str, ...], runtime: Runtime) -> Rows:
     """Other photographs as rows with the model's own ranges, stored at the model's own size."""
-    source = fingerprint(SourceSettings(data=data), where)
-    return relabel(ingest(source, ingest_settings(model), where), label_settings(model), where)
+    source = fingerprint(SourceSettings(data=data), runtime)
+    return relabel(ingest(source, ingest_settings(model), runtime), label_settings(model), runtime)

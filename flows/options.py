@@ -1,4 +1,4 @@
-"""Options of the commands, and how they become a `Where`."""
+"""Options of the commands, and how they become a `Runtime`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from agepipe.core.errors import ConfigError
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
-    from agepipe.config.runtime import Where
+    from agepipe.config.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -81,13 +81,13 @@ VariantNames = Annotated[
 WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
 
 
-def where(**values: Any) -> "Where":
-    """The `Where` of a command's options.
+def runtime(**values: Any) -> "Runtime":
+    """The `Runtime` of a command's options.
 
     Raises:
         ConfigError: names the option that cannot be used.
     """
     from agepipe.config.base import checked
-    from agepipe.config.runtime import Where
+    from agepipe.config.runtime import Runtime
 
-    return checked(Where, values, "option")
+    return checked(Runtime, values, "option")

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from flows.beginning import begin
 from flows.result import PipelineResult
@@ -19,11 +19,11 @@ from tasks.train import train
 
 
 @flow(name="pipeline", flow_run_name="pipeline {config.title}", on_running=[begin])
-def pipeline(config: Config, where: Where = Where()) -> PipelineResult:
+def pipeline(config: Config, runtime: Runtime = Runtime()) -> PipelineResult:
     """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
-    check(config, where)
-    with parent_run(config, where) as run:
-        here = run.where
+    check(config, runtime)
+    with parent_run(config, runtime) as run:
+        here = run.runtime
         config = first_weights(config, here)
         catalogue = run.found(ingest(fingerprint(config.source, here), config.ingest, here))
         report = run.found(audit(catalogue, config.labels, here))

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.registry.records import Registered
 from flows.beginning import begin
@@ -16,7 +16,7 @@ def release(
     name: str = "",
     settings: ReleaseSettings = ReleaseSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
-    where: Where = Where(),
+    runtime: Runtime = Runtime(),
 ) -> Registered:
     """Judge a version and the champion on the same locked rows, and promote it if it is surely better.
 
@@ -25,7 +25,7 @@ def release(
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Figure, confidence, fewest rows, and what the watched slices may lose; `model` is not looked at.
         evaluate: Bootstrap draws.
-        where: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device.
     """
-    found = resolve(model, name, where)
-    return decide(found, test_rows(found, name, where), name, settings, evaluate, where)
+    found = resolve(model, name, runtime)
+    return decide(found, test_rows(found, name, runtime), name, settings, evaluate, runtime)

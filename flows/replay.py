@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError, TrainingError
 from agepipe.training.worker import warm
@@ -11,7 +11,7 @@ from flows.pipeline import pipeline
 from flows.result import PipelineResult
 
 
-def run(configs: Sequence[Config], where: Where) -> None:
+def run(configs: Sequence[Config], runtime: Runtime) -> None:
     """Run each; one that fails among several is told, and the others go on.
 
     Raises:
@@ -20,7 +20,7 @@ def run(configs: Sequence[Config], where: Where) -> None:
     done: dict[str, PipelineResult] = {}
     for config in configs:
         try:
-            done[config.title] = _one(config, where)
+            done[config.title] = _one(config, runtime)
         except AgepipeError as error:
             if len(configs) == 1:
                 raise
@@ -31,10 +31,10 @@ def run(configs: Sequence[Config], where: Where) -> None:
         raise TrainingError(f"{', '.join(lost)}: {len(lost)} of {len(configs)} failed; the reasons are above.")
 
 
-def _one(config: Config, where: Where) -> PipelineResult:
-    show.plan(config, where)
+def _one(config: Config, runtime: Runtime) -> PipelineResult:
+    show.plan(config, runtime)
     warm()  # torch is imported while Prefect's server starts
     with show.progress():
-        result = pipeline(config, where)
+        result = pipeline(config, runtime)
     show.outcome(result)
     return result

@@ -15,22 +15,22 @@ from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 
 
 @contextmanager
-def runner(where: Where) -> Iterator[TaskRunner[Any]]:
-    """The runner that `where` asks for, with as many trials at a time as it says; made ready while the block runs."""
+def runner(runtime: Runtime) -> Iterator[TaskRunner[Any]]:
+    """The runner that `runtime` asks for, with as many trials at a time as it says; made ready while the block runs."""
     with ExitStack() as ready:
-        if where.runner == "threads":
-            yield ThreadPoolTaskRunner(max_workers=where.trial_count)
+        if runtime.runner == "threads":
+            yield ThreadPoolTaskRunner(max_workers=runtime.trial_count)
             return
         ready.enter_context(_one_server())
-        if where.runner == "processes":
-            yield ProcessPoolTaskRunner(max_workers=where.trial_count)
+        if runtime.runner == "processes":
+            yield ProcessPoolTaskRunner(max_workers=runtime.trial_count)
         else:
             ready.enter_context(_free_workers())
-            yield _dask(where)
+            yield _dask(runtime)
 
 
 def deaths() -> tuple[type[Exception], ...]:
@@ -59,11 +59,11 @@ def _free_workers() -> Iterator[None]:
         yield
 
 
-def _dask(where: Where) -> TaskRunner[Any]:
+def _dask(runtime: Runtime) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
-    if where.scheduler:
-        return DaskTaskRunner(address=where.scheduler)
+    if runtime.scheduler:
+        return DaskTaskRunner(address=runtime.scheduler)
     return DaskTaskRunner(
-        cluster_kwargs={"n_workers": where.trial_count, "threads_per_worker": 1, "dashboard_address": None}
+        cluster_kwargs={"n_workers": runtime.trial_count, "threads_per_worker": 1, "dashboard_address": None}
     )

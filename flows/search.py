@@ -4,7 +4,7 @@ import logging
 
 from prefect import flow
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.search import check_installed
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import WorkerError
@@ -23,12 +23,12 @@ LIVES = 3
 
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds", on_running=[begin])
-def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Where) -> Choice:
-    with board(settings, learn, where) as shown:
-        return STRATEGIES[settings.strategy](Search(rows, learn, settings, where, shown))
+def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: Runtime) -> Choice:
+    with board(settings, learn, runtime) as shown:
+        return STRATEGIES[settings.strategy](Search(rows, learn, settings, runtime, shown))
 
 
-def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Where) -> Choice:
+def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: Runtime) -> Choice:
     """Train settings on every fold, each from a fresh network, and choose the best by its mean over folds.
 
     Raises:
@@ -40,13 +40,13 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, where: Wh
     lives = LIVES
     while True:
         try:
-            with runner(where) as ready:
-                return _search.with_options(task_runner=ready)(rows, learn, settings, where)
+            with runner(runtime) as ready:
+                return _search.with_options(task_runner=ready)(rows, learn, settings, runtime)
         except deaths() as error:
             lives -= 1
             if lives == 0:
                 raise WorkerError(
-                    f"runner: workers of '{where.runner}' died in {LIVES} tries; if memory has run out, take fewer "
+                    f"runner: workers of '{runtime.runner}' died in {LIVES} tries; if memory has run out, take fewer "
                     "--workers or a smaller learn.batch, then give the same command again."
                 ) from error
             logger.warning("a worker of the search has died; it goes on with new ones")

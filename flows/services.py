@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 from agepipe.core.ports import bound
 from agepipe.registry import store, tracking
@@ -87,9 +87,9 @@ class Services(BaseModel):
         return any(item.process() for item in self.services)
 
 
-def state_file(where: Where) -> Path:
+def state_file(runtime: Runtime) -> Path:
     """Where it is written what was started."""
-    return where.workspace / "services.json"
+    return runtime.workspace / "services.json"
 
 
 def identity(workspace: Path) -> str:
@@ -98,31 +98,31 @@ def identity(workspace: Path) -> str:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def running(where: Where) -> Services:
+def running(runtime: Runtime) -> Services:
     """What `up` started on this workspace, alive or not; nothing when `up` was never called, or only on another one.
 
     Raises:
         ServiceError: the file that says so cannot be read.
     """
     try:
-        found = Services.model_validate_json(state_file(where).read_text(encoding="utf-8"))
-        return found if found.workspace == identity(where.workspace) else Services()
+        found = Services.model_validate_json(state_file(runtime).read_text(encoding="utf-8"))
+        return found if found.workspace == identity(runtime.workspace) else Services()
     except FileNotFoundError:
         return Services()
     except ValidationError as error:
-        raise ServiceError(f"{state_file(where)} cannot be read; end the servers by hand and delete it.") from error
+        raise ServiceError(f"{state_file(runtime)} cannot be read; end the servers by hand and delete it.") from error
 
 
-def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
+def up(runtime: Runtime, prefect_port: int, mlflow_port: int) -> Services:
     """Start the Prefect server, a worker and, on a local store, the MLflow UI, and wait until they answer.
 
     Raises:
         ServiceError: they run already, a port is in use, one ended or did not answer, or Prefect refused the work pool;
             none is left running.
     """
-    if (there := running(where)).alive:
+    if (there := running(runtime)).alive:
         raise ServiceError(f"{there.said()} `agepipe down` ends them.")
-    auth = access.made(where)
+    auth = access.made(runtime)
     protected = {
         "prefect": {
             **access.server(auth, f"http://127.0.0.1:{prefect_port}"),
@@ -131,67 +131,67 @@ def up(where: Where, prefect_port: int, mlflow_port: int) -> Services:
         "mlflow": {AUTH: auth},
     }
     servers = [("prefect", _prefect_server(prefect_port), prefect_port, "/api/health")]
-    if store.database(where):  # an MLflow server that runs elsewhere has its own page
-        servers += [("mlflow", _mlflow_ui(where, mlflow_port), mlflow_port, "/health")]
+    if store.database(runtime):  # an MLflow server that runs elsewhere has its own page
+        servers += [("mlflow", _mlflow_ui(runtime, mlflow_port), mlflow_port, "/health")]
     for name, _, port, _ in servers:
         bound(f"--{name}-port", "127.0.0.1", port).close()
-    tracking.prepare(where, reading=True)  # the page shows a deleted experiment too
+    tracking.prepare(runtime, reading=True)  # the page shows a deleted experiment too
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:
-            started.append(_start(where, name, command, f"http://127.0.0.1:{port}", protected[name]))
+            started.append(_start(runtime, name, command, f"http://127.0.0.1:{port}", protected[name]))
         for service, (_, _, _, path) in zip(started, servers, strict=True):
             _wait(service, path)
         api_url = f"{started[0].url}/api"
-        make_pool(where, api_url)
-        started.append(_start(where, "worker", _worker(), None, environ(where, api_url)))
+        make_pool(runtime, api_url)
+        started.append(_start(runtime, "worker", _worker(), None, environ(runtime, api_url)))
     except BaseException:
         for item in started:
             _end(item)
         raise
-    services = Services(services=tuple(started), workspace=identity(where.workspace))
-    state_file(where).write_text(services.model_dump_json(indent=2), encoding="utf-8")
+    services = Services(services=tuple(started), workspace=identity(runtime.workspace))
+    state_file(runtime).write_text(services.model_dump_json(indent=2), encoding="utf-8")
     return services
 
 
-def down(where: Where) -> list[str]:
+def down(runtime: Runtime) -> list[str]:
     """End what `up` started and nothing else; the names of those that were still running."""
-    kept = running(where).services
+    kept = running(runtime).services
     ended = [item.name for item in reversed(kept) if _end(item)]
     if kept:  # else the file is missing, or tells of another folder's servers, which may run
-        state_file(where).unlink(missing_ok=True)
+        state_file(runtime).unlink(missing_ok=True)
     return ended
 
 
-def environ(where: Where, api_url: str | None) -> dict[str, str]:
+def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
     """The environment of a kept process: ours, with the addresses of the kept servers and what they ask for."""
-    extra = {"PREFECT_API_URL": api_url, **access.client(access.kept(where))} if api_url else {}
-    stores = {"AGEPIPE_WORKSPACE": str(where.workspace), "AGEPIPE_TRACKING": store.address(where)}
-    ours = {**environment.settings(where), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    extra = {"PREFECT_API_URL": api_url, **access.client(access.kept(runtime))} if api_url else {}
+    stores = {"AGEPIPE_WORKSPACE": str(runtime.workspace), "AGEPIPE_TRACKING": store.address(runtime)}
+    ours = {**environment.settings(runtime), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
     return {**inherited, **ours, "PWD": str(Path.cwd())}
 
 
-def make_pool(where: Where, api_url: str) -> None:
+def make_pool(runtime: Runtime, api_url: str) -> None:
     """Make the work pool, or give an older one the same template, before a worker polls it.
 
     Raises:
         ServiceError: it failed; says why.
     """
-    _call(where, api_url, [sys.executable, "-P", "-m", "flows.pool"], "python -m flows.pool")
+    _call(runtime, api_url, [sys.executable, "-P", "-m", "flows.pool"], "python -m flows.pool")
 
 
-def tell_prefect(where: Where, api_url: str, *words: str) -> None:
+def tell_prefect(runtime: Runtime, api_url: str, *words: str) -> None:
     """Give a command to Prefect's own command line.
 
     Raises:
         ServiceError: it failed; says what it said.
     """
-    _call(where, api_url, [*_tool("prefect"), "--no-prompt", *words], " ".join(["prefect", *words]))
+    _call(runtime, api_url, [*_tool("prefect"), "--no-prompt", *words], " ".join(["prefect", *words]))
 
 
-def _call(where: Where, api_url: str, command: Sequence[str], told: str) -> None:
-    done = subprocess.run(command, env=environ(where, api_url), capture_output=True, text=True, check=False)
+def _call(runtime: Runtime, api_url: str, command: Sequence[str], told: str) -> None:
+    done = subprocess.run(command, env=environ(runtime, api_url), capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()[-1:]
         raise ServiceError(f"`{told}` failed: {' '.join(said)}")
@@ -205,11 +205,11 @@ def _prefect_server(port: int) -> list[str]:
     return [sys.executable, "-P", "-m", "flows.pages", str(port)]
 
 
-def _mlflow_ui(where: Where, port: int) -> list[str]:
+def _mlflow_ui(runtime: Runtime, port: int) -> list[str]:
     if not entry_points(group="mlflow.app", name="agepipe"):
         raise ServiceError("The installed agepipe is older than this code; install it again (`uv sync`).")
     bind = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", "agepipe"]
-    return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(where), *bind]
+    return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(runtime), *bind]
 
 
 def _worker() -> list[str]:
@@ -218,18 +218,18 @@ def _worker() -> list[str]:
     return [*_tool("prefect"), "worker", "start", *pool, "--name", "agepipe-up"]
 
 
-def _start(where: Where, name: str, command: Sequence[str], url: str | None, extra: Mapping[str, str]) -> Service:
-    log = where.workspace / "logs" / f"{name}.log"
+def _start(runtime: Runtime, name: str, command: Sequence[str], url: str | None, extra: Mapping[str, str]) -> Service:
+    log = runtime.workspace / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment.prefect_home(where).mkdir(exist_ok=True)
+    environment.prefect_home(runtime).mkdir(exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environ(where, None), **extra},
-            cwd=environment.prefect_home(where),  # no prefect.toml or .env of another program lies there
+            env={**environ(runtime, None), **extra},
+            cwd=environment.prefect_home(runtime),  # no prefect.toml or .env of another program lies there
             start_new_session=True,
         )
     return Service(name=name, pid=process.pid, started=psutil.Process(process.pid).create_time(), url=url, log=log)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agepipe.core.words import counted
-from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, path, text, where
+from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, path, runtime, text
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     import polars as pl
 
-    from agepipe.config.runtime import Where
+    from agepipe.config.runtime import Runtime
     from agepipe.serving.predict import Predictions
 
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
@@ -45,7 +45,7 @@ def predict(
     from flows import show
     from tasks.watch import watch
 
-    place = where(workspace=workspace, tracking=tracking)
+    place = runtime(workspace=workspace, tracking=tracking)
     for file in (output, work.rejects_path(output)):
         check_output("--output", file, work.SUFFIXES)
     pictures.check(paths)
@@ -119,7 +119,7 @@ def deploy(
     from agepipe.serving.deploy import find, folder_of
     from flows.entry import enter
 
-    place = where(workspace=workspace, tracking=tracking)
+    place = runtime(workspace=workspace, tracking=tracking)
     find(model, place, name)
     enter(place, tracked=False)
     from flows.deploy import deploy as flow
@@ -128,7 +128,7 @@ def deploy(
     typer.echo(f"{done.title} is deployed in {folder_of(place) / done.folder}.")
 
 
-def follow(name: str, version: int, place: "Where") -> None:
+def follow(name: str, version: int, place: "Runtime") -> None:
     """Deploy a new champion, which stays the champion even where it cannot be deployed.
 
     Raises:
@@ -176,7 +176,7 @@ def camera(
         name=name,
     )  # fmt: skip
     with show.progress():
-        done = camera_session.run(asked, where(workspace=workspace, tracking=tracking), watch("camera"))
+        done = camera_session.run(asked, runtime(workspace=workspace, tracking=tracking), watch("camera"))
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
@@ -205,7 +205,7 @@ def web(
     from agepipe.serving.web import server as work
     from flows import show
 
-    place = where(workspace=workspace, tracking=tracking)
+    place = runtime(workspace=workspace, tracking=tracking)
     with bound("--port", host, port) as listener:
         with show.waiting("Loading the model"):
             shared = work.prepared(Asked(model=model, endpoint=endpoint, name=name), place)

@@ -23,7 +23,7 @@ from rich.status import Status
 from rich.table import Table
 
 from agepipe.config.base import combinations
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError
 from agepipe.core.words import counted
@@ -130,14 +130,14 @@ def _heard(source: logging.Logger, handler: logging.Handler, level: int | None =
         source.setLevel(before)
 
 
-def plan(config: Config, where: Where) -> None:
+def plan(config: Config, runtime: Runtime) -> None:
     """Say what is about to happen, and what it will cost where that is much."""
     learn, search = config.learn, config.search
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
     trials = f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if search.trains else "no search"
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
-        f"{trials}, then {config.final.epochs} epochs at most. Workspace {where.workspace}"
+        f"{trials}, then {config.final.epochs} epochs at most. Workspace {runtime.workspace}"
     )
     if learn.network in SLOW and learn.size >= 160:
         console.print(
@@ -249,22 +249,22 @@ def waiting(what: str) -> Status:
     return console.status(f"{what} …")
 
 
-def services(kept: Services, deployed: bool, experiment: str, where: Where) -> None:
+def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime) -> None:
     """The addresses of what `up` started, and that of the experiment's runs: MLflow opens on another page."""
-    mlflow = kept.url("mlflow") or where.tracking.rstrip("/")
+    mlflow = kept.url("mlflow") or runtime.tracking.rstrip("/")
     for item in kept.services:
         console.print(f"{item.name:<8} {item.url or 'waits for runs'}   log {item.log}")
     console.print(f"Runs     {mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     if not deployed:
         console.print("No prefect.yaml here, so no flow was deployed; call `agepipe up` in a checkout to have them.")
-    console.print(f"Password {access.kept(where)}   (in {access.file(where)})", markup=False)
+    console.print(f"Password {access.kept(runtime)}   (in {access.file(runtime)})", markup=False)
     console.print("         Prefect's page asks for all of it, MLflow's for user and password around the colon.")
-    if not access.private(where):
+    if not access.private(runtime):
         console.print("Others can read that file: its file system keeps no permissions.", style="yellow")
     console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")
 
 
-def audit(data: list[str], ranges: str, where: Where) -> None:
+def audit(data: list[str], ranges: str, runtime: Runtime) -> None:
     """Read photographs and print what they are."""
     from agepipe.config.base import checked
     from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
@@ -276,8 +276,8 @@ def audit(data: list[str], ranges: str, where: Where) -> None:
     spec = ranges if ranges in ("utkface", "years") else tuple(ranges.split(","))
     labels = checked(LabelSettings, {"ranges": spec}, "--ranges")
     with progress():
-        source = sources.fingerprint(SourceSettings(data=tuple(data)), where, watch("source"))
-        catalogue = stages.ingest(source, IngestSettings(), where)
-    report = stages.audit(catalogue, labels, where)
+        source = sources.fingerprint(SourceSettings(data=tuple(data)), runtime, watch("source"))
+        catalogue = stages.ingest(source, IngestSettings(), runtime)
+    report = stages.audit(catalogue, labels, runtime)
     console.print(data_text.table(audit_artifact.read(report)))
     console.print(f"Report        {report.page}")

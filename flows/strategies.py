@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import DivergedError
 from agepipe.data.records import Rows
@@ -30,7 +30,7 @@ class Search:
     rows: Rows
     learn: LearnSettings
     settings: SearchSettings
-    where: Where
+    runtime: Runtime
     board: Board
 
     def train(
@@ -63,11 +63,11 @@ class Search:
         whole = None
         if until is not None:
             whole = trial.without_prefect.finished(
-                self.rows, learn, changes, setting, fold, metric, weights, None, None, None, self.where
+                self.rows, learn, changes, setting, fold, metric, weights, None, None, None, self.runtime
             )
         return {
             "rows": self.rows, "learn": learn, "settings": changes, "setting": setting, "fold": fold, "metric": metric,
-            "weights": weights, "until": until, "before": before, "whole": whole, "where": self.where,
+            "weights": weights, "until": until, "before": before, "whole": whole, "runtime": self.runtime,
         }  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def halving(search: Search) -> Choice:
         rungs += trained
         trials, _ = complete(going, trained)
         paused, stopped = rank(trials, search.settings, count)
-        stop([*stopped, *(one for one in trained if one not in trials)], search.where)  # and what has burst elsewhere
+        stop([*stopped, *(one for one in trained if one not in trials)], search.runtime)  # and what has burst elsewhere
         early += stopped
         going = [(one.setting, one.settings, one.fold) for one in paused]
     trials, going = complete(going, search.train(going, None, paused))
@@ -108,7 +108,7 @@ def halving(search: Search) -> Choice:
 
 def optuna(search: Search) -> Choice:
     """Settings that Optuna proposes, batch after batch, each to the end; one whose loss bursts is out."""
-    with study(search.rows, search.learn, search.settings, search.where) as proposals:
+    with study(search.rows, search.learn, search.settings, search.runtime) as proposals:
         planned = proposals.known()
         trials = search.train(planned)
         while batch := proposals.proposed():

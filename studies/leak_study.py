@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import (
     AugmentSettings,
     IngestSettings,
@@ -99,7 +99,7 @@ def carried(study: Study) -> Told:
 def fresh(study: Study) -> Told:
     """A network of its own for every trial and for the last training; the test rows locked before the first of them."""
     settings = SplitSettings(test=0.2, seed=study.seed, extend=False)
-    locked = split(study.given, settings, None, Where(workspace=study.folder))
+    locked = split(study.given, settings, None, Runtime(workspace=study.folder))
     table, test = labelled(locked.development), labelled(locked.test)
     scores: dict[int, list[float]] = {}
     for place, changes, fold in plan(study.search):
@@ -119,7 +119,7 @@ def _job(study: Study, name: str, learn: LearnSettings, train: pl.DataFrame, val
     return Job(
         folder=study.folder / name, pixels=study.given.pixels, train=Examples.of(train),
         validation=Examples.of(validation), ranges=study.given.ranges, learn=learn, metric="accuracy", patience=7,
-        device="cpu", threads=threads(learn, Where()),
+        device="cpu", threads=threads(learn, Runtime()),
     )  # fmt: skip
 
 
@@ -151,7 +151,7 @@ PROCEDURES: dict[str, Callable[[Study], Told]] = {
 def studied(rows: Rows, options: argparse.Namespace, folder: Path, seed: int) -> tuple[Study, dict[str, Told]]:
     """Both procedures on one draw of what is given and what is kept."""
     kept = SplitSettings(test=KEPT, seed=1000 + seed, extend=False)
-    parts = split(rows, kept, None, Where(workspace=folder))
+    parts = split(rows, kept, None, Runtime(workspace=folder))
     learn = LearnSettings(
         network=options.network, size=options.size, target="ranges", dropout=0.2, head="v2", optimizer="sgd",
         schedule="constant", weight_decay=1e-4, batch=16, epochs=options.epochs, seed=seed,
@@ -202,9 +202,9 @@ def main() -> None:
     """Read the photographs, run both procedures for each seed, print the table."""
     options = _options()
     with tempfile.TemporaryDirectory() as name:
-        folder, where = Path(name), Where(workspace=Path(name))
-        source = fingerprint(SourceSettings(data=tuple(options.data), sample_count=options.count), where)
-        rows = relabel(ingest(source, IngestSettings(size=options.size), where), LabelSettings(), where)
+        folder, runtime = Path(name), Runtime(workspace=Path(name))
+        source = fingerprint(SourceSettings(data=tuple(options.data), sample_count=options.count), runtime)
+        rows = relabel(ingest(source, IngestSettings(size=options.size), runtime), LabelSettings(), runtime)
         found = []
         for seed in options.seeds:
             found.append(studied(rows, options, folder, seed))

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config import presets
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, EvaluateSettings
 from agepipe.core.errors import AgepipeError
 from agepipe.data import sources
@@ -139,9 +139,9 @@ def _tried(given: argparse.Namespace) -> dict[str, Told]:
         for name, recipe in recipes.items():
             recipe.check(name, config.learn, given.epochs)
     with tempfile.TemporaryDirectory(prefix="agepipe-bench-") as folder:
-        where = Where(workspace=Path(folder), threads=given.threads, device=given.device)
-        kept = given.kept or where.workspace / "kept"
-        bench = Bench.of(config.learn, development(config, where), given.rows, tuple(given.seeds), where, kept)
+        runtime = Runtime(workspace=Path(folder), threads=given.threads, device=given.device)
+        kept = given.kept or runtime.workspace / "kept"
+        bench = Bench.of(config.learn, development(config, runtime), given.rows, tuple(given.seeds), runtime, kept)
         seconds = bench.seconds(recipes[FIRST], given.epochs) if given.equal_time else 0.0
 
         def one(name: str) -> Told:
@@ -168,11 +168,11 @@ def _within(minutes: float, together: int, one: Callable[[str], Told], names: li
     return {name: run.result() for name, run in runs.items() if not isinstance(run.exception(), KeyboardInterrupt)}
 
 
-def development(config: Config, where: Where) -> Rows:
+def development(config: Config, runtime: Runtime) -> Rows:
     """The labelled rows that a run of the preset over the same photographs would not lock away."""
-    catalogue = ingest(sources.fingerprint(config.source, where), config.ingest, where)
-    rows = relabel(catalogue, config.labels, where)
-    return split(rows, config.split, None, where).development
+    catalogue = ingest(sources.fingerprint(config.source, runtime), config.ingest, runtime)
+    rows = relabel(catalogue, config.labels, runtime)
+    return split(rows, config.split, None, runtime).development
 
 
 def _say(name: str, told: Told) -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.core.artifacts import replacing
 from agepipe.core.errors import ConfigError
@@ -118,19 +118,19 @@ class Bench:
     train: pl.DataFrame
     held: pl.DataFrame
     seeds: tuple[int, ...]
-    where: Where
+    runtime: Runtime
     kept: Path
     """Folder of what was said; what lies there is not trained again."""
 
     @classmethod
     def of(
-        cls, base: LearnSettings, rows: Rows, count: int, seeds: tuple[int, ...], where: Where, kept: Path
+        cls, base: LearnSettings, rows: Rows, count: int, seeds: tuple[int, ...], runtime: Runtime, kept: Path
     ) -> "Bench":  # fmt: skip
         """Hold out whole groups of copies among the first `count` rows."""
         table = labelled(rows).head(count)
         aside = pl.Series(holdout(table, HELD, 40))
         kept.mkdir(parents=True, exist_ok=True)
-        return cls(base, rows, table.filter(~aside), table.filter(aside), seeds, where, kept)
+        return cls(base, rows, table.filter(~aside), table.filter(aside), seeds, runtime, kept)
 
     def seconds(self, recipe: Recipe, epochs: int) -> float:
         """How long so many epochs of this recipe take here and now."""
@@ -194,7 +194,7 @@ class Bench:
 
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)
-        device = torch.device("cuda" if self.where.device == "cuda" else "cpu")
+        device = torch.device("cuda" if self.runtime.device == "cuda" else "cpu")
         batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, device)
         network = network.to(device)
         found = torch.cat([network.distribution(batch.images).cpu() for batch in batches.in_order()])
@@ -202,9 +202,9 @@ class Bench:
         return found
 
     def _job(self, learn: LearnSettings, recipe: Recipe, folder: Path) -> Job:
-        where = self.where.model_copy(update={"processes": recipe.processes})
+        runtime = self.runtime.model_copy(update={"processes": recipe.processes})
         return Job(
             folder=folder, pixels=self.rows.pixels, train=Examples.of(self.train),
             validation=Examples.of(self.held[:0]), ranges=self.rows.ranges, learn=learn, metric="mae",
-            device=self.where.device, threads=threads(learn, where),
+            device=self.runtime.device, threads=threads(learn, runtime),
         )  # fmt: skip

@@ -13,12 +13,13 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.progress import Progress
 from agepipe.search.progress import Place, Scoreboard, Standing, rows_of, standings
 from agepipe.search.records import Trial
 from agepipe.search.trial import Planned
+from tasks.context import parent_of
 
 logger = logging.getLogger("agepipe.progress")
 
@@ -26,35 +27,35 @@ SEND_EVERY = 1.0
 """Seconds between two updates of Prefect's artifact: a request to its server may take as long as a small trial."""
 
 
-def reach(where: Where, place: Place, epoch: int) -> None:
+def reach(runtime: Runtime, place: Place, epoch: int) -> None:
     """Say how far a trial is: the file's name is its place, its content the epoch."""
-    folder = _folder(where)
+    folder = _folder(runtime)
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{place[0]}-{place[1]}"
     draft.write_text(str(epoch), encoding="utf-8")
     draft.replace(folder / draft.name[1:])
 
 
-def reached(where: Where) -> dict[Place, int]:
+def reached(runtime: Runtime) -> dict[Place, int]:
     """How far the trials are that run, or have run, in this search."""
     found: dict[Place, int] = {}
-    for path in _folder(where).glob("[0-9]*-[0-9]*"):
+    for path in _folder(runtime).glob("[0-9]*-[0-9]*"):
         setting, _, fold = path.name.partition("-")
         with suppress(FileNotFoundError):  # a search elsewhere in this workspace has just ended
             found[int(setting), int(fold)] = int(path.read_text(encoding="utf-8"))
     return found
 
 
-def _folder(where: Where) -> Path:
-    return where.workspace / "progress" / (where.parent or "alone")
+def _folder(runtime: Runtime) -> Path:
+    return runtime.workspace / "progress" / (parent_of(runtime) or "alone")
 
 
-def watch_trial(where: Where, place: Place, name: str, epoch: int) -> Progress:
+def watch_trial(runtime: Runtime, place: Place, name: str, epoch: int) -> Progress:
     """A progress callback for a trial that begins after `epoch`."""
-    reach(where, place, epoch)
+    reach(runtime, place, epoch)
 
     def report(done: int, total: int, note: str = "") -> None:
-        reach(where, place, done)
+        reach(runtime, place, done)
         logger.info("%s: epoch %d of %d, %s", name, done, total, note)
 
     return report
@@ -63,9 +64,9 @@ def watch_trial(where: Where, place: Place, name: str, epoch: int) -> Progress:
 class Board:
     """Shows a search as it goes: as log records that carry a `Standing`, and as artifacts of the Prefect run."""
 
-    def __init__(self, search: SearchSettings, learn: LearnSettings, where: Where) -> None:
+    def __init__(self, search: SearchSettings, learn: LearnSettings, runtime: Runtime) -> None:
         self._score = Scoreboard(search, learn)
-        self._where = where
+        self._where = runtime
         self._start = time.monotonic()
         self._progress = _created()
         self._shown, self._sent = 0.0, time.monotonic()
@@ -116,10 +117,10 @@ def _words(standing: Standing) -> str:
 
 
 @contextmanager
-def board(search: SearchSettings, learn: LearnSettings, where: Where) -> Iterator[Board]:
+def board(search: SearchSettings, learn: LearnSettings, runtime: Runtime) -> Iterator[Board]:
     """The board of one search; what trials note is removed before and after."""
-    rmtree(_folder(where), ignore_errors=True)
+    rmtree(_folder(runtime), ignore_errors=True)
     try:
-        yield Board(search, learn, where)
+        yield Board(search, learn, runtime)
     finally:
-        rmtree(_folder(where), ignore_errors=True)
+        rmtree(_folder(runtime), ignore_errors=True)

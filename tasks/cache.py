@@ -1,8 +1,8 @@
 """The results of the stages in the workspace: which folder is whose, and whether it is there.
 
 The key of a result is the stage's name and version, the digests of the records that go in, and the settings; never
-`Where`. So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what it
-touches and what follows from it. The manifest of a result's folder holds its record, with paths relative to the
+the `Runtime`. So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what
+it touches and what follows from it. The manifest of a result's folder holds its record, with paths relative to the
 workspace, so that a copied or moved workspace never reads or removes what lies in another. Nothing here imports
 Prefect, which takes seconds.
 """
@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
-from agepipe.config.runtime import StageName, Where
+from agepipe.config.runtime import Runtime, StageName
 from agepipe.core.artifacts import progress_of, read_manifest, remove, turn, unfinished, whole, write_manifest
 from agepipe.core.record import Record, digest_of
 
@@ -26,7 +26,7 @@ R = TypeVar("R", bound=Record)
 
 def cache_key(name: str, version: int, arguments: Mapping[str, Any]) -> str:
     """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
-    what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Where))
+    what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Runtime))
     return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
 
 
@@ -100,7 +100,7 @@ def _described(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         records = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Record)]
         if records:
             inputs[name] = [one.digest for one in records] if isinstance(value, tuple) else records[0].digest
-        elif not isinstance(value, Where):
+        elif not isinstance(value, Runtime):
             settings[name] = to_jsonable_python(value)
     return settings, inputs
 
@@ -110,9 +110,9 @@ def usable(record: R, workspace: Path) -> R | None:
     return record if record.lies_in(workspace) and record.intact() else None
 
 
-def where_of(arguments: Iterable[Any]) -> Where:
+def where_of(arguments: Iterable[Any]) -> Runtime:
     """The one of the arguments that says where the work is done."""
-    return next(value for value in arguments if isinstance(value, Where))
+    return next(value for value in arguments if isinstance(value, Runtime))
 
 
 def cached(

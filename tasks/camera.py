@@ -8,7 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.model.imaging import Image
 from agepipe.serving import camera_session
 from agepipe.serving.camera import Summary
@@ -42,23 +42,23 @@ class Looked(BaseModel):
 
 
 @task
-def camera(asked: Asked, where: Where) -> Looked:
+def camera(asked: Asked, runtime: Runtime) -> Looked:
     """Look until the source ends, a number of frames is reached, or the run is cancelled.
 
     Prefect cancels by an exception out of the middle of a frame; files and artifact are finished all the same.
     """
     found = Summary()
     try:
-        camera_session.run(asked, where, watch("camera"), unseen=True, into=found)
+        camera_session.run(asked, runtime, watch("camera"), unseen=True, into=found)
     finally:
-        looked = None if found.last is None else _told(found, found.last, asked, where)
+        looked = None if found.last is None else _told(found, found.last, asked, runtime)
     assert looked is not None, "a session without a frame has raised"
     return looked
 
 
-def _told(found: Summary, last: Image, asked: Asked, where: Where) -> Looked:
+def _told(found: Summary, last: Image, asked: Asked, runtime: Runtime) -> Looked:
     """Keep the last picture and leave the artifact."""
-    folder = where.workspace / "snapshots"
+    folder = runtime.workspace / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
     looked = Looked(
         frames=found.frames, faces=found.faces, people=len(found.people), rate=found.rate, models=tuple(found.models),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -17,13 +17,13 @@ from tasks.watch import watch
 @stage("compare", "comparisons", version=work.VERSION)
 def compare(
     folder: Path, models: tuple[Model, ...], titles: tuple[str, ...], rows: Rows, settings: EvaluateSettings,
-    where: Where,
+    runtime: Runtime,
 ) -> Compared:  # fmt: skip
     """Compare each model with the first, and write the page."""
     key = digest_of(models, titles, rows, settings)
-    with tracked("compare", f"compare {' and '.join(titles)}", key, where, {"evaluate": settings}) as run:
+    with tracked("compare", f"compare {' and '.join(titles)}", key, runtime, {"evaluate": settings}) as run:
         run.dataset(rows, "test")
-        done = work.compare(models, titles, rows, settings, folder, where, watch("compare"))
+        done = work.compare(models, titles, rows, settings, folder, runtime, watch("compare"))
         found = work.read(done)
         run.metrics(
             {

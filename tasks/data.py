@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, LabelSettings, SplitSettings
 from agepipe.data import ingest as ingesting
 from agepipe.data import labels
@@ -18,36 +18,36 @@ from tasks.watch import watch
 
 
 @cached("ingest", "datasets", version=ingesting.VERSION, resumes=True)
-def catalogued(folder: Path, source: Source, settings: IngestSettings, where: Where) -> Catalogue:
+def catalogued(folder: Path, source: Source, settings: IngestSettings, runtime: Runtime) -> Catalogue:
     """Decode every photograph, keep each once, reject what cannot be used with a reason, and group duplicates."""
-    return ingesting.ingest(source, settings, folder, where, watch("ingest"))
+    return ingesting.ingest(source, settings, folder, runtime, watch("ingest"))
 
 
 def ingest(
-    source: Source, settings: IngestSettings, where: Where,
-    make: Callable[[Source, IngestSettings, Where], Catalogue] = catalogued,
+    source: Source, settings: IngestSettings, runtime: Runtime,
+    make: Callable[[Source, IngestSettings, Runtime], Catalogue] = catalogued,
 ) -> Catalogue:  # fmt: skip
     """The catalogue of a source, unless too many of its files are unusable; another limit decodes nothing again."""
-    catalogue = make(source, ingesting.without_limit(settings), where)
+    catalogue = make(source, ingesting.without_limit(settings), runtime)
     ingesting.check_share(catalogue, settings)
     return catalogue
 
 
 @cached("audit", "audits", version=audit_artifact.VERSION)
-def audit(folder: Path, catalogue: Catalogue, settings: LabelSettings, where: Where) -> DataReport:  # noqa: ARG001
+def audit(folder: Path, catalogue: Catalogue, settings: LabelSettings, runtime: Runtime) -> DataReport:  # noqa: ARG001
     """Count what was found and draw the data report."""
     return audit_artifact.report(catalogue, settings, folder)
 
 
 @cached("relabel", "labels", version=2)
-def relabel(folder: Path, catalogue: Catalogue, settings: LabelSettings, where: Where) -> Rows:  # noqa: ARG001
+def relabel(folder: Path, catalogue: Catalogue, settings: LabelSettings, runtime: Runtime) -> Rows:  # noqa: ARG001
     """Give each row the class of its age."""
     return labels.relabel(catalogue, settings, folder)
 
 
 @cached("split", "splits", version=3)
 def split(
-    folder: Path, rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where  # noqa: ARG001
+    folder: Path, rows: Rows, settings: SplitSettings, earlier: Partition | None, runtime: Runtime  # noqa: ARG001
 ) -> Partition:  # fmt: skip
     """Divide rows into development and test; those that an earlier partition placed stay on their side."""
     return splitting.split(rows, settings, folder, None if earlier is None else earlier.members)

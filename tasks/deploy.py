@@ -3,17 +3,17 @@
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core import artifacts
 from agepipe.serving import deploy as work
 from agepipe.serving.deploy import Deployed
 
 
 @task
-def deploy(model: str, name: str, where: Where) -> Deployed:
+def deploy(model: str, name: str, runtime: Runtime) -> Deployed:
     """Check the bundle against the registered model, copy it and switch the pointer."""
-    artifacts.sweep(where.workspace)
-    done = work.deploy(model, where, name)
+    artifacts.sweep(runtime.workspace)
+    done = work.deploy(model, runtime, name)
     create_markdown_artifact(
         key="deployed",
         markdown=f"**{done.title}** serves since {done.when} UTC (model `{done.digest[:10]}`, asked for as `{model}`).",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -22,15 +22,22 @@ from tasks.watch import watch
 @stage("evaluate", "evaluations", version=work.VERSION)
 def evaluate(
     folder: Path, model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool,
-    against: Evaluation | None, where: Where,
+    against: Evaluation | None, runtime: Runtime,
 ) -> Evaluation:  # fmt: skip
     """Judge the exported model on rows that its lineage does not know, and write the report."""
     key = digest_of(model, rows, settings, exclude_seen, against)
     params = {"evaluate": settings, "learn": read_card(model.folder).config.get("learn", {})}
-    with tracked("evaluate", f"evaluate on {rows.name}", key, where, params) as run:
+    with tracked("evaluate", f"evaluate on {rows.name}", key, runtime, params) as run:
         run.dataset(rows, "test")
         done = work.evaluate(
-            model, rows, settings, folder, where, exclude_seen=exclude_seen, against=against, progress=watch("evaluate")
+            model,
+            rows,
+            settings,
+            folder,
+            runtime,
+            exclude_seen=exclude_seen,
+            against=against,
+            progress=watch("evaluate"),
         )
         run.description(f"Model {model.digest[:10]} on {rows.name}, {done.judged_on}. {report.said(done)}")
         run.metrics(done.metrics)
@@ -39,9 +46,9 @@ def evaluate(
 
 
 @task
-def champions_evaluation(model: Model, rows: Rows, name: str, where: Where) -> Evaluation | None:
+def champions_evaluation(model: Model, rows: Rows, name: str, runtime: Runtime) -> Evaluation | None:
     """What the champion did on these very rows, when it is another model and was judged on them. Never cached."""
-    champion = register.champion(name, where)
+    champion = register.champion(name, runtime)
     if champion is None or champion.digest in ("", model.digest):
         return None
-    return work.finished(champion.digest, rows, where)
+    return work.finished(champion.digest, rows, runtime)

@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.data import sources
 from agepipe.data.records import Catalogue, Source
@@ -14,11 +14,11 @@ catalogued = Stage(data.catalogued)
 
 
 @task
-def fingerprint(settings: SourceSettings, where: Where) -> Source:
+def fingerprint(settings: SourceSettings, runtime: Runtime) -> Source:
     """Names, sizes and times of the files of a source: quick, so it is never cached."""
-    return sources.fingerprint(settings, where, watch("source"))
+    return sources.fingerprint(settings, runtime, watch("source"))
 
 
-def ingest(source: Source, settings: IngestSettings, where: Where) -> Catalogue:
+def ingest(source: Source, settings: IngestSettings, runtime: Runtime) -> Catalogue:
     """The catalogue of a source, unless too many of its files are unusable; another limit decodes nothing again."""
-    return data.ingest(source, settings, where, catalogued)
+    return data.ingest(source, settings, runtime, catalogued)

@@ -7,10 +7,11 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TypeVar
 
-from prefect import runtime, task
+from prefect import task
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.record import Record, digest_of
 from agepipe.data.records import DataReport, Partition
@@ -22,6 +23,7 @@ from agepipe.reports import audit_artifact, comparison, data_text, report
 from agepipe.training import check as work
 from agepipe.training import warm_start
 from agepipe.training.records import Choice  # fmt: skip
+from tasks.context import Context
 from tasks.tidy import tidy
 from tasks.track import name_in_prefect, prefect_tags
 
@@ -31,9 +33,9 @@ TAG = 5000
 
 
 @task
-def check(config: Config, where: Where, partition: Partition | None = None) -> None:
+def check(config: Config, runtime: Runtime, partition: Partition | None = None) -> None:
     """Refuse settings that cannot work before any work is done, and again once the rows are there."""
-    work.check(config, partition.development.count if partition else None, where)
+    work.check(config, partition.development.count if partition else None, runtime)
     if partition is not None:
         work.check_rows(config, partition.development)
         warm_start.check_test(config, partition.test)
@@ -98,9 +100,9 @@ def _(record: Registered) -> Facts:
 class ParentRun:
     """The run under which all others of a pipeline are nested."""
 
-    def __init__(self, run: tracking.Run, where: Where) -> None:
+    def __init__(self, run: tracking.Run, runtime: Runtime) -> None:
         self.id = run.run_id
-        self.where = where.model_copy(update={"parent": run.run_id})
+        self.runtime = Context(**dict(runtime), parent=run.run_id)
         self._run = run
         self._sentences: list[str] = []
 
@@ -123,33 +125,33 @@ class ParentRun:
         return record
 
 
-def announced(record: Evaluation, where: Where) -> Evaluation:
+def announced(record: Evaluation, runtime: Runtime) -> Evaluation:
     """Show an evaluation on the Prefect run that asked for it, with the MLflow run that tracks it."""
     create_markdown_artifact(key="evaluation", markdown=report.markdown(record))
     if record.run:
-        name_in_prefect(record.run, where)
+        name_in_prefect(record.run, runtime)
     return record
 
 
-def compared(record: Compared, where: Where) -> Compared:
+def compared(record: Compared, runtime: Runtime) -> Compared:
     """Show a comparison on the Prefect run that asked for it, with the MLflow run that keeps it."""
     text = comparison.markdown(comparison.read(record), str(record.page))
     create_markdown_artifact(key="comparison", markdown=text)
     if record.run:
-        name_in_prefect(record.run, where)
+        name_in_prefect(record.run, runtime)
     return record
 
 
 @contextmanager
-def parent_run(config: Config, where: Where) -> Iterator[ParentRun]:
+def parent_run(config: Config, runtime: Runtime) -> Iterator[ParentRun]:
     """Open the run of a pipeline; one that a crash cut off is taken up again."""
-    tidy(where)
-    name = str(runtime.flow_run.name or f"pipeline {config.title}")
+    tidy(runtime)
+    name = str(flow_run.name or f"pipeline {config.title}")
     with tracking.run(
-        where, kind="pipeline", name=name, key=digest_of(config), params=config.model_dump(mode="json"),
+        runtime, kind="pipeline", name=name, key=digest_of(config), params=config.model_dump(mode="json"),
         tags={"preset": config.preset, "variant": config.variant, **prefect_tags()}, watch=True,
     ) as run:  # fmt: skip
         run.text(config.model_dump_json(indent=2), "config.json")
         run.tags(tracking.environment())
-        name_in_prefect(run.run_id, where)
-        yield ParentRun(run, where)
+        name_in_prefect(run.run_id, runtime)
+        yield ParentRun(run, runtime)

@@ -2,7 +2,7 @@
 
 from prefect import task
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, SplitSettings
 from agepipe.data.records import Partition, Rows
 from agepipe.registry import register
@@ -13,17 +13,17 @@ split = Stage(data.split)
 
 
 @task
-def champions_partition(config: Config, where: Where) -> Partition | None:
+def champions_partition(config: Config, runtime: Runtime) -> Partition | None:
     """The partition to extend: the champion's, when it was drawn by the same settings. Never cached."""
     if not config.split.extend:
         return None
-    found = register.partition(config.release.model, where)
+    found = register.partition(config.release.model, runtime)
     return found if found is not None and found.settings == config.split else None
 
 
-def partitioned(rows: Rows, settings: SplitSettings, earlier: Partition | None, where: Where) -> Partition:
+def partitioned(rows: Rows, settings: SplitSettings, earlier: Partition | None, runtime: Runtime) -> Partition:
     """The earlier partition itself where it is of these very rows, otherwise one that extends it."""
     same = earlier is not None and earlier.whole == rows.digest and earlier.intact()
-    if earlier is not None and same and not where.refreshes("split"):
+    if earlier is not None and same and not runtime.refreshes("split"):
         return earlier
-    return split(rows, settings, earlier, where)
+    return split(rows, settings, earlier, runtime)

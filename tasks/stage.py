@@ -12,12 +12,13 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from prefect import Task, runtime, task
+from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture
 from prefect.results import ResultStore
+from prefect.runtime import flow_run
 
-from agepipe.config.runtime import StageName, Where
+from agepipe.config.runtime import Runtime, StageName
 from agepipe.core.artifacts import remove
 from agepipe.core.errors import AgepipeError, DiedError
 from agepipe.core.record import Record
@@ -90,22 +91,22 @@ class Stage(Generic[P, R]):
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
-        where = _where((), arguments)
-        storage = RecordStorage(basepath=str(where.workspace / "records"))
-        stale = self._removed(arguments, where) or self._stored(storage, arguments, where.workspace) is None
+        runtime = _where((), arguments)
+        storage = RecordStorage(basepath=str(runtime.workspace / "records"))
+        stale = self._removed(arguments, runtime) or self._stored(storage, arguments, runtime.workspace) is None
         prepared = self.task.with_options(refresh_cache=stale)
         prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
         return prepared
 
-    def _removed(self, arguments: Mapping[str, Any], where: Where) -> bool:
+    def _removed(self, arguments: Mapping[str, Any], runtime: Runtime) -> bool:
         """Remove a result that the user wants computed again, once in a flow run: its search may begin again."""
-        if not where.refreshes(self.name):
+        if not runtime.refreshes(self.name):
             return False
         folder = self.without_prefect.folder(arguments)
-        once = (runtime.flow_run.root_flow_run_id, folder)
+        once = (flow_run.root_flow_run_id, folder)
         if once in _refreshed:
             return False
-        remove(folder, where.workspace)
+        remove(folder, runtime.workspace)
         _refreshed.add(once)
         return True
 
@@ -129,7 +130,7 @@ def _stored(body: Cached[P, R]) -> Callable[P, R]:
     return made
 
 
-def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Where:
+def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Runtime:
     return where_of((*args, *kwargs.values()))
 
 

@@ -6,36 +6,44 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run, task_run
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.progress import Progress
 from agepipe.model.bundle_files import read_curves
 from agepipe.model.records import Model
 from agepipe.registry import tracking
 from agepipe.training.job import EpochEvent
+from tasks.context import parent_of
 
 
 def prefect_tags() -> dict[str, str]:
     """Tags that lead from an MLflow run to the Prefect run that made it."""
     known = {
-        "prefect.flow_run_id": runtime.flow_run.id,
-        "prefect.flow_run_name": runtime.flow_run.name,
-        "prefect.flow_run_url": runtime.flow_run.ui_url,
-        "prefect.task_run_id": runtime.task_run.id,
+        "prefect.flow_run_id": flow_run.id,
+        "prefect.flow_run_name": flow_run.name,
+        "prefect.flow_run_url": flow_run.ui_url,
+        "prefect.task_run_id": task_run.id,
     }
     return {name: str(value) for name, value in known.items() if value}
 
 
 @contextmanager
 def tracked(
-    kind: tracking.Kind, name: str, key: str, where: Where, params: Mapping[str, Any] | None = None,
+    kind: tracking.Kind, name: str, key: str, runtime: Runtime, params: Mapping[str, Any] | None = None,
     after: str | None = None,
 ) -> Iterator[tracking.Run]:  # fmt: skip
     """The MLflow run of one piece of work, nested under the pipeline's; an interrupted one, or `after`, goes on."""
     with tracking.run(
-        where, kind=kind, name=name, key=key, parent=where.parent, params=params, tags=prefect_tags(), after=after
+        runtime,
+        kind=kind,
+        name=name,
+        key=key,
+        parent=parent_of(runtime),
+        params=params,
+        tags=prefect_tags(),
+        after=after,
     ) as run:
         yield run
 
@@ -67,10 +75,10 @@ def pictures(run: tracking.Run, model: Model) -> None:
         run.artifacts(Path(folder), "curves")
 
 
-def name_in_prefect(run_id: str, where: Where) -> None:
+def name_in_prefect(run_id: str, runtime: Runtime) -> None:
     """Leave an artifact on the Prefect run that names the MLflow run."""
     create_markdown_artifact(
         key="mlflow-run",
-        markdown=f"MLflow run `{run_id}` in experiment `{where.experiment}` of `{where.tracking}`.",
+        markdown=f"MLflow run `{run_id}` in experiment `{runtime.experiment}` of `{runtime.tracking}`.",
         description="The MLflow run that tracks this flow run",
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -15,22 +15,22 @@ from tasks.track import epochs, pictures, tracked
 from tasks.watch import watch
 
 
-def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, where: Where) -> Model:
+def train(rows: Rows, learn: LearnSettings, choice: Choice, settings: FinalSettings, runtime: Runtime) -> Model:
     """Train with the chosen setting; another search with the same choice trains nothing again, unless it is a refit."""
     chosen = work.chosen(learn, choice, settings)
-    return _train(rows, chosen, choice if settings.refit else None, settings, weights_digest(chosen), where)
+    return _train(rows, chosen, choice if settings.refit else None, settings, weights_digest(chosen), runtime)
 
 
 @stage("train", "models", version=6, resumes=True)
 def _train(
     folder: Path, rows: Rows, learn: LearnSettings, choice: Choice | None, settings: FinalSettings, weights: str,
-    where: Where,
+    runtime: Runtime,
 ) -> Model:  # fmt: skip
     """Train, stop early, keep the best epoch and export it; `weights` says what a file of first weights holds."""
     key = digest_of(rows, learn, choice, settings, weights)
-    with tracked("train", "train", key, where, {"learn": learn, "final": settings}) as run:
+    with tracked("train", "train", key, runtime, {"learn": learn, "final": settings}) as run:
         run.dataset(rows, "training")
-        model = work.train(rows, learn, choice, settings, folder, where, epochs(run, watch("train")))
+        model = work.train(rows, learn, choice, settings, folder, runtime, epochs(run, watch("train")))
         run.description(_described(learn, model, rows, settings))
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(folder, "bundle")

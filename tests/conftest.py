@@ -10,15 +10,15 @@ from browser import Browser, started
 from hostile import Hostile
 from servers import MlflowServer
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.registry import tracking
 from flows import environment
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Where:
+def runtime(tmp_path: Path) -> Runtime:
     """A workspace and a tracking store of the test's own."""
-    return Where(
+    return Runtime(
         workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db", device="cpu", workers=2
     )
 
@@ -27,15 +27,15 @@ def where(tmp_path: Path) -> Where:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tracking store with an experiment and nothing in it; MLflow takes seconds to make one."""
     folder = tmp_path_factory.mktemp("empty") / "mlruns"
-    tracking.prepare(Where(tracking=f"sqlite:///{folder}/mlflow.db"))
+    tracking.prepare(Runtime(tracking=f"sqlite:///{folder}/mlflow.db"))
     return folder
 
 
 @pytest.fixture
-def tracked(where: Where, empty_store: Path, tmp_path: Path) -> Where:
-    """`where`, with the store already there: a copy, which `prepare` then relocates."""
+def tracked(runtime: Runtime, empty_store: Path, tmp_path: Path) -> Runtime:
+    """`runtime`, with the store already there: a copy, which `prepare` then relocates."""
     shutil.copytree(empty_store, tmp_path / "mlruns")
-    return where
+    return runtime
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +78,9 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture
-def mlflow_server(server: MlflowServer, tmp_path: Path) -> Where:
+def mlflow_server(server: MlflowServer, tmp_path: Path) -> Runtime:
     """A workspace whose tracking store is a real MLflow server with a database of its own."""
-    return Where(workspace=tmp_path / "workspace", tracking=server.address)
+    return Runtime(workspace=tmp_path / "workspace", tracking=server.address)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +89,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("prefect")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(home))
-        for name, value in environment.settings(Where(workspace=home)).items():
+        for name, value in environment.settings(Runtime(workspace=home)).items():
             patch.setenv(name, value)
         from prefect.testing.utilities import prefect_test_harness
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.imaging import decode, fit
@@ -65,9 +65,9 @@ def standing_in(bundle: Path, port: int = 0) -> Iterator[Server]:
         thread.join()
 
 
-def registered(folder: Path, where: Where) -> int:
+def registered(folder: Path, runtime: Runtime) -> int:
     """Register a bundle; gives its version."""
     digest = register.bundle.digest(folder)
     model = register.Model(digest=digest, folder=folder, lineage="known")
     evaluation = Evaluation(digest="e", model=digest, rows="r", count=1, folder=folder, metrics={}, intervals={})
-    return register.register(model, evaluation, ReleaseSettings(), where).version
+    return register.register(model, evaluation, ReleaseSettings(), runtime).version

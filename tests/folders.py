@@ -5,7 +5,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings
 from agepipe.core.artifacts import write_manifest
 from agepipe.data.records import Rows
@@ -25,22 +25,22 @@ def fresh(parent: Path) -> Path:
 
 
 def tried(
-    rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, where: Where,
+    rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, runtime: Runtime,
     on_epoch: OnEpoch | None = None, **options: Any,
 ) -> Trial:  # fmt: skip
     """A trial in a new folder of the workspace, as a search names it; `options` are those of `trial`."""
-    folder = fresh(where.workspace / "trials")
-    done = trial(rows, changed(learn, settings, "search.grid"), fold, folder, where, on_epoch, **options)
+    folder = fresh(runtime.workspace / "trials")
+    done = trial(rows, changed(learn, settings, "search.grid"), fold, folder, runtime, on_epoch, **options)
     return done.model_copy(update={"setting": setting, "settings": settings})
 
 
-def train_final(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, where: Where) -> Model:
+def train_final(rows: Rows, learn: LearnSettings, choice: Choice, final: FinalSettings, runtime: Runtime) -> Model:
     """The last training after a search, in a new folder of the workspace."""
-    return train(rows, chosen(learn, choice, final), choice, final, fresh(where.workspace / "models"), where)
+    return train(rows, chosen(learn, choice, final), choice, final, fresh(runtime.workspace / "models"), runtime)
 
 
-def evaluated(model: Model, rows: Rows, settings: EvaluateSettings, where: Where, **options: Any) -> Evaluation:
+def evaluated(model: Model, rows: Rows, settings: EvaluateSettings, runtime: Runtime, **options: Any) -> Evaluation:
     """A finished evaluation in a new folder of the workspace; `options` are those of `evaluate`."""
-    done = evaluate(model, rows, settings, fresh(where.workspace / "evaluations"), where, **options)
+    done = evaluate(model, rows, settings, fresh(runtime.workspace / "evaluations"), runtime, **options)
     write_manifest(done.folder, "evaluate", settings, {}, {})
     return done

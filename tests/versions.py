@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from bundles import make_bundle
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.records import Model
@@ -40,17 +40,17 @@ def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
     return made.model_copy(update={"metrics": {"accuracy": 0.5}, "epochs": 7})
 
 
-def put(tmp_path: Path, where: Where, sharpness: float, decide: object = better) -> Registered:
+def put(tmp_path: Path, runtime: Runtime, sharpness: float, decide: object = better) -> Registered:
     new = model(tmp_path, sharpness)
-    return register.register(new, judged(new), RELEASE, where, decide=decide)  # type: ignore[arg-type]
+    return register.register(new, judged(new), RELEASE, runtime, decide=decide)  # type: ignore[arg-type]
 
 
-def histories(where: Where) -> dict[int, list[str]]:
-    found = register.versions("agepipe", where)
+def histories(runtime: Runtime) -> dict[int, list[str]]:
+    found = register.versions("agepipe", runtime)
     return {v.number: [line.split(" UTC ")[1] for line in v.tags["agepipe.history"].splitlines()] for v in found}
 
 
-def standing(where: Where) -> list[tuple[int, tuple[str, ...], dict[str, str]]]:
+def standing(runtime: Runtime) -> list[tuple[int, tuple[str, ...], dict[str, str]]]:
     """All that the registry says of each version, but for the note of what was about to happen."""
-    found = register.versions("agepipe", where)
+    found = register.versions("agepipe", runtime)
     return [(v.number, v.aliases, {k: t for k, t in v.tags.items() if k != "agepipe.pending"}) for v in found]

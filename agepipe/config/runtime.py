@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic.json_schema import SkipJsonSchema
 
 from agepipe.config.base import Settings
 from agepipe.core.errors import ConfigError
@@ -30,7 +29,7 @@ def _filled(path: object) -> object:
     return path
 
 
-class Where(Settings):
+class Runtime(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
     workspace: Annotated[Path, BeforeValidator(_filled), AfterValidator(lambda path: path.expanduser().absolute())] = (
@@ -66,8 +65,6 @@ class Where(Settings):
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
     """Stages to compute anew, with all that follow from them, even where their results are kept."""
-    parent: SkipJsonSchema[str | None] = None
-    """MLflow run under which runs are nested; set by the flows."""
 
     def refreshes(self, stage: StageName) -> bool:
         """Whether the user asked for this stage, or one before it, to be computed anew."""

@@ -1,7 +1,7 @@
 """Every setting of the pipeline: one frozen model per stage, with bounds and a description of each field.
 
-`Config` decides the results and is part of their digests; `agepipe.config.runtime.Where` decides how and where they are
-computed, and is not. `agepipe.config.presets` reads `Config` from files.
+`Config` decides the results and is part of their digests; `agepipe.config.runtime.Runtime` decides how and where they
+are computed, and is not. `agepipe.config.presets` reads `Config` from files.
 """
 
 from pathlib import Path

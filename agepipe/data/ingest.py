@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import polars as pl
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings
 from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.core.progress import Progress, silent
@@ -66,7 +66,7 @@ _WAITING = 2
 
 
 def ingest(
-    source: Source, settings: IngestSettings, folder: Path, where: Where, progress: Progress = silent
+    source: Source, settings: IngestSettings, folder: Path, runtime: Runtime, progress: Progress = silent
 ) -> Catalogue:
     """Decode each photograph of a source once, and catalogue it.
 
@@ -75,7 +75,7 @@ def ingest(
         settings: size, limits and the threshold for near duplicates.
         folder: an empty folder, or one that an interrupted ingest of the same source and settings has left with its
             `agepipe.core.artifacts.partial`; this one then goes on behind the last chunk that was finished.
-        where: how many decoders work at a time.
+        runtime: how many decoders work at a time.
         progress: told after each chunk, in bytes of the source.
 
     Raises:
@@ -83,7 +83,7 @@ def ingest(
         TooManyRejectsError: the share of rejects is above `settings.max_reject_share`.
     """
     with Journal(folder, settings.size) as journal:
-        ledger = _read_all(source, settings, where, journal, progress)
+        ledger = _read_all(source, settings, runtime, journal, progress)
     return _tables(ledger, source, settings, folder)
 
 
@@ -93,12 +93,12 @@ def without_limit(settings: IngestSettings) -> IngestSettings:
 
 
 def _read_all(
-    source: Source, settings: IngestSettings, where: Where, journal: Journal, progress: Progress
+    source: Source, settings: IngestSettings, runtime: Runtime, journal: Journal, progress: Progress
 ) -> pl.DataFrame:
     """Everything up to a whole ledger and pixel store."""
     total = sum(_bytes(location) for location in source.locations)
     with _one_thread_each():
-        for examined, position in _examined(_chunks(source, settings, journal.files), settings, where.worker_count):
+        for examined, position in _examined(_chunks(source, settings, journal.files), settings, runtime.worker_count):
             journal.add(examined)
             progress(min(position, total), total, f"{journal.pictures} photographs")
     progress(total, total, f"{journal.pictures} photographs")

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import SourceSettings
 from agepipe.core.artifacts import turn
 from agepipe.core.errors import SourceError
@@ -23,21 +23,21 @@ KAGGLE = "kaggle:"
 EMPTY = "give a folder with UTKFace photographs or with .zip, .tar, .tar.gz or .tgz archives of them."
 
 
-def fingerprint(settings: SourceSettings, where: Where, progress: Progress = silent) -> Source:
+def fingerprint(settings: SourceSettings, runtime: Runtime, progress: Progress = silent) -> Source:
     """Find the photographs that the settings name, and identify them by names, sizes and times.
 
     `sample` is drawn into the workspace unless it is there; its digest depends on its settings and version alone.
 
     Args:
         settings: what to read, and how to draw `sample`.
-        where: the workspace in which drawn faces are kept.
+        runtime: the workspace in which drawn faces are kept.
         progress: watches the drawing of `sample`.
 
     Raises:
         SourceError: a path does not exist, is empty or is no readable archive, or a download failed.
     """
     check(settings.data)
-    found = [_locate(text, settings, where, progress) for text in settings.data]
+    found = [_locate(text, settings, runtime, progress) for text in settings.data]
     locations = tuple(location for location, _ in found)
     parts = [digest for _, digest in found]
     several = len(found) > 1
@@ -72,9 +72,9 @@ def prefixes(source: Source) -> list[str]:
     return ["" if path.is_dir() and not several else f"{path.name}/" for path in source.locations]
 
 
-def _locate(text: str, settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:
+def _locate(text: str, settings: SourceSettings, runtime: Runtime, progress: Progress) -> tuple[Path, str]:
     if text == SAMPLE:
-        return _sample(settings, where, progress)
+        return _sample(settings, runtime, progress)
     path = _download(text.removeprefix(KAGGLE)) if text.startswith(KAGGLE) else Path(text).expanduser().absolute()
     _check_path(path)
     if path.is_dir():
@@ -110,11 +110,11 @@ def _stamp(found: archives.Found) -> tuple[str, int, int]:
     return found.path, status.st_size, status.st_mtime_ns
 
 
-def _sample(settings: SourceSettings, where: Where, progress: Progress) -> tuple[Path, str]:
+def _sample(settings: SourceSettings, runtime: Runtime, progress: Progress) -> tuple[Path, str]:
     from agepipe.data.sample import source as sample  # drawing is needed by this source alone
 
     digest = digest_of("sample", sample.VERSION, settings.sample_count, settings.sample_seed)
-    folder = where.workspace / "samples" / digest[:16]
+    folder = runtime.workspace / "samples" / digest[:16]
     if folder.is_dir():
         return folder, digest
     with turn(folder):

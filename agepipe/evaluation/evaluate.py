@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import DataError, ModelError
 from agepipe.core.progress import Progress, silent
@@ -44,7 +44,7 @@ def examine(model: Model, rows: Rows) -> Subject:
 def judge(
     subject: Subject,
     settings: EvaluateSettings,
-    where: Where,
+    runtime: Runtime,
     progress: Progress = silent,
     against: Evaluation | None = None,
 ) -> Outcome:
@@ -56,7 +56,7 @@ def judge(
     """
     card = subject.card
     table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
-    answers = answer(subject.model, subject.rows, table, where, progress)
+    answers = answer(subject.model, subject.rows, table, runtime, progress)
     judged, curves = judged_by(card, table, answers), read_curves(subject.model.folder)
     champion = None if against is None else compare_with_champion(against, card, table, judged, settings)
     doubted = doubt(card, curves, subject.lineage, judged.right)
@@ -112,9 +112,9 @@ def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 
 
-def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, where: Where, progress: Progress) -> Judged:
+def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, runtime: Runtime, progress: Progress) -> Judged:
     """Labels and predictions of rows, all of which have an age in one of the model's ranges."""
-    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, where, progress))
+    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, runtime, progress))
 
 
 def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:

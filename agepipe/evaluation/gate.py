@@ -15,7 +15,7 @@ with fewer photographs than `evaluate.min_slice` are ignored.
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.core.errors import DataError
 from agepipe.core.progress import Progress, silent
@@ -60,7 +60,7 @@ def compare(
     rows: Rows,
     release: ReleaseSettings,
     evaluate: EvaluateSettings,
-    where: Where,
+    runtime: Runtime,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare both on the same rows, without those that either has seen; an impossible comparison raises no error.
@@ -76,7 +76,7 @@ def compare(
     if obstacle := _obstacle(candidate, cards, len(kept), excluded, release):
         return Comparison(metric=release.metric, rows=len(kept), excluded=excluded, promote=False, reason=obstacle)
     first, second = (
-        judged_on(model, card, rows, kept, where, progress)
+        judged_on(model, card, rows, kept, runtime, progress)
         for model, card in zip((candidate, champion), cards, strict=True)
     )
     table = labelled(cards[0], kept)[0]

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import remove, replacing
 from agepipe.core.errors import DataError, ModelError
 from agepipe.core.progress import Progress, silent
@@ -61,14 +61,14 @@ def read_rows(rows: Rows) -> pl.DataFrame:
     return table
 
 
-def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress: Progress = silent) -> Answers:
+def answer(model: Model, rows: Rows, table: pl.DataFrame, runtime: Runtime, progress: Progress = silent) -> Answers:
     """Predict all rows of a table, or find them predicted.
 
     Args:
         model: the bundle.
         rows: where the pixel store lies, and its size; pictures of another size are brought to the model's.
         table: the rows to predict, `digest` and `index` among its columns.
-        where: workspace, and how many parts at a time.
+        runtime: workspace, and how many parts at a time.
         progress: told after each part.
 
     Raises:
@@ -77,11 +77,11 @@ def answer(model: Model, rows: Rows, table: pl.DataFrame, where: Where, progress
     """
     predictor = Predictor.load(model.folder)
     content = hashlib.sha256("\n".join(table["digest"]).encode()).hexdigest()
-    folder = where.workspace / "predictions" / digest_of(model.digest, rows.size, content)[:16]
-    if where.refreshes("evaluate"):
-        remove(folder, where.workspace)
+    folder = runtime.workspace / "predictions" / digest_of(model.digest, rows.size, content)[:16]
+    if runtime.refreshes("evaluate"):
+        remove(folder, runtime.workspace)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = list(_parts(predictor, pixels_of(rows, table), table["index"].to_numpy(), folder, where, progress))
+    parts = list(_parts(predictor, pixels_of(rows, table), table["index"].to_numpy(), folder, runtime, progress))
     found = Prediction(
         np.concatenate([part["probabilities"] for part in parts]), np.concatenate([part["years"] for part in parts])
     )
@@ -109,7 +109,7 @@ def _parts(
     pixels: NDArray[np.uint8],
     index: NDArray[np.integer],
     folder: Path,
-    where: Where,
+    runtime: Runtime,
     progress: Progress,
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     starts = range(0, len(index), PART)
@@ -119,7 +119,7 @@ def _parts(
         chosen = index[start : start + PART]
         return _kept(path, len(chosen)) or _keep(path, *_timed(predictor, pixels, chosen))
 
-    with ThreadPoolExecutor(where.worker_count) as pool:
+    with ThreadPoolExecutor(runtime.worker_count) as pool:
         for start, part in zip(starts, pool.map(work, starts), strict=True):
             progress(min(start + PART, len(index)), len(index), "rows predicted")
             yield part

@@ -208,7 +208,7 @@ def _cuts() -> list[tuple[Cut, Floats]]:
     straight = [(scale, angle, (0.0, 0.0)) for scale in _SCALES for angle in _ANGLES]
     around = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != (0, 0)]
     aside = [(scale, 0.0, (x * far, y * far)) for scale, far in _ASIDE for x, y in around]
-    cuts = [Cut(*where, mirrored) for where in (*straight, *aside) for mirrored in (False, True)]
+    cuts = [Cut(*runtime, mirrored) for runtime in (*straight, *aside) for mirrored in (False, True)]
     return [(cut, _low(cut)) for cut in cuts]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from agepipe.config.base import Settings, changed, checked
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, ReleaseSettings
 from agepipe.model.ages import AgeRanges, RangeSpec
 from agepipe.registry import register
@@ -51,7 +51,7 @@ def answers(given: Mapping[str, Any]) -> Answers:
     return checked(Answers, given, "option")
 
 
-def adopt(path: Path, said: Answers, where: Where) -> Registered:
+def adopt(path: Path, said: Answers, runtime: Runtime) -> Registered:
     """Make a bundle of the file and give it a version, which is a challenger whatever it is compared with.
 
     Raises:
@@ -60,5 +60,5 @@ def adopt(path: Path, said: Answers, where: Where) -> Registered:
     """
     learn = changed(LearnSettings(), {"network": said.network, "size": said.size}, "option")
     ranges = AgeRanges.of(said.ranges)
-    model = imported(path, learn, ranges, said.order, where, said.mean, said.std)
-    return register.register(model, None, ReleaseSettings(model=said.name), where)
+    model = imported(path, learn, ranges, said.order, runtime, said.mean, said.std)
+    return register.register(model, None, ReleaseSettings(model=said.name), runtime)

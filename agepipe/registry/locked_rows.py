@@ -2,40 +2,40 @@
 
 from collections.abc import Sequence
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
 from agepipe.model.records import Model
 from agepipe.registry import lookup
 
 
-def test_rows(model: Model, name: str, where: Where) -> Rows:
+def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
     """The rows that were locked away before this registered model was trained.
 
     Raises:
         ModelError: it is not registered, or the rows are not in this workspace.
     """
-    partition = lookup.partition_of(model, name, where)
+    partition = lookup.partition_of(model, name, runtime)
     if partition is None or not partition.test.intact():
         raise ModelError(
-            f"model: the locked test rows of {model.digest[:10]} are not in {where.workspace}; "
+            f"model: the locked test rows of {model.digest[:10]} are not in {runtime.workspace}; "
             "run the pipeline again on its photographs, or name photographs with --data."
         )
     return partition.test
 
 
-def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew: bool, where: Where) -> Rows:
+def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew: bool, runtime: Runtime) -> Rows:
     """The locked test rows that all models have in common, or with `anew` the first ones that any of them has.
 
     Raises:
         ModelError: they have not the same, or no rows at all are here.
     """
-    partitions = [lookup.partition_of(model, name, where) for model in models]
+    partitions = [lookup.partition_of(model, name, runtime) for model in models]
     found = [one.test if one is not None and one.test.intact() else None for one in partitions]
     there = [rows for rows in found if rows is not None]
     if not there:
         raise ModelError(
-            f"models: the locked test rows of none of {', '.join(titles)} are in {where.workspace}; name photographs "
+            f"models: the locked test rows of none of {', '.join(titles)} are in {runtime.workspace}; name photographs "
             "with --data."
         )
     other = [title for title, rows in zip(titles, found, strict=True) if rows is None or rows.digest != there[0].digest]

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import whole
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Partition
@@ -17,16 +17,16 @@ from agepipe.registry import versions as tags
 from agepipe.registry.versions import CHAMPION, Version
 
 
-def versions(name: str, where: Where) -> list[Version]:
+def versions(name: str, runtime: Runtime) -> list[Version]:
     """All versions of a model as they stand, newest first; a local store is only read, and never made.
 
     Raises:
         TrackingError: the store cannot be read, or the server does not answer.
     """
-    name, path = named(name, where), store.database(where)
+    name, path = named(name, runtime), store.database(runtime)
     if path is not None:
         return tables.versions(path, name)
-    client = tracking.answering(where)
+    client = tracking.answering(runtime)
     registered = client.search_registered_models(f"name = '{name}'")
     if not registered:
         return []
@@ -41,46 +41,46 @@ def versions(name: str, where: Where) -> list[Version]:
     return sorted(known, key=lambda version: -version.number)
 
 
-def champion(name: str, where: Where) -> Version | None:
+def champion(name: str, runtime: Runtime) -> Version | None:
     """The version that serves; None when there is none yet."""
-    return next((version for version in versions(name, where) if CHAMPION in version.aliases), None)
+    return next((version for version in versions(name, runtime) if CHAMPION in version.aliases), None)
 
 
-def partition(name: str, where: Where) -> Partition | None:
+def partition(name: str, runtime: Runtime) -> Partition | None:
     """How the champion's rows were split; None when there is no champion, or it was not told."""
-    found = champion(name, where)
-    return None if found is None else _partition(found, where)
+    found = champion(name, runtime)
+    return None if found is None else _partition(found, runtime)
 
 
-def partition_of(model: Model, name: str, where: Where) -> Partition | None:
+def partition_of(model: Model, name: str, runtime: Runtime) -> Partition | None:
     """How a registered model's rows were split; None when it is not registered, or was not told."""
-    found = of_digest(model.digest, name, where)
-    return None if found is None else _partition(found, where)
+    found = of_digest(model.digest, name, runtime)
+    return None if found is None else _partition(found, runtime)
 
 
-def _partition(found: Version, where: Where) -> Partition | None:
+def _partition(found: Version, runtime: Runtime) -> Partition | None:
     if tags.PARTITION not in found.tags or found.run is None:
         return None
-    path = store.database(where)
+    path = store.database(runtime)
     run = tables.run(path, found.run) if path is not None else None
-    address = run.artifacts if run is not None else tracking.client(where).get_run(found.run).info.artifact_uri
+    address = run.artifacts if run is not None else tracking.client(runtime).get_run(found.run).info.artifact_uri
     folder = _local(
-        f"{address}/partition", where.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", where
+        f"{address}/partition", runtime.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", runtime
     )
     kept = Partition.model_validate_json((folder / "partition.json").read_bytes())
     if kept.members.is_absolute():  # WORKSPACE/splits/NAME/members.parquet, as earlier versions wrote it
         kept = kept.relative_to(kept.members.parent.parent.parent)
     copy = folder / kept.members.name
-    here = kept.resolved_in(where.workspace)
+    here = kept.resolved_in(runtime.workspace)
     return here if here.members.exists() else here.model_copy(update={"members": copy})
 
 
-def resolve(reference: str, where: Where, name: str = "") -> Model:
+def resolve(reference: str, runtime: Runtime, name: str = "") -> Model:
     """The model that a user names; its folder lies on this machine.
 
     Args:
         reference: An alias, a version, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a run id, or a bundle's folder.
-        where: The store, and the workspace into which the bundle of a server's version is downloaded.
+        runtime: The store, and the workspace into which the bundle of a server's version is downloaded.
         name: The registered model; empty takes `agepipe`, or the only one there is.
 
     Raises:
@@ -92,22 +92,22 @@ def resolve(reference: str, where: Where, name: str = "") -> Model:
     if (folder / bundle.CARD).is_file():
         return _in_folder(folder)
     wanted = tags.parse(reference, name)
-    there = versions(wanted.name, where)
+    there = versions(wanted.name, runtime)
     found = next((version for version in there if wanted.names(version)), None)
     if found is not None:
-        return model_of(found, where)
-    if wanted.kind == "run" and (model := _of_run(wanted.value, where)) is not None:
+        return model_of(found, runtime)
+    if wanted.kind == "run" and (model := _of_run(wanted.value, runtime)) is not None:
         return model
-    raise unknown(reference, wanted.name, there, where)
+    raise unknown(reference, wanted.name, there, runtime)
 
 
-def weights_file(reference: str, where: Where) -> Path:
+def weights_file(reference: str, runtime: Runtime) -> Path:
     """The state dict of a registered version, its lineage beside it: what another network may start from.
 
     Raises:
         ModelError: there is no such version, or none was kept with it.
     """
-    path = resolve(reference, where).folder / bundle.WEIGHTS
+    path = resolve(reference, runtime).folder / bundle.WEIGHTS
     if not path.is_file():
         raise ModelError(
             f"learn.weights: {reference} was registered without its {bundle.WEIGHTS}; name another version, or the "
@@ -116,58 +116,58 @@ def weights_file(reference: str, where: Where) -> Path:
     return path
 
 
-def _of_run(run_id: str, where: Where) -> Model | None:
+def _of_run(run_id: str, runtime: Runtime) -> Model | None:
     """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
-    run = _run(run_id, where)
+    run = _run(run_id, runtime)
     if run is None:
         return None
     if registered := run.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one
         name, _, number = registered.rpartition("/")
-        return model_of(numbered(int(number), name, where), where)
-    if not _has_bundle(run_id, run, where):
+        return model_of(numbered(int(number), name, runtime), runtime)
+    if not _has_bundle(run_id, run, runtime):
         return None
-    folder = _local(f"{run.artifacts}/bundle", where.workspace / "models" / f"run-{run_id[:10]}", where)
+    folder = _local(f"{run.artifacts}/bundle", runtime.workspace / "models" / f"run-{run_id[:10]}", runtime)
     return _in_folder(folder).model_copy(update={"run": run_id})
 
 
-def _run(run_id: str, where: Where) -> tables.Stored | None:
+def _run(run_id: str, runtime: Runtime) -> tables.Stored | None:
     """A run of the experiment that was not deleted; None where there is none."""
-    path = store.database(where)
+    path = store.database(runtime)
     if path is not None:
         found = tables.run(path, run_id)
-        return found if found and (found.experiment, found.stage) == (where.experiment, "active") else None
-    client = tracking.answering(where)
-    experiment = client.get_experiment_by_name(where.experiment)
+        return found if found and (found.experiment, found.stage) == (runtime.experiment, "active") else None
+    client = tracking.answering(runtime)
+    experiment = client.get_experiment_by_name(runtime.experiment)
     runs = client.search_runs([experiment.experiment_id], f"attributes.run_id = '{run_id}'") if experiment else []
-    return tables.Stored(runs[0].info.artifact_uri, runs[0].data.tags, where.experiment, "active") if runs else None
+    return tables.Stored(runs[0].info.artifact_uri, runs[0].data.tags, runtime.experiment, "active") if runs else None
 
 
-def _has_bundle(run_id: str, run: tables.Stored, where: Where) -> bool:
-    if store.database(where) is not None:
+def _has_bundle(run_id: str, run: tables.Stored, runtime: Runtime) -> bool:
+    if store.database(runtime) is not None:
         return _folder(run.artifacts, Path()).joinpath("bundle").is_dir()
-    return any(item.path == "bundle" for item in tracking.client(where).list_artifacts(run_id))
+    return any(item.path == "bundle" for item in tracking.client(runtime).list_artifacts(run_id))
 
 
 def _in_folder(folder: Path) -> Model:
     return Model(digest=bundle.digest(folder), folder=folder, lineage=bundle.read_card(folder).lineage)
 
 
-def title(reference: str, model: Model, where: Where, name: str = "") -> str:
+def title(reference: str, model: Model, runtime: Runtime, name: str = "") -> str:
     """What to call a model that was named by this reference: `version 2 (champion)` for one that is registered."""
-    found = of_digest(model.digest, name, where)
+    found = of_digest(model.digest, name, runtime)
     if found is None:
         return Path(reference).name
     return f"version {found.number}" + (f" ({found.aliases[0]})" if found.aliases else "")
 
 
-def model_of(found: Version, where: Where) -> Model:
+def model_of(found: Version, runtime: Runtime) -> Model:
     """The model of a version; its folder lies on this machine.
 
     Raises:
         ModelError: the files are gone, or are not those that were registered.
     """
-    target = where.workspace / "models" / f"{found.name}-v{found.number}-{found.digest[:10]}"
-    folder = _local(f"{found.source}/artifacts/bundle", target, where)
+    target = runtime.workspace / "models" / f"{found.name}-v{found.number}-{found.digest[:10]}"
+    folder = _local(f"{found.source}/artifacts/bundle", target, runtime)
     model = _in_folder(folder)
     if found.digest not in ("", model.digest):
         raise ModelError(f"{folder}: its files are not those of version {found.number}; promote another version.")
@@ -175,17 +175,17 @@ def model_of(found: Version, where: Where) -> Model:
     return Model.model_validate({**model.model_dump(), **told, "folder": folder, "run": found.run})
 
 
-def _local(uri: str, target: Path, where: Where) -> Path:
+def _local(uri: str, target: Path, runtime: Runtime) -> Path:
     """The folder of an artifact: where it lies, or in `target` where it has to be fetched from a server."""
     folder = _folder(uri, target)
     if folder.is_dir():
         return folder
     if urlsplit(uri).scheme in ("", "file"):
         raise ModelError(f"{folder}: there is no such folder any more; restore it, or promote another version.")
-    with store.locked(where, "fetch"):
+    with store.locked(runtime, "fetch"):
         if not folder.is_dir():
             with whole(target) as draft:
-                tracking.download(where, uri, draft)
+                tracking.download(runtime, uri, draft)
     return folder
 
 
@@ -201,55 +201,55 @@ def files(found: Version) -> Path | None:
     return _folder(found.source, Path()) if local and found.source else None
 
 
-def of_digest(digest: str, name: str, where: Where) -> Version | None:
+def of_digest(digest: str, name: str, runtime: Runtime) -> Version | None:
     """The version of a model's digest, of whatever name where none is given; None when it is not registered."""
-    for one in (name,) if name else candidates(where):
-        if found := next((version for version in versions(one, where) if version.digest == digest), None):
+    for one in (name,) if name else candidates(runtime):
+        if found := next((version for version in versions(one, runtime) if version.digest == digest), None):
             return found
     return None
 
 
-def numbered(number: int, name: str, where: Where) -> Version:
+def numbered(number: int, name: str, runtime: Runtime) -> Version:
     """The version of a number.
 
     Raises:
         ModelError: there is no such version.
     """
-    there = versions(name, where)
+    there = versions(name, runtime)
     found = next((version for version in there if version.number == number), None)
     if found is None:
-        raise unknown(str(number), name, there, where)
+        raise unknown(str(number), name, there, runtime)
     return found
 
 
-def named(name: str, where: Where) -> str:
+def named(name: str, runtime: Runtime) -> str:
     """The name itself; for none, `agepipe`, or the only registered model of agepipe's that there is."""
     if name:
         return name
-    names = candidates(where)
+    names = candidates(runtime)
     return names[0] if len(names) == 1 else tags.DEFAULT_NAME
 
 
-def candidates(where: Where) -> list[str]:
+def candidates(runtime: Runtime) -> list[str]:
     """The models that a reference without a name may mean: agepipe's own, or all where none of them is known as such.
 
     A registry may hold models of other programs as well.
     """
-    known = _names(where)
+    known = _names(runtime)
     return [name for name, ours in known.items() if ours] or list(known)
 
 
-def _names(where: Where) -> dict[str, bool]:
+def _names(runtime: Runtime) -> dict[str, bool]:
     """The registered models by name, and whether agepipe has registered a version of each."""
-    path = store.database(where)
+    path = store.database(runtime)
     if path is not None:
         return tables.names(path)
-    client = tracking.answering(where)
+    client = tracking.answering(runtime)
     ours = {item.name for item in client.search_model_versions(max_results=10_000) if tags.DIGEST in item.tags}
     return {model.name: model.name in ours for model in client.search_registered_models(max_results=1000)}
 
 
-def unknown(reference: str, name: str, there: Sequence[Version], where: Where) -> ModelError:
+def unknown(reference: str, name: str, there: Sequence[Version], runtime: Runtime) -> ModelError:
     """The error for a reference that leads nowhere; it lists what there is, and names the store."""
-    name = named(name, where)
-    return tags.unknown(reference, name, there, where.tracking, [one for one in candidates(where) if one != name])
+    name = named(name, runtime)
+    return tags.unknown(reference, name, there, runtime.tracking, [one for one in candidates(runtime) if one != name])

@@ -6,7 +6,7 @@ where it has not moved, the registry is as it was and the tag is dropped; where 
 Every command that changes the registry mends it first. All is called with the registry's lock held.
 """
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.registry import tracking
 from agepipe.registry import versions as tags
@@ -14,31 +14,31 @@ from agepipe.registry.lookup import champion, numbered, versions
 from agepipe.registry.versions import CHALLENGER, CHAMPION, Pending, Version
 
 
-def place(found: Version, alias: str, reason: str, before: Version | None, where: Where) -> None:
+def place(found: Version, alias: str, reason: str, before: Version | None, runtime: Runtime) -> None:
     """Give a version an alias and write down why; `before` is the champion that it was compared with.
 
     Raises:
         ModelError: somebody whom the lock does not bind has made another version the champion meanwhile.
     """
     beaten = before.number if before is not None and alias == CHAMPION else None
-    move(found, Pending.now(alias, reason, beaten=beaten, replaces=beaten), before, where)
+    move(found, Pending.now(alias, reason, beaten=beaten, replaces=beaten), before, runtime)
 
 
-def move(found: Version, pending: Pending, before: Version | None, where: Where) -> None:
+def move(found: Version, pending: Pending, before: Version | None, runtime: Runtime) -> None:
     """Carry out what is pending: announce it, commit it, finish it.
 
     Raises:
         ModelError: as `place`.
     """
-    tag(found, {tags.PENDING: pending.model_dump_json()}, where)
-    _check_unmoved(found.name, before, where)
-    tracking.client(where).set_registered_model_alias(found.name, pending.alias, str(found.number))
-    finish(numbered(found.number, found.name, where), pending, where)
+    tag(found, {tags.PENDING: pending.model_dump_json()}, runtime)
+    _check_unmoved(found.name, before, runtime)
+    tracking.client(runtime).set_registered_model_alias(found.name, pending.alias, str(found.number))
+    finish(numbered(found.number, found.name, runtime), pending, runtime)
 
 
-def _check_unmoved(name: str, before: Version | None, where: Where) -> None:
+def _check_unmoved(name: str, before: Version | None, runtime: Runtime) -> None:
     """Refuse where the champion is not the one that was looked at; only other machines can have moved it."""
-    now = champion(name, where)
+    now = champion(name, runtime)
     if (now and now.number) != (before and before.number):
         raise ModelError(
             f"model: version {now.number if now else 'none'} of '{name}' became the champion meanwhile, by a command "
@@ -46,34 +46,34 @@ def _check_unmoved(name: str, before: Version | None, where: Where) -> None:
         )
 
 
-def finish(found: Version, pending: Pending, where: Where) -> None:
+def finish(found: Version, pending: Pending, runtime: Runtime) -> None:
     """Write what follows from an alias that has moved; harmless where some of it is written already."""
-    client = tracking.client(where)
+    client = tracking.client(runtime)
     if pending.alias == CHAMPION and CHALLENGER in found.aliases:
         client.delete_registered_model_alias(found.name, CHALLENGER)
     if pending.beaten is not None:
         lost = f"version {found.number}: {pending.reason}"
-        tag(numbered(pending.beaten, found.name, where), {tags.REPLACED_BY: lost}, where)
+        tag(numbered(pending.beaten, found.name, runtime), {tags.REPLACED_BY: lost}, runtime)
     replaces = {tags.REPLACES: str(pending.replaces)} if pending.replaces else {}
     written = {tags.HISTORY: tags.noted(found.tags, pending), tags.REASON: pending.reason, tags.REPLACED_BY: ""}
     description = " ".join(filter(None, [pending.reason, found.tags.get(tags.WARNING)]))
     client.update_model_version(found.name, str(found.number), tracking.without_mentions(description))
-    tag(found, {**written, **replaces, tags.SETTLED: "yes"}, where)
+    tag(found, {**written, **replaces, tags.SETTLED: "yes"}, runtime)
     client.delete_model_version_tag(found.name, str(found.number), tags.PENDING)
 
 
-def mend(name: str, where: Where) -> None:
+def mend(name: str, runtime: Runtime) -> None:
     """Finish what a crash cut off after its commit, and drop what it cut off before."""
-    for version in versions(name, where):
+    for version in versions(name, runtime):
         if (pending := version.pending) is None:
             continue
         if pending.alias in version.aliases:
-            finish(version, pending, where)
+            finish(version, pending, runtime)
         else:
-            tracking.client(where).delete_model_version_tag(name, str(version.number), tags.PENDING)
+            tracking.client(runtime).delete_model_version_tag(name, str(version.number), tags.PENDING)
 
 
-def tag(found: Version, values: dict[str, str], where: Where) -> None:
+def tag(found: Version, values: dict[str, str], runtime: Runtime) -> None:
     """Write tags on a version."""
     for key, value in values.items():
-        tracking.client(where).set_model_version_tag(found.name, str(found.number), key, value)
+        tracking.client(runtime).set_model_version_tag(found.name, str(found.number), key, value)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 import agepipe
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core import provenance
 from agepipe.core.errors import ModelError, TrackingError
@@ -91,10 +91,11 @@ def register(
     model: Model,
     evaluation: Evaluation | None,
     release: ReleaseSettings,
-    where: Where,
+    runtime: Runtime,
     *,
     decide: Callable[[Model], Decision] | None = None,
     partition: Partition | None = None,
+    parent: str | None = None,
 ) -> Registered:
     """Give the model a version and decide what becomes of it; one that has a version keeps it as it stands.
 
@@ -102,9 +103,10 @@ def register(
         model: The model; its digest is what it is known by.
         evaluation: Its test figures; none for a model that nobody has judged yet.
         release: The name to register it under.
-        where: The store.
+        runtime: The store.
         decide: Compares the model with the champion that it is given; none leaves it a challenger.
         partition: How its rows were split, kept so that a later split can extend it.
+        parent: The pipeline's run, named in the version's tags.
 
     Raises:
         ModelError: the evaluation is of another model, or the champion's files are gone.
@@ -114,24 +116,25 @@ def register(
             f"evaluation: it judged the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
             "that is to be registered."
         )
-    with _turn(release.model, where):
-        found = of_digest(model.digest, release.model, where)
-        found = found or _created(model, evaluation, release.model, where, partition)
+    with _turn(release.model, runtime):
+        found = of_digest(model.digest, release.model, runtime)
+        found = found or _created(model, evaluation, release.model, runtime, partition, parent)
         if not found.settled:
-            _settle(found, model, where, decide)
-        return numbered(found.number, release.model, where).record()
+            _settle(found, model, runtime, decide)
+        return numbered(found.number, release.model, runtime).record()
 
 
 def _created(
-    model: Model, evaluation: Evaluation | None, name: str, where: Where, partition: Partition | None
-) -> Version:
-    client, run_id = tracking.client(where), _run(model, where)
-    facts = tags.facts(model, evaluation, partition, where.parent)
+    model: Model, evaluation: Evaluation | None, name: str, runtime: Runtime, partition: Partition | None,
+    parent: str | None,
+) -> Version:  # fmt: skip
+    client, run_id = tracking.client(runtime), _run(model, runtime)
+    facts = tags.facts(model, evaluation, partition, parent)
     if partition is not None:
-        kept = partition.relative_to(where.workspace)
+        kept = partition.relative_to(runtime.workspace)
         client.log_text(run_id, kept.model_dump_json(indent=2), "partition/partition.json")
         client.log_artifact(run_id, str(partition.members), "partition")
-    made = client.create_logged_model(tracking.prepare(where), f"{name}-{model.digest[:10]}", run_id)
+    made = client.create_logged_model(tracking.prepare(runtime), f"{name}-{model.digest[:10]}", run_id)
     with tempfile.TemporaryDirectory() as folder:
         _package(model, Path(folder), made.model_id, run_id)
         if evaluation is not None and evaluation.model_card.exists():
@@ -143,15 +146,15 @@ def _created(
     version = client.create_model_version(
         name, made.artifact_location, run_id, tags=facts, model_id=made.model_id, await_creation_for=0
     )
-    return numbered(int(version.version), name, where)
+    return numbered(int(version.version), name, runtime)
 
 
-def _run(model: Model, where: Where) -> str:
+def _run(model: Model, runtime: Runtime) -> str:
     """The run that trained the model, or a new one where that is not in this store."""
-    experiment = tracking.prepare(where)
-    if model.run and tracking.client(where).search_runs([experiment], f"attributes.run_id = '{model.run}'"):
+    experiment = tracking.prepare(runtime)
+    if model.run and tracking.client(runtime).search_runs([experiment], f"attributes.run_id = '{model.run}'"):
         return model.run
-    with tracking.run(where, kind="release", name=f"register {model.digest[:10]}", key=model.digest) as opened:
+    with tracking.run(runtime, kind="release", name=f"register {model.digest[:10]}", key=model.digest) as opened:
         return opened.run_id
 
 
@@ -211,17 +214,17 @@ def _requirements() -> list[str]:
     return [f"{name}=={version}" for name, version in installed.items()]
 
 
-def _settle(found: Version, model: Model, where: Where, decide: Callable[[Model], Decision] | None) -> None:
+def _settle(found: Version, model: Model, runtime: Runtime, decide: Callable[[Model], Decision] | None) -> None:
     """Decide what becomes of a version that is not the champion, and carry it out."""
-    before = champion(found.name, where)
+    before = champion(found.name, runtime)
     if before is not None and before.number == found.number:
         return
-    promote, reason = _decided(model, before, where, decide)
-    place(found, CHAMPION if promote else CHALLENGER, reason, before, where)
+    promote, reason = _decided(model, before, runtime, decide)
+    place(found, CHAMPION if promote else CHALLENGER, reason, before, runtime)
 
 
 def _decided(
-    model: Model, before: Version | None, where: Where, decide: Callable[[Model], Decision] | None
+    model: Model, before: Version | None, runtime: Runtime, decide: Callable[[Model], Decision] | None
 ) -> tuple[bool, str]:
     if model.lineage == "unknown":
         return False, "Not promoted: nobody knows what it was trained on, so it may have seen the test rows."
@@ -229,34 +232,34 @@ def _decided(
         return True, "First version, so it is the champion."
     if decide is None:
         return False, f"Not promoted: it was not compared with the champion, version {before.number}."
-    decision = decide(model_of(before, where))
+    decision = decide(model_of(before, runtime))
     return decision.promote, decision.reason
 
 
-def release(model: Model, name: str, where: Where, decide: Callable[[Model], Decision]) -> Registered:
+def release(model: Model, name: str, runtime: Runtime, decide: Callable[[Model], Decision]) -> Registered:
     """Decide anew about a registered version: champion if it beats the present one, challenger otherwise.
 
     Args:
         model: The candidate; the champion itself stays what it is.
         name: The registered model; empty takes `agepipe`, or the only one there is.
-        where: The store.
+        runtime: The store.
         decide: Compares the candidate with the champion that it is given.
 
     Raises:
         ModelError: the candidate is not registered, or the champion's files are gone.
     """
-    with _turn(name, where) as name:
-        found = of_digest(model.digest, name, where)
+    with _turn(name, runtime) as name:
+        found = of_digest(model.digest, name, runtime)
         if found is None:
             raise ModelError(
                 f"model: {model.digest[:10]} has no version of '{name}', and only a version can be released; run the "
                 "pipeline that trains it, which registers it."
             )
-        _settle(found, model, where, decide)
-        return numbered(found.number, name, where).record()
+        _settle(found, model, runtime, decide)
+        return numbered(found.number, name, runtime).record()
 
 
-def promote(name: str, version: int, because: str, where: Where) -> Registered:
+def promote(name: str, version: int, because: str, runtime: Runtime) -> Registered:
     """Make a version the champion by hand.
 
     Raises:
@@ -265,40 +268,40 @@ def promote(name: str, version: int, because: str, where: Where) -> Registered:
     because = " ".join(because.split())  # a line of the history
     if not because:
         raise ModelError("because: it is empty; say in a sentence why this version becomes the champion.")
-    numbered(version, named(name, where), where)  # a wrong number is refused without waiting for a turn
-    with _turn(name, where) as name:
-        found, before = numbered(version, name, where), champion(name, where)
+    numbered(version, named(name, runtime), runtime)  # a wrong number is refused without waiting for a turn
+    with _turn(name, runtime) as name:
+        found, before = numbered(version, name, runtime), champion(name, runtime)
         if before is None or before.number != version:
-            place(found, CHAMPION, because, before, where)
-        return numbered(version, name, where).record()
+            place(found, CHAMPION, because, before, runtime)
+        return numbered(version, name, runtime).record()
 
 
-def rollback(name: str, where: Where) -> int:
+def rollback(name: str, runtime: Runtime) -> int:
     """Give the champion's place back to the version that held it before; returns that version.
 
     Raises:
         ModelError: there is no champion, or it was the first.
     """
-    if champion(name, where) is None:  # refused without waiting for a turn
-        raise _no_earlier(named(name, where), where)
-    with _turn(name, where) as name:
-        current = champion(name, where)
+    if champion(name, runtime) is None:  # refused without waiting for a turn
+        raise _no_earlier(named(name, runtime), runtime)
+    with _turn(name, runtime) as name:
+        current = champion(name, runtime)
         if current is None or current.replaces is None:
-            raise _no_earlier(name, where)
-        earlier, reason = numbered(current.replaces, name, where), f"Rolled back from version {current.number}."
+            raise _no_earlier(name, runtime)
+        earlier, reason = numbered(current.replaces, name, runtime), f"Rolled back from version {current.number}."
         back = Pending.now(CHAMPION, reason, beaten=current.number, replaces=earlier.replaces)
-        move(earlier, back, current, where)
+        move(earlier, back, current, runtime)
         return earlier.number
 
 
-def _no_earlier(name: str, where: Where) -> ModelError:
+def _no_earlier(name: str, runtime: Runtime) -> ModelError:
     return ModelError(
-        f"model: '{name}' has no earlier champion to go back to in {where.tracking}; `agepipe promote` names another."
+        f"model: '{name}' has no earlier champion to go back to in {runtime.tracking}; `agepipe promote` names another."
     )
 
 
 @contextmanager
-def _turn(name: str, where: Where) -> Iterator[str]:
+def _turn(name: str, runtime: Runtime) -> Iterator[str]:
     """Take a turn at changing a registered model, which is mended first; gives its name where that was left open.
 
     Raises:
@@ -308,12 +311,12 @@ def _turn(name: str, where: Where) -> Iterator[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        with store.locked(where, "registry"):
-            name = named(name, where)
-            mend(name, where)
+        with store.locked(runtime, "registry"):
+            name = named(name, runtime)
+            mend(name, runtime)
             yield name
     except MlflowException as error:
         raise TrackingError(
-            f"tracking: {where.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once it "
-            "answers again give the same command again: what was done is mended, what was not is done."
+            f"tracking: {runtime.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once "
+            "it answers again give the same command again: what was done is mended, what was not is done."
         ) from error

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError, TrackingError
 from agepipe.core.sqlite import odd, sqlite
 from agepipe.registry.tables import PATIENCE, ROOT_TAG, unreadable
@@ -66,30 +66,30 @@ def quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def database(where: Where) -> Path | None:
+def database(runtime: Runtime) -> Path | None:
     """The SQLite file of a local store, absolute; None for a server.
 
     Raises:
         ConfigError: the tracking URI is neither, or names a folder.
     """
-    if where.tracking.startswith(SCHEME):
-        path = Path(where.tracking.removeprefix(SCHEME)).expanduser().resolve()
+    if runtime.tracking.startswith(SCHEME):
+        path = Path(runtime.tracking.removeprefix(SCHEME)).expanduser().resolve()
         if path.is_dir():
             raise ConfigError(f"tracking: {path} is a folder; name a file in it, as in {SCHEME}{path}/mlflow.db.")
         return path
-    if where.tracking.startswith(("http://", "https://")):
+    if runtime.tracking.startswith(("http://", "https://")):
         return None
     raise ConfigError(
-        f"tracking: {where.tracking!r} is not supported; write sqlite:///PATH/mlflow.db, or the http(s) address of "
+        f"tracking: {runtime.tracking!r} is not supported; write sqlite:///PATH/mlflow.db, or the http(s) address of "
         "an MLflow server."
     )
 
 
-def address(where: Where) -> str:
+def address(runtime: Runtime) -> str:
     """The tracking URI, the same from whatever folder it is asked for."""
-    path = database(where)
+    path = database(runtime)
     if path is None:
-        return where.tracking.rstrip("/")
+        return runtime.tracking.rstrip("/")
     # The driver is named because MLflow would take `sqlite:///` off and make folders of a quoted path.
     return sqlite(path, "+pysqlite" if odd(path) else "")
 
@@ -99,22 +99,22 @@ def artifacts(path: Path) -> Path:
     return path.parent / "artifacts"
 
 
-def environ(where: Where) -> dict[str, str]:
+def environ(runtime: Runtime) -> dict[str, str]:
     """The environment of a child process in which MLflow works with this store and no other."""
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
-    return {**inherited, "MLFLOW_TRACKING_URI": address(where), "MLFLOW_REGISTRY_URI": address(where)}
+    return {**inherited, "MLFLOW_TRACKING_URI": address(runtime), "MLFLOW_REGISTRY_URI": address(runtime)}
 
 
 @contextmanager
-def locked(where: Where, purpose: str) -> Iterator[None]:
+def locked(runtime: Runtime, purpose: str) -> Iterator[None]:
     """Take turns with other threads and processes; the lock ends with the process that holds it.
 
     The lock lies beside a local store. For a server it lies in the workspace, and so binds those who share that.
     """
-    path = database(where)
+    path = database(runtime)
     if path is None:
-        server = hashlib.sha256(address(where).encode()).hexdigest()[:10]
-        file = where.workspace / f".{purpose}-{server}.lock"
+        server = hashlib.sha256(address(runtime).encode()).hexdigest()[:10]
+        file = runtime.workspace / f".{purpose}-{server}.lock"
     else:
         file = path.with_name(f".{path.stem}-{purpose}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -123,24 +123,24 @@ def locked(where: Where, purpose: str) -> Iterator[None]:
         yield
 
 
-def check_server(where: Where) -> None:
+def check_server(runtime: Runtime) -> None:
     """See whether anything answers at a server's address, without MLflow, which takes seconds to import.
 
     Raises:
         TrackingError: nothing answers there.
     """
     try:
-        urllib.request.urlopen(address(where) + "/health", timeout=SECONDS).close()
+        urllib.request.urlopen(address(runtime) + "/health", timeout=SECONDS).close()
     except urllib.error.HTTPError:
         return  # `check_answer` says what is wrong with it
     except (OSError, ValueError, HTTPException) as error:
         raise TrackingError(
-            f"tracking: no MLflow server answers at {where.tracking} ({error}); start it, or use a local store "
+            f"tracking: no MLflow server answers at {runtime.tracking} ({error}); start it, or use a local store "
             "(--tracking sqlite:///mlruns/mlflow.db)."
         ) from error
 
 
-def check_answer(where: Where, status: int, text: str) -> None:
+def check_answer(runtime: Runtime, status: int, text: str) -> None:
     """Refuse a server whose answer to the question for an experiment is none of MLflow's.
 
     Raises:
@@ -156,7 +156,7 @@ def check_answer(where: Where, status: int, text: str) -> None:
         remedy = "it has a fault of its own; look into its log, or use a local store"
     else:
         remedy = "it is no MLflow server; check the address"
-    raise TrackingError(f"tracking: {where.tracking} answers with HTTP status {status}; {remedy}.")
+    raise TrackingError(f"tracking: {runtime.tracking} answers with HTTP status {status}; {remedy}.")
 
 
 def _key(text: str, key: str) -> Any:
@@ -167,15 +167,15 @@ def _key(text: str, key: str) -> Any:
     return found.get(key) if isinstance(found, dict) else None
 
 
-def unusable(where: Where, error: Exception, version: str) -> TrackingError:
+def unusable(runtime: Runtime, error: Exception, version: str) -> TrackingError:
     """What to tell the user when this version of MLflow cannot open the store."""
     if "database schema" in str(error):
         return TrackingError(
-            f"tracking: {where.tracking} was changed by another version of MLflow than {version}, which cannot read "
+            f"tracking: {runtime.tracking} was changed by another version of MLflow than {version}, which cannot read "
             "it; install the version that changed it, or name another database (tracking=sqlite:///PATH/mlflow.db)."
         )
     first = str(error).splitlines()[0]
-    return TrackingError(f"tracking: {where.tracking} cannot be used ({first}); check the path or address.")
+    return TrackingError(f"tracking: {runtime.tracking} cannot be used ({first}); check the path or address.")
 
 
 def known(path: Path) -> bool:

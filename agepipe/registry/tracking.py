@@ -1,6 +1,6 @@
 """The one module that logs to MLflow: explicit run ids over an explicit address, never an active run.
 
-MLflow's active run is not inherited by threads or processes; a run id passes as an argument, to any that know `Where`.
+MLflow's active run is not inherited by threads or processes; a run id passes as an argument beside the `Runtime`.
 
 A local store is read and written directly, as files: a SQLite database with the folder `artifacts` beside it, whose
 absolute address MLflow keeps in the database. Through a server the addresses would survive a move, but nothing could
@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
 from agepipe.core.provenance import environment as environment
 from agepipe.core.provenance import gone, process
@@ -42,9 +42,9 @@ BATCH = 100
 """MLflow refuses more parameters at once."""
 
 
-def client(where: Where) -> "MlflowClient":
+def client(runtime: Runtime) -> "MlflowClient":
     """The client of this process for a store, made once: opening a database costs more than using it."""
-    return _client(store.address(where), store.database(where), os.getpid())
+    return _client(store.address(runtime), store.database(runtime), os.getpid())
 
 
 @cache
@@ -58,21 +58,21 @@ def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
     return MlflowClient(tracking_uri=address, registry_uri=address)
 
 
-def answering(where: Where) -> "MlflowClient":
+def answering(runtime: Runtime) -> "MlflowClient":
     """The client for a server that was just seen to answer.
 
     Raises:
         TrackingError: it does not answer as MLflow does.
     """
-    check_server(where)
-    return client(where)
+    check_server(runtime)
+    return client(runtime)
 
 
-def prepare(where: Where, *, reading: bool = False) -> str:
+def prepare(runtime: Runtime, *, reading: bool = False) -> str:
     """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
 
     Args:
-        where: The store.
+        runtime: The store.
         reading: Whether nothing will be logged, so that an experiment that was deleted will do.
 
     Returns:
@@ -82,22 +82,22 @@ def prepare(where: Where, *, reading: bool = False) -> str:
         TrackingError: the database was changed by another MLflow or cannot be written, the server does not answer,
             or the experiment was deleted.
     """
-    path = store.database(where)
-    with store.locked(where, "prepare"):
+    path = store.database(runtime)
+    with store.locked(runtime, "prepare"):
         if path is None:
-            check_server(where)
+            check_server(runtime)
         elif path.exists() and store.known(path):
             relocate(path)
-        return _experiment(where, path, reading)
+        return _experiment(runtime, path, reading)
 
 
-def check_server(where: Where) -> None:
+def check_server(runtime: Runtime) -> None:
     """Ask a server one real question, without the retries by which MLflow would go on asking for minutes.
 
     Raises:
         TrackingError: nothing answers there, it wants a password, or it is no MLflow server.
     """
-    store.check_server(where)
+    store.check_server(runtime)
     quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
@@ -105,45 +105,46 @@ def check_server(where: Where) -> None:
 
     try:
         answer = http_request(
-            get_default_host_creds(store.address(where)), "/api/2.0/mlflow/experiments/get-by-name", "GET",
-            params={"experiment_name": where.experiment}, max_retries=0, timeout=store.SECONDS, raise_on_status=False,
+            get_default_host_creds(store.address(runtime)), "/api/2.0/mlflow/experiments/get-by-name", "GET",
+            params={"experiment_name": runtime.experiment}, max_retries=0, timeout=store.SECONDS, raise_on_status=False,
         )  # fmt: skip
     except MlflowException as error:
-        raise store.unusable(where, error, "") from error
-    store.check_answer(where, answer.status_code, answer.text)
+        raise store.unusable(runtime, error, "") from error
+    store.check_answer(runtime, answer.status_code, answer.text)
 
 
-def _experiment(where: Where, path: Path | None, reading: bool) -> str:
+def _experiment(runtime: Runtime, path: Path | None, reading: bool) -> str:
     quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.version import VERSION
 
     try:
-        found = client(where).get_experiment_by_name(where.experiment)
+        found = client(runtime).get_experiment_by_name(runtime.experiment)
         if found is not None and found.lifecycle_stage == "deleted" and not reading:
             raise TrackingError(
-                f"tracking: the experiment '{where.experiment}' in {where.tracking} was deleted; bring it back with "
-                f"`MLFLOW_TRACKING_URI={store.address(where)} mlflow experiments restore -x {found.experiment_id}`."
+                f"tracking: the experiment '{runtime.experiment}' in {runtime.tracking} was deleted; bring it back "
+                f"with `MLFLOW_TRACKING_URI={store.address(runtime)} mlflow experiments restore -x "
+                f"{found.experiment_id}`."
             )
         if found is not None:
             return str(found.experiment_id)
         if path is None:
-            return str(client(where).create_experiment(where.experiment))
+            return str(client(runtime).create_experiment(runtime.experiment))
         tags = {ROOT_TAG: path.parent.as_uri()}
-        return str(client(where).create_experiment(where.experiment, store.artifacts(path).as_uri(), tags))
+        return str(client(runtime).create_experiment(runtime.experiment, store.artifacts(path).as_uri(), tags))
     except MlflowException as error:
-        raise store.unusable(where, error, VERSION) from error
+        raise store.unusable(runtime, error, VERSION) from error
 
 
 class Run:
     """An MLflow run to write to, from any thread or process."""
 
-    def __init__(self, where: Where, found: "Entity", *, resumed: bool = False) -> None:
+    def __init__(self, runtime: Runtime, found: "Entity", *, resumed: bool = False) -> None:
         """Use `run`; `resumed` tells whether an earlier process began it."""
         self.run_id: str = found.info.run_id
         self.resumed = resumed
-        self._where = where
-        self._client = client(where)
+        self._where = runtime
+        self._client = client(runtime)
         self._logged = set(found.data.params)  # MLflow never lets a parameter change
 
     def params(self, values: Mapping[str, Any]) -> None:
@@ -197,7 +198,7 @@ def without_mentions(text: str) -> str:
 
 @contextmanager
 def run(
-    where: Where,
+    runtime: Runtime,
     *,
     kind: Kind,
     name: str,
@@ -213,7 +214,7 @@ def run(
     An earlier run of this kind and key that failed, or whose process is gone, is taken up again.
 
     Args:
-        where: The store; `where.parent` is the parent when none is given.
+        runtime: The store.
         kind: What the run does.
         name: What the table of runs shows.
         key: What tells this piece of work from all others, such as a digest of its inputs and settings.
@@ -223,98 +224,97 @@ def run(
         after: A run that this work goes on with, finished or not, if it is nested under the same parent.
         watch: Log the machine's load every few seconds as well.
     """
-    above = parent or where.parent
-    given = {**({PARENT: above} if above else {}), **(tags or {})}
-    found = _continued(where, after, parent) or _reopened(where, kind, key)
-    opened = found or _created(where, kind, name, key, given)
+    given = {**({PARENT: parent} if parent else {}), **(tags or {})}
+    found = _continued(runtime, after, parent) or _reopened(runtime, kind, key)
+    opened = found or _created(runtime, kind, name, key, given)
     try:
         if found is not None:
             opened.tags(given)
         opened.params(params or {})
-        with system_metrics(where, opened.run_id) if watch else nullcontext():
+        with system_metrics(runtime, opened.run_id) if watch else nullcontext():
             yield opened
     except BaseException as error:
         with suppress(Exception):  # the error to see is the one that ended the work, even when the store is lost
             if not isinstance(error, Exception):
-                _end_nested(where, opened.run_id, repr(error))
-            end(where, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", repr(error))
+                _end_nested(runtime, opened.run_id, repr(error))
+            end(runtime, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", repr(error))
         raise
-    end(where, opened.run_id, "FINISHED")
+    end(runtime, opened.run_id, "FINISHED")
 
 
-def _created(where: Where, kind: Kind, name: str, key: str, given: Mapping[str, object]) -> Run:
+def _created(runtime: Runtime, kind: Kind, name: str, key: str, given: Mapping[str, object]) -> Run:
     tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
     tags.update({name: short(value) for name, value in given.items()})
     if commit := environment().get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
-    return Run(where, client(where).create_run(prepare(where), tags=tags, run_name=name))
+    return Run(runtime, client(runtime).create_run(prepare(runtime), tags=tags, run_name=name))
 
 
-def _reopened(where: Where, kind: Kind, key: str) -> Run | None:
+def _reopened(runtime: Runtime, kind: Kind, key: str) -> Run | None:
     query = f"tags.`{KEY}` = '{digest_of(kind, key)}' AND attributes.status != 'FINISHED'"
-    for found in client(where).search_runs([prepare(where)], query):
+    for found in client(runtime).search_runs([prepare(runtime)], query):
         owner = found.data.tags.get(PROCESS, "")
         if found.info.status == "RUNNING" and not gone(owner):
             continue  # someone is at work on it
-        return _taken_up(where, found)
+        return _taken_up(runtime, found)
     return None
 
 
-def _continued(where: Where, after: str | None, parent: str | None) -> Run | None:
-    found = own(where, after, parent)
-    return None if found is None else _taken_up(where, found)
+def _continued(runtime: Runtime, after: str | None, parent: str | None) -> Run | None:
+    found = own(runtime, after, parent)
+    return None if found is None else _taken_up(runtime, found)
 
 
-def own(where: Where, run_id: str | None, parent: str | None = None) -> "Entity | None":
+def own(runtime: Runtime, run_id: str | None, parent: str | None) -> "Entity | None":
     """The run of this id if it is nested under the same parent; None for one of an earlier pipeline, or none."""
-    found = client(where).search_runs([prepare(where)], f"attributes.run_id = '{run_id}'") if run_id else []
-    return next((one for one in found if one.data.tags.get(PARENT) == (parent or where.parent)), None)
+    found = client(runtime).search_runs([prepare(runtime)], f"attributes.run_id = '{run_id}'") if run_id else []
+    return next((one for one in found if one.data.tags.get(PARENT) == parent), None)
 
 
-def _taken_up(where: Where, found: "Entity") -> Run:
-    again = Run(where, found, resumed=True)
+def _taken_up(runtime: Runtime, found: "Entity") -> Run:
+    again = Run(runtime, found, resumed=True)
     again.tags({PROCESS: process(), ERROR: ""})
-    client(where).update_run(again.run_id, status="RUNNING")
+    client(runtime).update_run(again.run_id, status="RUNNING")
     return again
 
 
-def mark(where: Where, run_id: str | None, tags: Mapping[str, object]) -> None:
-    """Set tags on a finished run of this pipeline; a run of an earlier one keeps what was true there."""
-    if (found := own(where, run_id)) is not None:
-        Run(where, found).tags(tags)
+def mark(runtime: Runtime, run_id: str | None, tags: Mapping[str, object], parent: str | None) -> None:
+    """Set tags on a finished run that is nested under `parent`; a run of an earlier pipeline keeps its own."""
+    if (found := own(runtime, run_id, parent)) is not None:
+        Run(runtime, found).tags(tags)
 
 
-def end(where: Where, run_id: str, status: Status, error: str = "") -> None:
+def end(runtime: Runtime, run_id: str, status: Status, error: str = "") -> None:
     """End a run, with the reason where it did not finish."""
     if error:
-        client(where).set_tag(run_id, ERROR, short(error))
-    client(where).set_terminated(run_id, status)
+        client(runtime).set_tag(run_id, ERROR, short(error))
+    client(runtime).set_terminated(run_id, status)
 
 
-def _end_nested(where: Where, run_id: str, error: str) -> None:
+def _end_nested(runtime: Runtime, run_id: str, error: str) -> None:
     """End what was nested under a run that was interrupted, in processes that could not do so themselves."""
     query = f"tags.`{PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
-    for found in client(where).search_runs([prepare(where)], query, max_results=1000):
-        end(where, found.info.run_id, "KILLED", error)
+    for found in client(runtime).search_runs([prepare(runtime)], query, max_results=1000):
+        end(runtime, found.info.run_id, "KILLED", error)
 
 
-def sweep(where: Where) -> list[str]:
+def sweep(runtime: Runtime) -> list[str]:
     """End runs whose process is gone, as after `kill -9`; returns their ids. Those of other hosts are left alone."""
     ended = []
-    for found in client(where).search_runs([prepare(where)], "attributes.status = 'RUNNING'", max_results=1000):
+    for found in client(runtime).search_runs([prepare(runtime)], "attributes.status = 'RUNNING'", max_results=1000):
         if gone(found.data.tags.get(PROCESS, process())):
-            end(where, found.info.run_id, "KILLED", "its process ended without a word")
+            end(runtime, found.info.run_id, "KILLED", "its process ended without a word")
             ended.append(found.info.run_id)
     return ended
 
 
 @contextmanager
-def system_metrics(where: Where, run_id: str, interval: float = 5.0) -> Iterator[None]:
+def system_metrics(runtime: Runtime, run_id: str, interval: float = 5.0) -> Iterator[None]:
     """Log load of processor, memory, disk, network and GPU every `interval` seconds while the block runs."""
     quiet()
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(run_id, interval, resume_logging=True, tracking_uri=store.address(where))
+    monitor = SystemMetricsMonitor(run_id, interval, resume_logging=True, tracking_uri=store.address(runtime))
     monitor.start()
     try:
         yield
@@ -322,9 +322,9 @@ def system_metrics(where: Where, run_id: str, interval: float = 5.0) -> Iterator
         monitor.finish()
 
 
-def download(where: Where, uri: str, folder: Path) -> None:
+def download(runtime: Runtime, uri: str, folder: Path) -> None:
     """Copy the artifacts at an address, a file or a folder, into a folder on this machine."""
     quiet()
     from mlflow.artifacts import download_artifacts
 
-    download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(where))
+    download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(runtime))

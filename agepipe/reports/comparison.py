@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from agepipe import __version__
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import ConfigError, DataError
 from agepipe.core.progress import Progress, silent
@@ -67,7 +67,7 @@ def compare(
     rows: Rows,
     settings: EvaluateSettings,
     folder: Path,
-    where: Where,
+    runtime: Runtime,
     progress: Progress = silent,
 ) -> Compared:
     """Compare models on the same rows, and write down what was found.
@@ -78,7 +78,7 @@ def compare(
         rows: the rows, of which those that any of the models has seen are left out.
         settings: draws, confidence and seed.
         folder: an empty folder, which gets the page, the table and what was found.
-        where: workspace of the predictions, and how many parts to predict at a time.
+        runtime: workspace of the predictions, and how many parts to predict at a time.
         progress: told while rows are predicted.
 
     Raises:
@@ -88,7 +88,7 @@ def compare(
     """
     check_different(models, titles)
     key = digest_of("comparison", VERSION, tuple(models), tuple(titles), rows, settings)
-    _write(folder, _found(key, models, titles, rows, settings, where, progress))
+    _write(folder, _found(key, models, titles, rows, settings, runtime, progress))
     return Compared(digest=key, folder=folder)
 
 
@@ -110,7 +110,7 @@ def _found(
     titles: Sequence[str],
     rows: Rows,
     settings: EvaluateSettings,
-    where: Where,
+    runtime: Runtime,
     progress: Progress,
 ) -> ModelComparison:
     cards = [check_model(model) for model in models]
@@ -121,7 +121,7 @@ def _found(
             f"rows: of {len(table)} rows none is left that no model has seen and all have a range for; name other "
             "photographs with --data."
         )
-    judged = [judged_on(model, card, rows, kept, where, progress) for model, card in zip(models, cards, strict=True)]
+    judged = [judged_on(model, card, rows, kept, runtime, progress) for model, card in zip(models, cards, strict=True)]
     first = labelled(cards[0], kept)[0]
     names = cards[0].ranges.words
     return ModelComparison(

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.artifacts import read_manifest
 from agepipe.core.errors import DataError
@@ -38,7 +38,7 @@ def evaluate(
     rows: Rows,
     settings: EvaluateSettings,
     folder: Path,
-    where: Where,
+    runtime: Runtime,
     *,
     exclude_seen: bool = False,
     against: Evaluation | None = None,
@@ -51,7 +51,7 @@ def evaluate(
         rows: rows that the model has not seen.
         settings: draws, confidence and seed of the intervals; level of the sets, and least support of a slice.
         folder: an empty folder, which gets figures, tables, plots and pages.
-        where: workspace of the predictions, and how many parts to predict at a time.
+        runtime: workspace of the predictions, and how many parts to predict at a time.
         exclude_seen: judge on the rest where the model has seen some rows, and say so.
         against: an evaluation of the champion on the same rows, whose figures the report shows beside the model's.
         progress: told while rows are predicted.
@@ -66,17 +66,17 @@ def evaluate(
         refuse(subject.overlap, f"model {model.digest[:10]}")
     against = None if against is None or against.model == model.digest else against
     key = digest_of("evaluation", VERSION, model, rows, settings, exclude_seen, against)
-    outcome = judge(subject, settings, where, progress, against)
+    outcome = judge(subject, settings, runtime, progress, against)
     write(folder, key, VERSION, outcome, pixels_of(rows, outcome.table))
     return read(folder)
 
 
-def finished(model: str, rows: Rows, where: Where) -> Evaluation | None:
+def finished(model: str, rows: Rows, runtime: Runtime) -> Evaluation | None:
     """The newest evaluation in the workspace of the model of that digest on these very rows; None where there is none.
 
     Its settings may be others: what it predicted is compared, not its intervals.
     """
-    folders = sorted((where.workspace / "evaluations").glob("*/metrics.json"), key=lambda path: -path.stat().st_mtime)
+    folders = sorted((runtime.workspace / "evaluations").glob("*/metrics.json"), key=lambda path: -path.stat().st_mtime)
     return next((read(path.parent) for path in folders if _is_of(path, model, rows)), None)
 
 

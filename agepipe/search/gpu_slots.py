@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agepipe.config.runtime import Where, own_cores
+from agepipe.config.runtime import Runtime, own_cores
 from agepipe.core.record import digest_of
 
 WAIT = 0.2
@@ -20,18 +20,18 @@ WAIT = 0.2
 
 
 @contextmanager
-def placed(where: Where) -> Iterator[int | None]:
+def placed(runtime: Runtime) -> Iterator[int | None]:
     """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU.
 
     On a CPU the runner itself has no more trials at a time than cores allow, but for Dask's workers that somebody else
     has started: those that have the same cores share its places.
     """
-    if where.gpu_count:
+    if runtime.gpu_count:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-        with place(where.gpu_count, where.gpu_trials, _folder(f"gpus-{shown}")) as gpu:
+        with place(runtime.gpu_count, runtime.gpu_trials, _folder(f"gpus-{shown}")) as gpu:
             yield gpu
-    elif where.scheduler:
-        with place(1, where.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
+    elif runtime.scheduler:
+        with place(1, runtime.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
             yield None
     else:
         yield None

@@ -14,7 +14,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from agepipe.config.base import field_of
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.search_space import Span
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, SearchSettings
 from agepipe.core.artifacts import remove, turn
@@ -87,17 +87,17 @@ class Study:
 
 
 @contextmanager
-def study(rows: Rows, learn: LearnSettings, search: SearchSettings, where: Where) -> Iterator[Study]:
+def study(rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime) -> Iterator[Study]:
     """The study of this search, new or taken up again; another process with the same search waits.
 
     Its name says what decides its results. `search.trials` does not, so that a finished study goes on with more.
     """
     what = search.model_copy(update={"trials": SearchSettings().trials})
     key = digest_of("study", VERSION, rows, learn, weights_digest(learn), what)
-    path = where.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
+    path = runtime.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
     with turn(path):
-        if where.refreshes("search"):  # proposals follow from the results, so nothing is lost that is not wanted anew
-            remove(path, where.workspace)
+        if runtime.refreshes("search"):  # proposals follow from the results, so nothing is lost that is not wanted anew
+            remove(path, runtime.workspace)
         if not path.exists():
             _create(path, search)
         with _opened(path) as kept:

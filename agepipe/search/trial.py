@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from agepipe.config.base import combinations
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, Metric, SearchSettings
 from agepipe.core.artifacts import partial
 from agepipe.core.errors import TrainingError
@@ -60,7 +60,7 @@ def on_all_folds(position: int, settings: dict[str, Any], search: SearchSettings
 
 
 def trial(
-    rows: Rows, learn: LearnSettings, fold: Fold, folder: Path, where: Where, on_epoch: OnEpoch | None = None,
+    rows: Rows, learn: LearnSettings, fold: Fold, folder: Path, runtime: Runtime, on_epoch: OnEpoch | None = None,
     metric: Metric = "macro_recall", until: int | None = None, before: Trial | None = None, whole: Trial | None = None,
 ) -> Trial:  # fmt: skip
     """Train one setting on all folds but `fold`, and judge it on that one.
@@ -74,7 +74,7 @@ def trial(
         fold: the fold that is left out of the training and judged.
         folder: an empty folder; or one that an interrupted trial of the same arguments has left with its
             `agepipe.core.artifacts.partial`, where it then goes on from the last checkpoint.
-        where: device and threads.
+        runtime: device and threads.
         on_epoch: called after each epoch.
         metric: validation figure that the best epoch goes by.
         until: the epoch to pause after; None, or as many as there are, trains to the end.
@@ -97,11 +97,11 @@ def trial(
         work = partial(folder)
         if before is not None and not work.exists():
             _go_on(before, work)
-        with placed(where) as gpu:
+        with placed(runtime) as gpu:
             job = Job(
                 folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
                 train=Examples.of(train), validation=Examples.of(validation),
-                device=where.device, threads=trial_threads(learn, where), gpu=gpu, until=pause,
+                device=runtime.device, threads=trial_threads(learn, runtime), gpu=gpu, until=pause,
             )  # fmt: skip
             fitted = isolated(fitting, job, on_event=on_epoch)
         if pause is not None:

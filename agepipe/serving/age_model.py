@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.config.base import checked
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import DataError, ImageError
 from agepipe.model.ages import AgeRanges
 from agepipe.model.decoding import decide
@@ -51,7 +51,7 @@ class FaceAge(NamedTuple):
 class AgeModel:
     """A loaded model; use `load` to get one. An instance must not be used by several threads at once."""
 
-    def __init__(self, folder: Path, runtime: Where, threads: int = 1) -> None:
+    def __init__(self, folder: Path, runtime: Runtime, threads: int = 1) -> None:
         """Load a bundle.
 
         Args:
@@ -152,7 +152,7 @@ def load(
         ConfigError: `workspace` or `tracking` cannot be used.
     """
     given = {"workspace": workspace, "tracking": tracking}
-    runtime = checked(Where, {field: value for field, value in given.items() if value is not None}, "argument")
+    runtime = checked(Runtime, {field: value for field, value in given.items() if value is not None}, "argument")
     return AgeModel(lookup.resolve(str(model), runtime, name).folder, runtime, threads)
 
 

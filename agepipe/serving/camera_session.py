@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agepipe.config.base import Settings
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError
 from agepipe.core.progress import Progress, silent
 from agepipe.model.bundle import CARD
@@ -82,13 +82,13 @@ def check_endpoint(asked: Asked) -> None:
 
 
 def run(
-    asked: Asked, where: Where, progress: Progress = silent, *, unseen: bool = False, into: Summary | None = None
+    asked: Asked, runtime: Runtime, progress: Progress = silent, *, unseen: bool = False, into: Summary | None = None
 ) -> Summary:
     """Run a camera until its source ends, or the user ends it.
 
     Args:
         asked: what the user asked.
-        where: the workspace and the store.
+        runtime: the workspace and the store.
         progress: told after each frame.
         unseen: whether the caller uses the summary itself, so that neither a window nor a file is needed.
         into: what is filled and returned, for who wants it even where this is ended from outside.
@@ -98,18 +98,18 @@ def run(
     """
     check(asked, unseen)
     camera.one_thread()
-    model, (detector, told) = chosen(asked, where), finder(where)
+    model, (detector, told) = chosen(asked, runtime), finder(runtime)
     source, keys = frames.opened(asked.source), window.Keys()
     done = into or Summary()
     done.notes += told
     return camera.run(
-        source, Camera(model, detector), _sinks(asked, source, keys, where), most=asked.frames,
+        source, Camera(model, detector), _sinks(asked, source, keys, runtime), most=asked.frames,
         ended=lambda: keys.quit, helped=lambda: keys.helped, progress=progress,
         into=done,
     )  # fmt: skip
 
 
-def chosen(asked: Asked, where: Where) -> Model:
+def chosen(asked: Asked, runtime: Runtime) -> Model:
     """The model that was named, that of a server, or whatever is deployed.
 
     Raises:
@@ -119,16 +119,16 @@ def chosen(asked: Asked, where: Where) -> Model:
     if asked.endpoint:
         return Served(asked.endpoint)
     if not asked.model:
-        return Following(where, asked.name)
+        return Following(runtime, asked.name)
     folder = Path(asked.model)
     if (folder / CARD).is_file():
         return Fixed(folder, folder.absolute().name)
-    found = lookup.resolve(asked.model, where, asked.name)
-    version = lookup.of_digest(found.digest, asked.name, where)
+    found = lookup.resolve(asked.model, runtime, asked.name)
+    version = lookup.of_digest(found.digest, asked.name, runtime)
     return Fixed(found.folder, f"{version.name} version {version.number}" if version else f"run {asked.model[:10]}")
 
 
-def _sinks(asked: Asked, source: Source, keys: window.Keys, where: Where) -> list[Sink]:
+def _sinks(asked: Asked, source: Source, keys: window.Keys, runtime: Runtime) -> list[Sink]:
     found: list[Sink] = []
     if asked.output is not None:
         found.append(sinks.recorder(asked.output, source.rate))
@@ -136,5 +136,5 @@ def _sinks(asked: Asked, source: Source, keys: window.Keys, where: Where) -> lis
         found.append(sinks.Events(asked.events))
     if not asked.headless:
         pace = 0.0 if source.live else 1 / source.rate
-        found.append(window.Window(keys, where.workspace / "snapshots", pace, still=source.apart))
+        found.append(window.Window(keys, runtime.workspace / "snapshots", pace, still=source.apart))
     return found

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import read_manifest, remove, replacing, whole, write_manifest
 from agepipe.core.errors import ModelError
 from agepipe.data.sample import source as sample
@@ -75,34 +75,34 @@ class Deployed(BaseModel):
         return f"{self.name} version {self.version}"
 
 
-def folder_of(where: Where) -> Path:
+def folder_of(runtime: Runtime) -> Path:
     """Where deployed bundles and the pointer lie."""
-    return where.workspace / "deployed"
+    return runtime.workspace / "deployed"
 
 
-def deploy(reference: str, where: Where, name: str = "", check: Check = CHECK) -> Deployed:
+def deploy(reference: str, runtime: Runtime, name: str = "", check: Check = CHECK) -> Deployed:
     """Deploy a registered version; one that lies there already is only pointed to.
 
     Args:
         reference: an alias or a version, as `agepipe.registry.versions.parse` reads them.
-        where: the store and the workspace.
+        runtime: the store and the workspace.
         name: the registered model; empty takes `agepipe`, or the only one there is.
         check: what the bundle is shown.
 
     Raises:
         ModelError: there is no such version, its bundle is damaged, or it answers otherwise than the registered model.
     """
-    found = find(reference, where, name)
-    model = lookup.model_of(found, where)
-    target = folder_of(where) / f"{found.name}-{found.number}-{model.digest[:10]}"
+    found = find(reference, runtime, name)
+    model = lookup.model_of(found, runtime)
+    target = folder_of(runtime) / f"{found.name}-{found.number}-{model.digest[:10]}"
     if read_manifest(target) is None or bundle.digest(target) != model.digest:
-        remove(target, where.workspace)
+        remove(target, runtime.workspace)
         with whole(target) as draft:
-            _fill(draft, model.folder, found, where, check)
-    return switch(target, found.name, found.number, where)
+            _fill(draft, model.folder, found, runtime, check)
+    return switch(target, found.name, found.number, runtime)
 
 
-def find(reference: str, where: Where, name: str) -> Version:
+def find(reference: str, runtime: Runtime, name: str) -> Version:
     """The version that is to be deployed.
 
     Raises:
@@ -114,18 +114,18 @@ def find(reference: str, where: Where, name: str) -> Version:
             "an alias or a version."
         )
     wanted = parse(reference, name)
-    there = lookup.versions(wanted.name, where)
+    there = lookup.versions(wanted.name, runtime)
     found = next((version for version in there if wanted.names(version)), None)
     if found is None:
-        raise lookup.unknown(reference, wanted.name, there, where)
+        raise lookup.unknown(reference, wanted.name, there, runtime)
     return found
 
 
-def _fill(draft: Path, source: Path, found: Version, where: Where, check: Check) -> None:
+def _fill(draft: Path, source: Path, found: Version, runtime: Runtime, check: Check) -> None:
     for name in (bundle.NETWORK, bundle.CARD):  # a camera needs no lineage, whose sketches show the photographs
         shutil.copy(source / name, draft)
     pictures = [sample.encoded(chip, check.seed) for chip in sample.plan(check.pictures, check.seed)]
-    apart = difference(answers(draft, pictures), registered_answers(found, pictures, where))
+    apart = difference(answers(draft, pictures), registered_answers(found, pictures, runtime))
     if apart > check.tolerance:
         raise ModelError(
             f"model: version {found.number} of {found.name} answers otherwise as a bundle than in the registry (a "
@@ -142,7 +142,7 @@ def answers(folder: Path, pictures: Sequence[bytes]) -> NDArray[np.float64]:
     return predictor.predict(images).probabilities.astype(np.float64)
 
 
-def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) -> NDArray[np.float64]:
+def registered_answers(found: Version, pictures: Sequence[bytes], runtime: Runtime) -> NDArray[np.float64]:
     """What the registered version says of them, loaded by MLflow with the code that was registered with it.
 
     Raises:
@@ -151,7 +151,7 @@ def registered_answers(found: Version, pictures: Sequence[bytes], where: Where) 
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
     files = lookup.files(found)  # of a local store; its database may lie where it can only be read
-    environ = {**store.environ(where), "OMP_NUM_THREADS": "1"}
+    environ = {**store.environ(runtime), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-W", "ignore", "-c", ASK, str(files or uri)],
@@ -171,23 +171,23 @@ def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return float(np.abs(one - other).max()) if one.shape == other.shape else float("inf")
 
 
-def switch(target: Path, name: str, version: int, where: Where) -> Deployed:
+def switch(target: Path, name: str, version: int, runtime: Runtime) -> Deployed:
     """Point to a deployed folder."""
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     record = Deployed(name=name, version=version, digest=bundle.digest(target), folder=target.name, when=now)
-    pointer = folder_of(where) / POINTER
+    pointer = folder_of(runtime) / POINTER
     with replacing(pointer) as draft:
         draft.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return record
 
 
-def current(where: Where) -> Deployed | None:
+def current(runtime: Runtime) -> Deployed | None:
     """What serves now; None where nothing was deployed yet.
 
     Raises:
         ModelError: the pointer cannot be read.
     """
-    pointer = folder_of(where) / POINTER
+    pointer = folder_of(runtime) / POINTER
     try:
         return Deployed.model_validate_json(pointer.read_bytes())
     except FileNotFoundError:
@@ -196,13 +196,13 @@ def current(where: Where) -> Deployed | None:
         raise ModelError(f"{pointer}: cannot be read as what is deployed; call `agepipe deploy` again.") from error
 
 
-def checked(deployed: Deployed, where: Where) -> Path:
+def checked(deployed: Deployed, runtime: Runtime) -> Path:
     """The folder of what serves, whose network and card are still those that were deployed.
 
     Raises:
         ModelError: a file is missing or was changed.
     """
-    folder = folder_of(where) / deployed.folder
+    folder = folder_of(runtime) / deployed.folder
     if (found := bundle.digest(folder)) != deployed.digest:
         raise ModelError(
             f"{folder}: its files are not those of version {deployed.version} of {deployed.name} (digest "

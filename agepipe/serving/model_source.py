@@ -3,7 +3,7 @@
 import threading
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import AgepipeError
 from agepipe.core.system_errors import of_system
 from agepipe.model.predictor import Predictor
@@ -62,14 +62,14 @@ class Served:
 class Following:
     """The deployed model; a switched pointer is followed, and the next model loaded while the last one answers."""
 
-    def __init__(self, where: Where, name: str = "") -> None:
+    def __init__(self, runtime: Runtime, name: str = "") -> None:
         """Load what is deployed; where nothing is, the champion is deployed first.
 
         Raises:
             ModelError: nothing is deployed and there is no champion, or the bundle cannot be used.
         """
-        self._where, self._notes = where, list[str]()
-        self._pointer = folder_of(where) / POINTER
+        self._where, self._notes = runtime, list[str]()
+        self._pointer = folder_of(runtime) / POINTER
         self._next: Fixed | None = None
         self._thread: threading.Thread | None = None
         first = self._first(name)

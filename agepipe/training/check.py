@@ -6,7 +6,7 @@ What the settings alone decide is refused by their classes, in `agepipe.config`.
 from pathlib import Path
 
 from agepipe.config.pretrained import is_timm
-from agepipe.config.runtime import Where, cores
+from agepipe.config.runtime import Runtime, cores
 from agepipe.config.search import check_installed
 from agepipe.config.stages import Config, LearnSettings
 from agepipe.config.torchvision_models import check_file
@@ -20,18 +20,22 @@ OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"), Path("/dev/nvhost-gpu"))
 """GPUs that torch calls `cuda` and that are not counted: lent by Windows, AMD's, a Jetson's."""
 
 
-def check(config: Config, rows_count: int | None = None, where: Where | None = None) -> None:
+def check(config: Config, rows_count: int | None = None, runtime: Runtime | None = None) -> None:
     """Check every network that would be trained: each combination of the grid, or of the extremes of the space.
 
     Args:
         config: all settings.
         rows_count: rows in the development part, where that is known.
-        where: how the work is done, where that is known.
+        runtime: how the work is done, where that is known.
 
     Raises:
         ConfigError: names the field, its value and what is allowed.
     """
-    if where is not None and where.device == "cuda" and not (where.gpu_count or any(map(Path.exists, OTHER_GPUS))):
+    if (
+        runtime is not None
+        and runtime.device == "cuda"
+        and not (runtime.gpu_count or any(map(Path.exists, OTHER_GPUS)))
+    ):
         raise ConfigError("device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'.")
     check_installed(config.search)
     most = None if rows_count is None else _smallest_training(config, rows_count)
@@ -40,8 +44,8 @@ def check(config: Config, rows_count: int | None = None, where: Where | None = N
         check_file(learn.weights)
         if is_timm(learn.network):
             isolated(checking_timm, learn)
-        if where is not None:
-            check_processes(learn, where)
+        if runtime is not None:
+            check_processes(learn, runtime)
         if most is not None:
             _check_batch(learn, most)
 
@@ -69,21 +73,21 @@ def checking_timm(learn: LearnSettings) -> None:
     check_timm(learn)
 
 
-def check_processes(learn: LearnSettings, where: Where) -> None:
+def check_processes(learn: LearnSettings, runtime: Runtime) -> None:
     """Refuse more processes than can share a training.
 
     Raises:
         ConfigError: names the option or the field, its value and what is allowed.
     """
-    count, gpus = where.processes or 1, where.gpu_count
-    if count * where.machines > learn.batch:
-        many = f"processes: {count}" + (f" on machines: {where.machines}" if where.machines > 1 else "")
+    count, gpus = runtime.processes or 1, runtime.gpu_count
+    if count * runtime.machines > learn.batch:
+        many = f"processes: {count}" + (f" on machines: {runtime.machines}" if runtime.machines > 1 else "")
         raise ConfigError(f"{many}, but learn.batch has {learn.batch} rows; take at most one a row.")
     if count == 1:
         return
     if gpus and count > gpus:
         raise ConfigError(f"processes: {count}, but this machine has GPUs for {gpus}; take at most that.")
-    if count > (most := gpus or min(cores(), where.thread_count)):
+    if count > (most := gpus or min(cores(), runtime.thread_count)):
         limit = "--threads allows" if most < cores() else "this machine has cores for"
         raise ConfigError(f"processes: {count}, but {limit} {most}; take at most that.")
 

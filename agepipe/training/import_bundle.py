@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.core.artifacts import file_digest, read_manifest, whole, write_manifest
 from agepipe.core.errors import ModelError
@@ -30,7 +30,7 @@ COMPARED = 8
 
 
 def imported(
-    path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, where: Where,
+    path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, runtime: Runtime,
     mean: Channels = MEAN, std: Channels = STD,
 ) -> Model:  # fmt: skip
     """Make a bundle of a file of weights, or find the finished one.
@@ -44,7 +44,7 @@ def imported(
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; give the state dict of a trained network.")
     key = digest_of("imported", VERSION, file_digest(path), learn, ranges, order, mean, std)
-    folder = where.workspace / "models" / f"imported-{key[:10]}"
+    folder = runtime.workspace / "models" / f"imported-{key[:10]}"
     if read_manifest(folder) is None:
         with whole(folder) as draft:
             isolated(_exporting, path, learn, ranges, order, mean, std, draft)

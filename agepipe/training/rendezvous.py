@@ -16,7 +16,7 @@ from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
-from agepipe.config.runtime import Where, meeting
+from agepipe.config.runtime import Runtime, meeting
 from agepipe.core.errors import ConfigError, TrainingError, WorkerError
 from agepipe.core.ports import bound
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
@@ -60,36 +60,36 @@ _FORM = TypeAdapter(Invitation)
 """How an invitation is written, as JSON: whoever may write to the workspace must not run code on those who join."""
 
 
-def across(job: Job, where: Where, on_epoch: OnEpoch | None = None) -> Fitted:
-    """Train with the processes of this machine, and of those that join it where `where.machines` are several.
+def across(job: Job, runtime: Runtime, on_epoch: OnEpoch | None = None) -> Fitted:
+    """Train with the processes of this machine, and of those that join it where `runtime.machines` are several.
 
     Raises:
         AgepipeError: as `agepipe.training.loop.fit`.
         TrainingError: not all machines have come within `agepipe.training.distributed.TIMEOUT`, another training waits
             there, or a process on any of the machines died.
-        ServiceError: the port of `where.meet` is in use.
+        ServiceError: the port of `runtime.meet` is in use.
         WorkerError: a process died where there is one machine; the others are ended.
     """
-    here = where.processes_for(job.learn.batch)
-    if where.machines == 1:
+    here = runtime.processes_for(job.learn.batch)
+    if runtime.machines == 1:
         return shared(job, here, on_epoch)
-    host, port = meeting(where.meet)
-    invitation = Invitation(job, where.workspace, Seat(0, here * where.machines, port, host, where.machines))
+    host, port = meeting(runtime.meet)
+    invitation = Invitation(job, runtime.workspace, Seat(0, here * runtime.machines, port, host, runtime.machines))
     bound("--meet", "0.0.0.0", port).close()
-    with _left(invitation, where.meet, where):
+    with _left(invitation, runtime.meet, runtime):
         log.warning(
             "waiting for %d other machines: run `agepipe join %s` there, with this workspace",
-            where.machines - 1, where.meet,
+            runtime.machines - 1, runtime.meet,
         )  # fmt: skip
-        return _together(invitation.jobs(0, where.workspace), where.meet, on_epoch)
+        return _together(invitation.jobs(0, runtime.workspace), runtime.meet, on_epoch)
 
 
-def join(meet: str, where: Where, on_epoch: OnEpoch | None = None, wait: float = math.inf) -> Fitted:
+def join(meet: str, runtime: Runtime, on_epoch: OnEpoch | None = None, wait: float = math.inf) -> Fitted:
     """Wait for the training that meets there, take part in it, and end with it.
 
     Args:
         meet: HOST:PORT of the machine that invites.
-        where: the workspace, which all machines see, though perhaps each in a place of its own.
+        runtime: the workspace, which all machines see, though perhaps each in a place of its own.
         on_epoch: called after each epoch.
         wait: seconds after which it gives up waiting for a training to begin.
 
@@ -101,15 +101,15 @@ def join(meet: str, where: Where, on_epoch: OnEpoch | None = None, wait: float =
     """
     meeting(meet)
     end = time.monotonic() + wait
-    while (invitation := invited(meet, where)) is None:
+    while (invitation := invited(meet, runtime)) is None:
         if time.monotonic() >= end:
             raise TrainingError(
                 f"meet: no training has begun at {meet} within {wait:g} s; its result may be there already, or it sees "
-                f"another workspace than {where.workspace}. Look at the machine that runs it, then join again."
+                f"another workspace than {runtime.workspace}. Look at the machine that runs it, then join again."
             )
         time.sleep(PAUSE)
-    with _place(invitation, meet, where) as machine:
-        return _together(invitation.jobs(machine, where.workspace), meet, on_epoch)
+    with _place(invitation, meet, runtime) as machine:
+        return _together(invitation.jobs(machine, runtime.workspace), meet, on_epoch)
 
 
 def _together(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitted:
@@ -122,13 +122,13 @@ def _together(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitte
         ) from error
 
 
-def invited(meet: str, where: Where) -> Invitation | None:
+def invited(meet: str, runtime: Runtime) -> Invitation | None:
     """The invitation to a training that meets there, if one stands.
 
     Raises:
         TrainingError: the file is none that this version of agepipe wrote.
     """
-    path = _file(meet, where)
+    path = _file(meet, runtime)
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -146,10 +146,10 @@ def invited(meet: str, where: Where) -> Invitation | None:
 
 
 @contextmanager
-def _left(invitation: Invitation, meet: str, where: Where) -> Iterator[None]:
-    if invited(meet, where) is not None:
+def _left(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[None]:
+    if invited(meet, runtime) is not None:
         raise TrainingError(f"meet: another training waits at {meet}; give another port.")
-    path = _file(meet, where)
+    path = _file(meet, runtime)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}").open("wb") as draft:
         fcntl.flock(draft, fcntl.LOCK_EX)
@@ -165,9 +165,9 @@ def _left(invitation: Invitation, meet: str, where: Where) -> Iterator[None]:
 
 
 @contextmanager
-def _place(invitation: Invitation, meet: str, where: Where) -> Iterator[int]:
+def _place(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[int]:
     """The first machine's number that no other has."""
-    path = _file(meet, where)
+    path = _file(meet, runtime)
     for machine in range(1, invitation.first.machines):
         with path.with_name(f"{path.name}-{machine}").open("wb") as file:
             if _lock(file, fcntl.LOCK_EX):
@@ -179,8 +179,8 @@ def _place(invitation: Invitation, meet: str, where: Where) -> Iterator[int]:
     )
 
 
-def _file(meet: str, where: Where) -> Path:
-    return where.workspace / "machines" / meet.replace(":", "-")
+def _file(meet: str, runtime: Runtime) -> Path:
+    return runtime.workspace / "machines" / meet.replace(":", "-")
 
 
 def _lock(file: IO[bytes], kind: int) -> bool:

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.artifacts import partial
 from agepipe.data.records import Rows
@@ -37,7 +37,7 @@ def chosen(learn: LearnSettings, choice: Choice, final: FinalSettings) -> LearnS
 
 
 def train(
-    rows: Rows, learn: LearnSettings, choice: Choice | None, final: FinalSettings, folder: Path, where: Where,
+    rows: Rows, learn: LearnSettings, choice: Choice | None, final: FinalSettings, folder: Path, runtime: Runtime,
     on_epoch: Callable[[EpochEvent], None] | None = None,
 ) -> Model:  # fmt: skip
     """Train with the chosen setting and export the best epoch.
@@ -49,7 +49,7 @@ def train(
         final: validation part, patience and metric.
         folder: an empty folder, which becomes the bundle; or one that an interrupted training of the same arguments
             has left with its `agepipe.core.artifacts.partial`, where it then goes on from the last checkpoint.
-        where: device, threads, processes and machines.
+        runtime: device, threads, processes and machines.
         on_epoch: called after each epoch.
 
     Raises:
@@ -59,8 +59,8 @@ def train(
         ModelError: the exported network answers differently from the trained one.
         LeakageError: the first weights were fitted on rows of the validation part.
     """
-    job, table = _job(rows, learn, final, partial(folder), where)
-    fitted = across(job, where, on_epoch)
+    job, table = _job(rows, learn, final, partial(folder), runtime)
+    fitted = across(job, runtime, on_epoch)
     calibration = calibrated(job, fitted, choice)
     seen, lineage = lineage_of(table, learn)
     isolated(exporting, job, fitted, calibration.temperature, folder)
@@ -73,7 +73,9 @@ def train(
     )  # fmt: skip
 
 
-def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, where: Where) -> tuple[Job, pl.DataFrame]:
+def _job(
+    rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, runtime: Runtime
+) -> tuple[Job, pl.DataFrame]:
     table = labelled(rows)
     aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
     table = table.with_columns(pl.Series("validation", aside))
@@ -82,7 +84,7 @@ def _job(rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, whe
         folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
         train=Examples.of(table.filter(~pl.col("validation"))),
         validation=Examples.of(table.filter(pl.col("validation"))),
-        device=where.device, threads=threads(learn, where),
+        device=runtime.device, threads=threads(learn, runtime),
     )  # fmt: skip
     return job, table
 

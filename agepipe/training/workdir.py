@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from agepipe.config.pretrained import PRETRAINED, packaged
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import is_file
 from agepipe.core.artifacts import file_digest
@@ -61,18 +61,18 @@ def made_with() -> dict[str, str]:
     return {name: version(name) for name in ("agepipe", "torch", "torchvision", "onnx", "numpy")}
 
 
-def threads(learn: LearnSettings, where: Where) -> int:
+def threads(learn: LearnSettings, runtime: Runtime) -> int:
     """Threads of a process of the final training: the user's, else one for small batches and one a core for large ones.
 
     Measured on two busy cores, shufflenet at batch 32 of 64 px: 560 images/s with one thread, 200 with two.
     """
-    wanted = where.threads or (1 if _small(learn) else where.thread_count)
-    return max(1, wanted // where.processes_for(learn.batch))
+    wanted = runtime.threads or (1 if _small(learn) else runtime.thread_count)
+    return max(1, wanted // runtime.processes_for(learn.batch))
 
 
-def trial_threads(learn: LearnSettings, where: Where) -> int:
+def trial_threads(learn: LearnSettings, runtime: Runtime) -> int:
     """Threads of a trial: one for small batches, and its share of the cores for large ones."""
-    return 1 if _small(learn) else where.trial_threads
+    return 1 if _small(learn) else runtime.trial_threads
 
 
 def _small(learn: LearnSettings) -> bool:

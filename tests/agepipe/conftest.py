@@ -11,7 +11,7 @@ import pytest
 from labelled import RANGES, labelled_rows
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
@@ -35,9 +35,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Where:
+def here(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """A workspace that the tests of a module share, so that they train once."""
-    return Where(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=2, threads=1)
+    return Runtime(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=2, threads=1)
 
 
 @pytest.fixture

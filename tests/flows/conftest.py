@@ -6,7 +6,7 @@ import pytest
 from chips import detector_file
 
 from agepipe.config import presets
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.data.sample import source
 from agepipe.data.sample.source import draw
@@ -44,14 +44,14 @@ def tiny(drawn: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Where:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """The workspace of the run that several tests look at."""
     folder = tmp_path_factory.mktemp("home")
-    return Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
+    return Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
 
 
 @pytest.fixture(scope="session")
-def first(tiny: Config, home: Where, prefect_server: None) -> PipelineResult:
+def first(tiny: Config, home: Runtime, prefect_server: None) -> PipelineResult:
     """The whole pipeline, run once."""
     from flows.pipeline import pipeline
 

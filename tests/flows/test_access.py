@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 from flows import access, environment
 
@@ -34,54 +34,54 @@ def open_umask() -> Iterator[None]:
     os.umask(before)
 
 
-def test_only_its_user_can_read_it_and_the_next_up_has_the_same(where: Where, open_umask: None) -> None:
-    first = access.made(where)
+def test_only_its_user_can_read_it_and_the_next_up_has_the_same(runtime: Runtime, open_umask: None) -> None:
+    first = access.made(runtime)
     assert re.fullmatch(r"agepipe:[\w-]{32}", first)
-    assert access.file(where).stat().st_mode & 0o777 == 0o600
-    assert (access.made(where), access.kept(where)) == (first, first)
-    assert [path.name for path in where.workspace.iterdir()] == ["password"]
+    assert access.file(runtime).stat().st_mode & 0o777 == 0o600
+    assert (access.made(runtime), access.kept(runtime)) == (first, first)
+    assert [path.name for path in runtime.workspace.iterdir()] == ["password"]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
-def test_one_that_others_could_read_or_write_is_replaced(mode: int, where: Where) -> None:
-    first = access.made(where)
-    access.file(where).chmod(mode)
-    assert not access.private(where)
-    assert access.made(where) != first
-    assert access.private(where)
+def test_one_that_others_could_read_or_write_is_replaced(mode: int, runtime: Runtime) -> None:
+    first = access.made(runtime)
+    access.file(runtime).chmod(mode)
+    assert not access.private(runtime)
+    assert access.made(runtime) != first
+    assert access.private(runtime)
 
 
-def test_a_link_in_its_place_is_not_followed(where: Where) -> None:
-    where.workspace.mkdir(parents=True)
-    elsewhere = where.workspace.with_name("elsewhere")
+def test_a_link_in_its_place_is_not_followed(runtime: Runtime) -> None:
+    runtime.workspace.mkdir(parents=True)
+    elsewhere = runtime.workspace.with_name("elsewhere")
     elsewhere.write_text("agepipe:planted", encoding="utf-8")
     elsewhere.chmod(0o600)
-    access.file(where).symlink_to(elsewhere)
-    assert access.made(where) != "agepipe:planted"
+    access.file(runtime).symlink_to(elsewhere)
+    assert access.made(runtime) != "agepipe:planted"
     assert elsewhere.read_text(encoding="utf-8") == "agepipe:planted"
 
 
-def test_a_password_that_is_gone_is_named(where: Where) -> None:
-    with pytest.raises(ServiceError, match=str(access.file(where))):
-        environment.prepare(where, KEPT)
+def test_a_password_that_is_gone_is_named(runtime: Runtime) -> None:
+    with pytest.raises(ServiceError, match=str(access.file(runtime))):
+        environment.prepare(runtime, KEPT)
 
 
-def test_a_command_takes_the_password_of_the_kept_server(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_takes_the_password_of_the_kept_server(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of another server")
-    auth = access.made(where)
-    environment.prepare(where, KEPT)
+    auth = access.made(runtime)
+    environment.prepare(runtime, KEPT)
     assert [os.environ.get(name) for name in NAMES] == [auth, None, KEPT]
 
 
-def test_the_temporary_server_of_each_command_has_one_of_its_own(where: Where) -> None:
+def test_the_temporary_server_of_each_command_has_one_of_its_own(runtime: Runtime) -> None:
     found = set()
     for _ in range(2):
-        environment.prepare(where, None)
+        environment.prepare(runtime, None)
         ours, servers, address = (os.environ.get(name) for name in NAMES)
         assert (ours == servers, address, len(ours or "")) == (True, None, 40)
         found.add(ours)
     assert len(found) == 2
-    assert not access.file(where).exists(), "nobody else needs to know it"
+    assert not access.file(runtime).exists(), "nobody else needs to know it"
     assert os.environ["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
     assert os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == access.NOBODY
 
@@ -89,30 +89,30 @@ def test_the_temporary_server_of_each_command_has_one_of_its_own(where: Where) -
 @pytest.mark.parametrize("auth", ["user:secret", None])
 @pytest.mark.parametrize("kept", [KEPT, None])
 def test_a_server_of_the_users_own_is_asked_as_the_user_said(
-    auth: str | None, kept: str | None, where: Where, monkeypatch: pytest.MonkeyPatch
+    auth: str | None, kept: str | None, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example/api")
     if auth:
         monkeypatch.setenv("PREFECT_API_AUTH_STRING", auth)
-    environment.prepare(where, kept)
+    environment.prepare(runtime, kept)
     assert [os.environ.get(name) for name in NAMES] == [auth, None, "https://prefect.example/api"]
 
 
 @pytest.mark.parametrize("named", [KEPT, f"{KEPT}/", KEPT.replace("127.0.0.1", "localhost")])
 def test_the_kept_server_that_the_user_names_gets_its_password(
-    named: str, where: Where, monkeypatch: pytest.MonkeyPatch
+    named: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", named)
-    auth = access.made(where)
-    environment.prepare(where, KEPT)
+    auth = access.made(runtime)
+    environment.prepare(runtime, KEPT)
     assert [os.environ.get(name) for name in NAMES] == [auth, None, named]
 
 
 @pytest.mark.parametrize("named", ["http://127.0.0.1:4201/api", "http://10.0.0.5:4200/api"])
 def test_another_server_does_not_get_the_password_of_the_kept_one(
-    named: str, where: Where, monkeypatch: pytest.MonkeyPatch
+    named: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", named)
-    access.made(where)
-    environment.prepare(where, KEPT)
+    access.made(runtime)
+    environment.prepare(runtime, KEPT)
     assert [os.environ.get(name) for name in NAMES] == [None, None, named]

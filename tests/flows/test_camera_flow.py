@@ -11,7 +11,7 @@ import pytest
 from bundles import make_bundle
 from videos import read, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.model.imaging import Image
 from agepipe.serving.detect.detector import Detector
 from flows import access, deployments, services
@@ -20,18 +20,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def worker(prefect_server: None, where: Where, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def worker(prefect_server: None, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The deployments of prefect.yaml, and a worker that runs them."""
     from prefect.settings import PREFECT_API_URL
 
     api_url = str(PREFECT_API_URL.value())
     monkeypatch.chdir(ROOT)
-    access.made(where)
-    services.make_pool(where, api_url)
-    deployments.deploy(where, api_url)
+    access.made(runtime)
+    services.make_pool(runtime, api_url)
+    deployments.deploy(runtime, api_url)
     words = ["worker", "start", "--pool", services.POOL, "--type", "process"]
-    environ = {**services.environ(where, api_url), "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    with (where.workspace / "worker.log").open("w") as log:
+    environ = {**services.environ(runtime, api_url), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+    with (runtime.workspace / "worker.log").open("w") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("prefect"), *words], env=environ, stdout=log, stderr=log
         )
@@ -50,12 +50,12 @@ def wait(reached: object, seconds: float, log: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_deployed_camera_that_is_cancelled_finishes_its_files_and_its_artifact(
-    worker: None, where: Where, drawn_faces: list[Image], detector: Detector, tmp_path: Path
+    worker: None, runtime: Runtime, drawn_faces: list[Image], detector: Detector, tmp_path: Path
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling
 
-    frames, log = 3000, where.workspace / "worker.log"
+    frames, log = 3000, runtime.workspace / "worker.log"
     film = video(tmp_path / "long.mp4", drawn_faces[1:], frames=frames)
     asked = {
         "source": str(film), "model": str(make_bundle(tmp_path / "bundle").folder), "output": str(tmp_path / "out.mp4"),

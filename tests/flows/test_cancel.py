@@ -14,7 +14,7 @@ import psutil
 import pytest
 from test_kill import finished, lives, under_way
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.registry import tracking
 from flows import services
 
@@ -57,9 +57,9 @@ def start(folder: Path, drawn: Path, moment: str, runner: str) -> subprocess.Pop
         )  # fmt: skip
 
 
-def states(where: Where) -> dict[str, list[tuple[str, str]]]:
+def states(runtime: Runtime) -> dict[str, list[tuple[str, str]]]:
     """Of each kind of run, how they stand and why."""
-    found = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+    found = tracking.client(runtime).search_runs([tracking.prepare(runtime)], max_results=1000)
     kinds: dict[str, list[tuple[str, str]]] = {}
     for run in found:
         kinds.setdefault(run.data.tags["agepipe.kind"], []).append(
@@ -68,18 +68,18 @@ def states(where: Where) -> dict[str, list[tuple[str, str]]]:
     return kinds
 
 
-def settled(where: Where, begun: float) -> dict[str, list[tuple[str, str]]]:
+def settled(runtime: Runtime, begun: float) -> dict[str, list[tuple[str, str]]]:
     """The runs, once none is RUNNING."""
-    found = states(where)
+    found = states(runtime)
     while any(status == "RUNNING" for runs in found.values() for status, _ in runs):
         assert time.monotonic() - begun < LIMIT, found
         time.sleep(0.1)
-        found = states(where)
+        found = states(runtime)
     return found
 
 
-def check_killed(where: Where, moment: str, begun: float) -> None:
-    found = settled(where, begun)
+def check_killed(runtime: Runtime, moment: str, begun: float) -> None:
+    found = settled(runtime, begun)
     assert [status for status, _ in found["pipeline"]] == ["KILLED"]
     cut = {"search": "trial", "training": "train"}[moment]
     assert "KILLED" in {status for status, _ in found[cut]}
@@ -108,14 +108,14 @@ def test_a_signal_ends_all_trainings_and_all_runs(
     moment: str, number: signal.Signals, group: bool, runner: str, drawn: Path, tmp_path: Path, prefect_server: None
 ) -> None:
     """Ctrl-C and Prefect's worker signal the whole group of processes, `kill` the command alone."""
-    where = Where(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    runtime = Runtime(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     process = start(tmp_path, drawn, moment, runner)
     try:
-        wait_for(moment, where.workspace)
+        wait_for(moment, runtime.workspace)
         family = psutil.Process(process.pid).children(recursive=True)
         begun = time.monotonic()
         os.killpg(process.pid, number) if group else process.send_signal(number)
-        check_killed(where, moment, begun)
+        check_killed(runtime, moment, begun)
         assert process.wait(timeout=60) != 0
         assert not [one.cmdline() for one in psutil.wait_procs(family, timeout=20)[1] if lives(one)]
         assert "BrokenPipe" not in (tmp_path / "output").read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.registry import lookup, tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -82,9 +82,9 @@ def test_copies_of_a_folder_have_no_part_in_one_another(tmp_path: Path) -> None:
     for folder, others, words in ((one, (base, two), said[0]), (two, (base, one), said[1])):
         assert f"{folder}/workspace/evaluations/" in words
         assert [mentions(folder, other) for other in others] == [[], []]
-        where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
-        runs = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+        runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+        runs = tracking.client(runtime).search_runs([tracking.prepare(runtime)], max_results=1000)
         assert {run.info.status for run in runs} == {"FINISHED"}
-        champion = lookup.champion("agepipe-sample", where)
+        champion = lookup.champion("agepipe-sample", runtime)
         assert champion is not None
-        assert lookup.model_of(champion, where).folder.is_relative_to(folder)
+        assert lookup.model_of(champion, runtime).folder.is_relative_to(folder)

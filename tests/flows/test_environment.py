@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError
 from flows import environment, services, shell
 
@@ -103,13 +103,13 @@ def test_the_users_own_server_is_respected(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "UVICORN_WORKERS", "UVICORN_RELOAD", "UVICORN_SSL_KEYFILE"])
 def test_settings_of_another_web_server_reach_none_of_ours(
-    name: str, where: Where, monkeypatch: pytest.MonkeyPatch
+    name: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "2")
-    assert name not in services.environ(where, None)
+    assert name not in services.environ(runtime, None)
     before = dict(os.environ)
     try:
-        environment.prepare(where, None)
+        environment.prepare(runtime, None)
         assert name not in os.environ, "the temporary server has the command's environment"
     finally:
         os.environ.clear()
@@ -119,9 +119,9 @@ def test_settings_of_another_web_server_reach_none_of_ours(
 def test_a_path_that_sqlite_cannot_open_is_refused() -> None:
     long = Path("/" + "/".join(["x" * 100] * 6))
     with pytest.raises(ConfigError, match="--workspace"):
-        environment.prepare(Where(workspace=long), None)
+        environment.prepare(Runtime(workspace=long), None)
     with pytest.raises(ConfigError, match="--tracking"):
-        environment.prepare(Where(workspace=Path("/tmp"), tracking=f"sqlite:///{long}/mlflow.db"), None)
+        environment.prepare(Runtime(workspace=Path("/tmp"), tracking=f"sqlite:///{long}/mlflow.db"), None)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])

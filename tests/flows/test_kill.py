@@ -17,7 +17,7 @@ import polars as pl
 import psutil
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import MANIFEST, read_manifest
 from agepipe.model import bundle
 from agepipe.model.bundle_files import read_curves
@@ -166,9 +166,9 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def assert_tidy(folder: Path) -> None:
     """No run is left running, one version is registered, and no work in progress lies about."""
-    where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
-    client = tracking.client(where)
-    runs = client.search_runs([tracking.prepare(where)], max_results=1000)
+    runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+    client = tracking.client(runtime)
+    runs = client.search_runs([tracking.prepare(runtime)], max_results=1000)
     assert [run.info.run_name for run in runs if run.info.status == "RUNNING"] == []
     assert len(client.search_model_versions("name = 'agepipe-sample'")) == 1
-    assert not list(where.workspace.glob("*/.*-progress"))
+    assert not list(runtime.workspace.glob("*/.*-progress"))

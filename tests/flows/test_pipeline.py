@@ -13,7 +13,7 @@ from prefect import flow
 from videos import read, video
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, ReleaseSettings
 from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
@@ -38,17 +38,17 @@ from tasks.relabel import relabel
 from tasks.split import partitioned
 
 
-def runs_by_kind(where: Where) -> Counter[str]:
+def runs_by_kind(runtime: Runtime) -> Counter[str]:
     """How often each kind of work was really done."""
-    found = tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000)
+    found = tracking.client(runtime).search_runs([tracking.prepare(runtime)], max_results=1000)
     return Counter(run.data.tags["agepipe.kind"] for run in found)
 
 
-def added(where: Where, before: Counter[str]) -> Counter[str]:
-    return runs_by_kind(where) - before
+def added(runtime: Runtime, before: Counter[str]) -> Counter[str]:
+    return runs_by_kind(runtime) - before
 
 
-def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: PipelineResult, home: Where) -> None:
+def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: PipelineResult, home: Runtime) -> None:
     assert (first.registered.version, first.registered.alias) == (1, "champion")
     assert first.evaluation.count == first.partition.test.count
     assert first.evaluation.report.is_file()
@@ -59,7 +59,7 @@ def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: Pipelin
 
 
 def test_no_description_links_to_a_stranger_and_the_pipeline_s_has_the_verdict(
-    first: PipelineResult, home: Where
+    first: PipelineResult, home: Runtime
 ) -> None:
     runs = tracking.client(home).search_runs([tracking.prepare(home)], max_results=1000)
     notes = {run.info.run_id: run.data.tags.get("mlflow.note.content", "") for run in runs}
@@ -80,7 +80,7 @@ def test_search_and_training_receive_no_test_row(first: PipelineResult) -> None:
     assert set(seen["digest"]) == set(development["digest"])
 
 
-def test_a_partition_whose_files_are_gone_is_drawn_again(first: PipelineResult, tiny: Config, home: Where) -> None:
+def test_a_partition_whose_files_are_gone_is_drawn_again(first: PipelineResult, tiny: Config, home: Runtime) -> None:
     """The registry remembers the champion's partition; its workspace may have been deleted since."""
     lost = first.partition.model_copy(update={"development": _moved(first.partition.development, home)})
     assert not lost.intact()
@@ -94,11 +94,11 @@ def test_a_partition_whose_files_are_gone_is_drawn_again(first: PipelineResult, 
     assert again() == (True, True)
 
 
-def _moved(rows: Rows, where: Where) -> Rows:
-    return rows.model_copy(update={"table": where.workspace / "gone" / "rows.parquet"})
+def _moved(rows: Rows, runtime: Runtime) -> Rows:
+    return rows.model_copy(update={"table": runtime.workspace / "gone" / "rows.parquet"})
 
 
-def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: PipelineResult, home: Where) -> None:
+def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: PipelineResult, home: Runtime) -> None:
     later = tracking.client(home).create_run(
         tracking.prepare(home), tags={"model.version": "agepipe-sample/1", "agepipe.kind": "pipeline"}
     )
@@ -106,7 +106,7 @@ def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: P
     assert register.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
 
 
-def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Where) -> None:
+def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Runtime) -> None:
     from prefect.client.orchestration import get_client
 
     tags = tracking.client(home).get_run(first.run).data.tags
@@ -119,7 +119,7 @@ def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Where) 
     assert {"datareport", "evaluation"} <= {item.key for item in artifacts}
 
 
-def test_the_run_holds_configuration_curves_data_and_reports(first: PipelineResult, home: Where) -> None:
+def test_the_run_holds_configuration_curves_data_and_reports(first: PipelineResult, home: Runtime) -> None:
     client = tracking.client(home)
     parent = client.get_run(first.run)
     assert parent.data.params["learn.network"] == "shufflenet_v2_x0_5"
@@ -140,7 +140,7 @@ def test_the_run_holds_configuration_curves_data_and_reports(first: PipelineResu
     assert trained.data.params["learn.lr"] in {"0.003", "0.01"}
 
 
-def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, home: Where) -> None:
+def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, home: Runtime) -> None:
     before = runs_by_kind(home)
     again = pipeline(tiny, home)
     assert added(home, before) == {"pipeline": 1}
@@ -151,7 +151,7 @@ def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, 
 
 @pytest.mark.slow
 def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
-    first: PipelineResult, tiny: Config, home: Where
+    first: PipelineResult, tiny: Config, home: Runtime
 ) -> None:
     before = runs_by_kind(home)
     other = pipeline(changed(tiny, {"final.epochs": 1}), home)
@@ -163,7 +163,7 @@ def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_setting_that_trials_share_recomputes_the_search_too(
-    first: PipelineResult, tiny: Config, home: Where
+    first: PipelineResult, tiny: Config, home: Runtime
 ) -> None:
     before = runs_by_kind(home)
     pipeline(changed(tiny, {"learn.dropout": 0.3}), home)
@@ -171,7 +171,7 @@ def test_a_setting_that_trials_share_recomputes_the_search_too(
 
 
 @pytest.mark.slow
-def test_one_more_value_in_the_grid_adds_its_trials_alone(first: PipelineResult, tiny: Config, home: Where) -> None:
+def test_one_more_value_in_the_grid_adds_its_trials_alone(first: PipelineResult, tiny: Config, home: Runtime) -> None:
     before = runs_by_kind(home)
     pipeline(changed(tiny, {"search.grid": {"lr": (0.003, 0.01, 1e-6)}}), home)
     assert added(home, before)["trial"] == 2
@@ -179,7 +179,7 @@ def test_one_more_value_in_the_grid_adds_its_trials_alone(first: PipelineResult,
 
 @pytest.mark.slow
 def test_refresh_forces_a_stage_and_ends_with_the_same_weights(
-    first: PipelineResult, tiny: Config, home: Where
+    first: PipelineResult, tiny: Config, home: Runtime
 ) -> None:
     before = runs_by_kind(home)
     again = pipeline(tiny, home.model_copy(update={"refresh": ("train",)}))
@@ -188,10 +188,10 @@ def test_refresh_forces_a_stage_and_ends_with_the_same_weights(
     assert again.registered.version == first.registered.version
 
 
-def test_evaluate_alone_gives_the_stored_result(first: PipelineResult, home: Where) -> None:
+def test_evaluate_alone_gives_the_stored_result(first: PipelineResult, home: Runtime) -> None:
     before = runs_by_kind(home)
     for reference in ("champion", "1", first.model.run or "", str(first.model.folder)):
-        found = evaluate(reference, where=home, settings=judged(first))
+        found = evaluate(reference, runtime=home, settings=judged(first))
         assert found.metrics == first.evaluation.metrics
     assert not added(home, before)
 
@@ -204,26 +204,26 @@ def judged(first: PipelineResult):  # noqa: ANN201 - the settings of the tiny pi
 
 @pytest.mark.slow
 def test_evaluating_on_the_photographs_it_learned_from_is_a_leak(
-    first: PipelineResult, drawn: Path, home: Where
+    first: PipelineResult, drawn: Path, home: Runtime
 ) -> None:
     with pytest.raises(LeakageError, match="--exclude-seen"):
-        evaluate("champion", (str(drawn),), where=home)
-    rest = evaluate("champion", (str(drawn),), where=home, exclude_seen=True)
+        evaluate("champion", (str(drawn),), runtime=home)
+    rest = evaluate("champion", (str(drawn),), runtime=home, exclude_seen=True)
     assert rest.excluded == first.partition.development.count
     assert rest.count == first.partition.test.count
 
 
 @pytest.mark.slow
 def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone(
-    first: PipelineResult, tiny: Config, home: Where, tmp_path: Path
+    first: PipelineResult, tiny: Config, home: Runtime, tmp_path: Path
 ) -> None:
     other = pipeline(changed(tiny, {"final.epochs": 1}), home)
     names = (str(first.registered.version), str(other.registered.version))
-    done = compare(names, where=home, settings=judged(first))
+    done = compare(names, runtime=home, settings=judged(first))
     found = comparison.read(done)
     assert (found.rows, found.count, found.excluded) == (first.partition.test.digest, first.partition.test.count, 0)
     before = runs_by_kind(home)
-    assert compare(names, where=home, settings=judged(first)) == done
+    assert compare(names, runtime=home, settings=judged(first)) == done
     assert not added(home, before)
     run = tracking.client(home).get_run(done.run or "")
     assert run.data.tags["agepipe.kind"] == "compare"
@@ -231,7 +231,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
 
     register.promote(first.registered.name, other.registered.version, "To have it beaten.", home)
     settings = ReleaseSettings(metric="loss", confidence=0.51, watch=())
-    verdict = release(names[0], settings=settings, evaluate=judged(first), where=home)
+    verdict = release(names[0], settings=settings, evaluate=judged(first), runtime=home)
     assert verdict.alias in ("champion", "challenger")
     assert f"{first.partition.test.count} photographs" in verdict.reason
     stranger = tmp_path / "stranger"
@@ -240,17 +240,17 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
     with pytest.raises(
         ModelError, match=r"no locked test rows in common \(stranger has others, or none\); give --anew"
     ):
-        compare((names[0], str(stranger)), where=home)
-    assert comparison.read(compare((names[0], str(stranger)), anew=True, where=home, settings=judged(first))).count
+        compare((names[0], str(stranger)), runtime=home)
+    assert comparison.read(compare((names[0], str(stranger)), anew=True, runtime=home, settings=judged(first))).count
 
 
-def test_an_unknown_model_is_named(first: PipelineResult, home: Where) -> None:
+def test_an_unknown_model_is_named(first: PipelineResult, home: Runtime) -> None:
     with pytest.raises(ModelError, match="'nobody' is not known"):
-        evaluate("nobody", where=home)
+        evaluate("nobody", runtime=home)
 
 
 def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_training(
-    first: PipelineResult, tiny: Config, home: Where
+    first: PipelineResult, tiny: Config, home: Runtime
 ) -> None:
     """Another split, in which rows that the champion was fitted on are locked, would flatter whatever starts there."""
     start = {"learn.weights": "models:/agepipe-sample/1", "split.seed": 21, "split.extend": False}
@@ -262,7 +262,7 @@ def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_t
 
 @pytest.mark.slow
 def test_a_source_that_grows_extends_the_split(
-    first: PipelineResult, tiny: Config, home: Where, drawn: Path, tmp_path: Path
+    first: PipelineResult, tiny: Config, home: Runtime, drawn: Path, tmp_path: Path
 ) -> None:
     from agepipe.data.sample.source import draw
 
@@ -282,7 +282,7 @@ def sides_of(result: PipelineResult):  # noqa: ANN201 - pairs of name and rows
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
-    first: PipelineResult, home: Where, drawn_faces: list[Image], detector: Detector, tmp_path: Path
+    first: PipelineResult, home: Runtime, drawn_faces: list[Image], detector: Detector, tmp_path: Path
 ) -> None:
     """Pipeline, registry, deployment, camera; what the camera says first of each face is what the predictor says."""
     film = video(tmp_path / "film.mp4", drawn_faces, frames=12)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from labelled import labelled_rows
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.search_space import Span
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import ConfigError, TrainingError
@@ -20,6 +20,7 @@ from agepipe.data.records import Rows
 from agepipe.registry import tracking
 from agepipe.training.records import Choice
 from flows.search import search
+from tasks.context import Context
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
@@ -35,18 +36,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     return labelled_rows(tmp_path_factory.mktemp("rows"))
 
 
-def runs(where: Where) -> list:  # type: ignore[type-arg]
-    return list(tracking.client(where).search_runs([tracking.prepare(where)], max_results=1000))
+def runs(runtime: Runtime) -> list:  # type: ignore[type-arg]
+    return list(tracking.client(runtime).search_runs([tracking.prepare(runtime)], max_results=1000))
 
 
-def under_parent(where: Where, rows: Rows, settings: SearchSettings, key: str) -> Choice:
-    with tracking.run(where, kind="pipeline", name="all", key=key) as parent:
-        return search(rows, LEARN, settings, where.model_copy(update={"parent": parent.run_id}))
+def under_parent(runtime: Runtime, rows: Rows, settings: SearchSettings, key: str) -> Choice:
+    with tracking.run(runtime, kind="pipeline", name="all", key=key) as parent:
+        return search(rows, LEARN, settings, Context(**dict(runtime), parent=parent.run_id))
 
 
-def workers(where: Where) -> set[str]:
+def workers(runtime: Runtime) -> set[str]:
     """The processes whose tasks trained."""
-    return {run.data.tags["agepipe.process"] for run in runs(where) if run.data.tags["agepipe.kind"] == "trial"}
+    return {run.data.tags["agepipe.process"] for run in runs(runtime) if run.data.tags["agepipe.kind"] == "trial"}
 
 
 def artifacts(key: str) -> list[dict]:  # type: ignore[type-arg]
@@ -58,11 +59,11 @@ def artifacts(key: str) -> list[dict]:  # type: ignore[type-arg]
     return [{"description": one.description, "data": one.data} for one in sorted(found, key=lambda one: one.created)]
 
 
-def stamps(where: Where) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in where.workspace.glob("trials/*/manifest.json")}
+def stamps(runtime: Runtime) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in runtime.workspace.glob("trials/*/manifest.json")}
 
 
-def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(rows: Rows, tracked: Where) -> None:
+def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(rows: Rows, tracked: Runtime) -> None:
     choice = under_parent(tracked, rows, HALVING, "first")
     (stopped,) = choice.stopped
     assert (stopped.epochs, stopped.planned) == (1, 2)
@@ -102,15 +103,15 @@ def undisturbed(rows: Rows, empty_store: Path, tmp_path_factory: pytest.TempPath
     """What two threads choose when nothing dies."""
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(empty_store, folder / "mlruns")
-    where = Where(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
-    choice = search(rows, LONGER, PAIR, where)
-    assert workers(where) == {process()}
+    runtime = Runtime(workspace=folder, tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu", workers=2)
+    choice = search(rows, LONGER, PAIR, runtime)
+    assert workers(runtime) == {process()}
     return choice
 
 
 @pytest.mark.slow
 def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
-    rows: Rows, tracked: Where, undisturbed: Choice
+    rows: Rows, tracked: Runtime, undisturbed: Choice
 ) -> None:
     pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
     import dask
@@ -125,12 +126,12 @@ def test_a_dask_scheduler_that_runs_already_chooses_what_threads_choose(
     assert len(workers(tracked) - {process()}) == 2
 
 
-def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
+def kill_one(runtime: Runtime, over: threading.Event, killed: list[int]) -> None:
     """Once a trial has a checkpoint, kill the process that its runner has it in; for threads, the one that trains."""
     while not over.wait(0.01):
-        if not list(where.workspace.glob("trials/.*-progress/*/checkpoint.pt")):
+        if not list(runtime.workspace.glob("trials/.*-progress/*/checkpoint.pt")):
             continue
-        owners = {int(run.data.tags["agepipe.process"].split(":")[1]) for run in runs(where)}
+        owners = {int(run.data.tags["agepipe.process"].split(":")[1]) for run in runs(runtime)}
         if owners == {os.getpid()}:
             servers = psutil.Process().children()
             owners = {training.pid for one in servers for training in one.children() if "fork" in str(one.cmdline())}
@@ -143,7 +144,7 @@ def kill_one(where: Where, over: threading.Event, killed: list[int]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
 def test_a_search_outlives_a_worker_and_chooses_what_threads_choose(
-    rows: Rows, tracked: Where, undisturbed: Choice, runner: str, caplog: pytest.LogCaptureFixture
+    rows: Rows, tracked: Runtime, undisturbed: Choice, runner: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     if runner == "dask":
         pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
@@ -172,7 +173,7 @@ def same(one: Choice, other: Choice) -> bool:
 
 
 @pytest.mark.slow
-def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Where) -> None:
+def test_optuna_proposes_learns_and_is_found_again(rows: Rows, tracked: Runtime) -> None:
     pytest.importorskip("optuna", reason="needs agepipe[optuna]")
     space = {"lr": Span(low=1e-5, high=0.02, log=True), "head": ("linear", "v1")}
     settings = SearchSettings(strategy="optuna", space=space, trials=3, folds=2, metric="mae")
@@ -207,7 +208,7 @@ BURSTING = LEARN.model_copy(update={"optimizer": "sgd", "weight_decay": 1.0, "ep
 )
 @pytest.mark.slow
 def test_a_setting_that_diverges_is_out_of_the_race(
-    rows: Rows, tracked: Where, settings: SearchSettings, caplog: pytest.LogCaptureFixture
+    rows: Rows, tracked: Runtime, settings: SearchSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     if settings.strategy == "optuna":
         pytest.importorskip("optuna", reason="needs agepipe[optuna]")
@@ -221,13 +222,13 @@ def test_a_setting_that_diverges_is_out_of_the_race(
     assert search(rows, BURSTING, settings, tracked) == choice
 
 
-def test_a_search_whose_settings_all_diverge_says_so(rows: Rows, tracked: Where) -> None:
+def test_a_search_whose_settings_all_diverge_says_so(rows: Rows, tracked: Runtime) -> None:
     settings = SearchSettings(grid={"lr": (10.0, 9.0)}, folds=2)
     with pytest.raises(TrainingError, match="no setting could be trained to the end"):
         search(rows, BURSTING, settings, tracked)
 
 
-def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Where) -> None:
+def test_a_search_that_cannot_work_is_refused_before_it_starts(rows: Rows, tracked: Runtime) -> None:
     with pytest.raises(ConfigError, match=r"search\.rungs"):
         search(rows, QUICK, HALVING.model_copy(update={"rungs": (5,)}), tracked)
     assert not tracked.workspace.exists()

@@ -20,7 +20,7 @@ from chips import detector_file, real_chips
 from endpoints import standing_in
 from videos import read, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import OutputError
 from agepipe.evaluation.records import Evaluation
@@ -53,12 +53,12 @@ def agepipe(*words: object, cwd: Path, seconds: int = 120) -> subprocess.Complet
     )
 
 
-def registered(folder: Path, where: Where, sharpness: float = 60.0) -> None:
+def registered(folder: Path, runtime: Runtime, sharpness: float = 60.0) -> None:
     model = make_bundle(folder, sharpness=sharpness)
     evaluation = Evaluation(
         digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
     )
-    register.register(model, evaluation, ReleaseSettings(), where)
+    register.register(model, evaluation, ReleaseSettings(), runtime)
 
 
 def light(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -209,7 +209,7 @@ def test_camera_says_in_one_sentence_what_is_missing(
 
 
 @pytest.mark.slow
-def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path: Path) -> None:
+def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Runtime, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0, 10.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
     done = agepipe("promote", "2", "--because", "calmer", "--no-deploy", cwd=tmp_path)
@@ -226,7 +226,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Where, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Where, tmp_path: Path) -> None:
+def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Runtime, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
     second = next(version for version in register.versions("agepipe", tracked) if version.number == 2)
@@ -243,7 +243,7 @@ def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked
 
 
 def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
-    tracked: Where, film: Path, tmp_path: Path, prefect_server: None
+    tracked: Runtime, film: Path, tmp_path: Path, prefect_server: None
 ) -> None:
     from prefect.client.orchestration import get_client
 
@@ -251,10 +251,10 @@ def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     from flows.deploy import deploy
 
     registered(tmp_path / "bundle", tracked)
-    done = deploy("champion", where=tracked)
+    done = deploy("champion", runtime=tracked)
     assert done == current(tracked)
     assert (folder_of(tracked) / done.folder / "model.onnx").is_file()
-    seen = camera(source=str(film), events=tmp_path / "flow.jsonl", frames=10, where=tracked)
+    seen = camera(source=str(film), events=tmp_path / "flow.jsonl", frames=10, runtime=tracked)
     assert (seen.frames, seen.faces, seen.models) == (10, 10, ("agepipe version 1",))
     assert len(seen.picture.read_bytes()) > 1000
     assert {json.loads(line)["model"] for line in (tmp_path / "flow.jsonl").read_text().splitlines()} == set(
@@ -266,6 +266,6 @@ def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     assert "agepipe version 1" in told["camera"]
     assert "data:image/jpeg;base64," in told["camera"]
     with standing_in(tmp_path / "bundle") as remote:
-        seen = camera(source=str(film), endpoint=remote.url, frames=3, where=tracked)
+        seen = camera(source=str(film), endpoint=remote.url, frames=3, runtime=tracked)
     assert (seen.frames, seen.models) == (3, (f"aaaaaaaaaa at {remote.url.removeprefix('http://')}",))
     assert remote.asked >= 4, "what it is, and each frame"

@@ -29,7 +29,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from test_cancel import FOR_EVER, check_killed, wait_for
 from test_kill import lives
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.ports import bound
 from agepipe.serving.detect.haar import Haar
 from agepipe.serving.model_source import Fixed
@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 class Up:
     """What runs, and what is asked of it by its owner."""
 
-    where: Where
+    runtime: Runtime
     prefect: str
     mlflow: str
     auth: str
@@ -117,18 +117,18 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     shutil.copy(ROOT / "prefect.yaml", folder)
     ports = [free_port(), free_port()]
-    where = Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+    runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
     try:
         done = agepipe(folder, "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1]))
         assert done.returncode == 0, done.stderr
-        auth = access.kept(where)
+        auth = access.kept(runtime)
         assert f"Password {auth}" in done.stdout
         assert f":{ports[1]}/#/experiments/1/runs?workflowType=machine_learning" in done.stdout
-        kept = services.running(where).services
+        kept = services.running(runtime).services
         assert [item.name for item in kept] == ["prefect", "mlflow", "worker"]
         roots = [process for item in kept if (process := item.process())]
         family = [*roots, *(child for root in roots for child in root.children(recursive=True))]
-        yield Up(where, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", auth)
+        yield Up(runtime, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", auth)
     finally:
         last = agepipe(folder, "down")
     assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
@@ -196,8 +196,8 @@ def test_another_user_of_the_machine_learns_no_password_and_is_refused_without_i
         assert refused(stranger, f"{up.prefect}/api/flows/filter", None) == 401
         assert refused(stranger, f"{up.mlflow}/api/2.0/mlflow/experiments/search?max_results=1", None) == 401
         assert refused(stranger, f"{up.mlflow}/", None) == 401
-    files = [path for path in up.where.workspace.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
-    assert files == [access.file(up.where)]
+    files = [path for path in up.runtime.workspace.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
+    assert files == [access.file(up.runtime)]
     assert files[0].stat().st_mode & 0o777 == 0o600
     shown = [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
     assert [line for line in shown if word in line] == []
@@ -212,7 +212,7 @@ def test_both_pages_and_all_flows_are_served_and_a_second_up_says_where(up: Up) 
     for address in (up.prefect, up.mlflow):
         with up.open(f"{address}/") as page:
             assert (page.status, page.headers.get_content_type()) == (200, "text/html")
-    second = agepipe(up.where.workspace.parent, "up")
+    second = agepipe(up.runtime.workspace.parent, "up")
     assert second.returncode == 0, second.stderr
     assert up.prefect in second.stdout
     assert up.mlflow in second.stdout
@@ -225,8 +225,8 @@ def test_both_pages_and_all_flows_are_served_and_a_second_up_says_where(up: Up) 
 def test_the_form_of_a_run_knows_every_setting_and_the_server_holds_to_its_bounds(up: Up) -> None:
     weekly = up.deployment("weekly")
     form = weekly["parameter_openapi_schema"]
-    assert set(form["properties"]) == {"config", "where"}
-    assert "parent" not in form["definitions"]["Where"]["properties"]  # set by flows alone
+    assert set(form["properties"]) == {"config", "runtime"}
+    assert "parent" not in form["definitions"]["Runtime"]["properties"]  # set by flows alone
     learn = form["definitions"]["LearnSettings"]["properties"]
     assert learn["dropout"]["minimum"] == 0.0
     assert learn["dropout"]["description"].startswith("Dropout before")
@@ -246,10 +246,10 @@ def test_a_run_that_is_cancelled_in_prefect_leaves_killed_runs(up: Up, drawn: Pa
         "learn": {"size": 32, "network": "shufflenet_v2_x0_5", "batch": 32, "epochs": FOR_EVER},
         "search": {"grid": {"lr": [0.003, 0.01, 0.02]}, "folds": 2},
     }
-    run = up.run("weekly", {"config": config, "where": {"workers": 2}})
-    wait_for("search", up.where.workspace)
+    run = up.run("weekly", {"config": config, "runtime": {"workers": 2}})
+    wait_for("search", up.runtime.workspace)
     up.ask(f"{run}/set_state", {"state": {"type": "CANCELLING"}})
-    check_killed(up.where, "search", time.monotonic())
+    check_killed(up.runtime, "search", time.monotonic())
     up.wait(run, "CANCELLED")
 
 

@@ -13,7 +13,7 @@ from labelled import labelled_rows
 from photographs import chips
 
 from agepipe.config import presets
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import AugmentSettings, Config, LearnSettings
 from agepipe.core.errors import ConfigError
 from agepipe.training.workdir import labelled
@@ -86,8 +86,8 @@ def test_the_tables_have_a_row_for_each_recipe_and_what_is_kept_is_not_trained_a
 
 
 def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photographs: Path, tmp_path: Path) -> None:
-    config, where = presets.load("laptop", {"source.data": (str(photographs),)}), Where(workspace=tmp_path)
-    compared = labelled(development(config, where))
+    config, runtime = presets.load("laptop", {"source.data": (str(photographs),)}), Runtime(workspace=tmp_path)
+    compared = labelled(development(config, runtime))
     (folder,) = (tmp_path / "splits").iterdir()
     locked = pl.read_parquet(folder / "test.parquet")
     assert len(locked) > 0
@@ -105,7 +105,9 @@ def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_with_equal_time_a_cheaper_recipe_gets_more_epochs(tmp_path: Path) -> None:
     learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, augment=AugmentSettings(flip=0.0))
-    bench = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), Where(workspace=tmp_path, threads=1), tmp_path / "kept")
+    bench = Bench.of(
+        learn, labelled_rows(tmp_path), 160, (1,), Runtime(workspace=tmp_path, threads=1), tmp_path / "kept"
+    )
     costly, cheap = Recipe({"batch": 8, "augment.jpeg": 0.5}), Recipe({"batch": 64, "augment.shift": False})
     seconds = bench.seconds(costly, 20)
     assert bench.epochs(cheap, seconds) > 20
@@ -115,7 +117,9 @@ def test_with_equal_time_a_cheaper_recipe_gets_more_epochs(tmp_path: Path) -> No
 def test_the_answers_of_several_networks_are_averaged(tmp_path: Path) -> None:
     """Two of them are no third training: their distributions, not their figures, are averaged."""
     learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, lr=0.02, target="years")
-    bench = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), Where(workspace=tmp_path, threads=1), tmp_path / "kept")
+    bench = Bench.of(
+        learn, labelled_rows(tmp_path), 160, (1,), Runtime(workspace=tmp_path, threads=1), tmp_path / "kept"
+    )
     both = bench.told(Recipe(networks=2), 2)
     singles = [replace(bench, seeds=(seed,)).told(Recipe(), 1).judged() for seed in (1, 1001)]
     assert both.epochs == "2 × 1"

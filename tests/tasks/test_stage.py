@@ -12,7 +12,7 @@ from hostile import Hostile
 from prefect import flow
 from prefect.results import ResultRecord
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, IngestSettings, LearnSettings, SearchSettings
 from agepipe.core.artifacts import read_manifest
 from agepipe.core.errors import DataError, SourceError
@@ -45,7 +45,7 @@ def made(folder: Path, digest: str) -> Catalogue:
 
 
 @stage("ingest", "datasets", version=1)
-def first(folder: Path, settings: IngestSettings, where: Where) -> Catalogue:
+def first(folder: Path, settings: IngestSettings, runtime: Runtime) -> Catalogue:
     calls["first"] += 1
     if settings.min_side == 1:
         raise SourceError("min_side: planted")
@@ -53,19 +53,19 @@ def first(folder: Path, settings: IngestSettings, where: Where) -> Catalogue:
 
 
 @stage("audit", "audits", version=1, run_name="second {factor}")
-def second(folder: Path, catalogue: Catalogue, factor: int, where: Where) -> Catalogue:
+def second(folder: Path, catalogue: Catalogue, factor: int, runtime: Runtime) -> Catalogue:
     calls[f"second {factor}"] += 1
     return made(folder, f"{catalogue.digest} {factor}")
 
 
 @stage("split", "splits", version=1)
-def kept(folder: Path, where: Where) -> Catalogue:
+def kept(folder: Path, runtime: Runtime) -> Catalogue:
     calls["kept"] += 1
     return made(folder, "kept")
 
 
 @stage("train", "models", version=1, resumes=True)
-def slow(folder: Path, where: Where) -> Catalogue:
+def slow(folder: Path, runtime: Runtime) -> Catalogue:
     """It is interrupted after its first half."""
     if not (folder / "half").exists():
         (folder / "half").touch()
@@ -75,19 +75,19 @@ def slow(folder: Path, where: Where) -> Catalogue:
 
 
 @flow
-def kept_flow(where: Where) -> Catalogue:
-    return kept(where)
+def kept_flow(runtime: Runtime) -> Catalogue:
+    return kept(runtime)
 
 
 @flow
-def slow_flow(where: Where) -> Catalogue:
-    return slow(where)
+def slow_flow(runtime: Runtime) -> Catalogue:
+    return slow(runtime)
 
 
 @flow
-def chain(settings: IngestSettings, where: Where, factors: tuple[int, ...] = (1, 2)) -> list[Catalogue]:
-    catalogue = first(settings, where)
-    return second.gather({"catalogue": catalogue, "factor": factor, "where": where} for factor in factors)
+def chain(settings: IngestSettings, runtime: Runtime, factors: tuple[int, ...] = (1, 2)) -> list[Catalogue]:
+    catalogue = first(settings, runtime)
+    return second.gather({"catalogue": catalogue, "factor": factor, "runtime": runtime} for factor in factors)
 
 
 @pytest.fixture(autouse=True)
@@ -95,21 +95,21 @@ def fresh() -> None:
     calls.clear()
 
 
-def test_a_second_run_computes_nothing_and_gives_the_same_records(where: Where) -> None:
-    before = chain(IngestSettings(), where)
+def test_a_second_run_computes_nothing_and_gives_the_same_records(runtime: Runtime) -> None:
+    before = chain(IngestSettings(), runtime)
     calls.clear()
-    assert chain(IngestSettings(), where) == before
+    assert chain(IngestSettings(), runtime) == before
     assert not calls
 
 
 @pytest.mark.parametrize("form", ["result", "call", "pickled", "damaged"])
 def test_a_stored_result_that_is_no_record_is_computed_again_and_not_run(
-    form: str, where: Where, hostile: Hostile
+    form: str, runtime: Runtime, hostile: Hostile
 ) -> None:
-    before = kept_flow(where)
-    (record,) = (where.workspace / "records").glob("split-*")
+    before = kept_flow(runtime)
+    (record,) = (runtime.workspace / "records").glob("split-*")
     record.write_bytes(record.read_bytes()[:-9] if form == "damaged" else getattr(hostile, form)())
-    assert kept_flow(where) == before
+    assert kept_flow(runtime) == before
     assert not hostile.ran
     assert plain(record.read_bytes()), "the next run finds it again"
 
@@ -122,71 +122,71 @@ def test_the_hostile_results_would_be_run_by_prefect(hostile: Hostile) -> None:
 
 
 @pytest.mark.slow
-def test_where_the_work_is_done_does_not_matter(where: Where) -> None:
-    chain(IngestSettings(), where)
+def test_where_the_work_is_done_does_not_matter(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    chain(IngestSettings(), where.model_copy(update={"workers": 7, "device": "cuda", "parent": "another run"}))
+    chain(IngestSettings(), runtime.model_copy(update={"workers": 7, "device": "cuda"}))
     assert not calls
 
 
-def test_a_changed_setting_recomputes_its_stage_and_what_follows(where: Where) -> None:
-    chain(IngestSettings(), where)
+def test_a_changed_setting_recomputes_its_stage_and_what_follows(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    chain(IngestSettings(size=64), where)
+    chain(IngestSettings(size=64), runtime)
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
 
 
-def test_one_more_setting_of_a_fan_out_computes_only_that(where: Where) -> None:
-    chain(IngestSettings(), where)
+def test_one_more_setting_of_a_fan_out_computes_only_that(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    chain(IngestSettings(), where, (1, 2, 3))
+    chain(IngestSettings(), runtime, (1, 2, 3))
     assert calls == {"second 3": 1}
 
 
-def test_refresh_computes_a_stage_and_those_after_it(where: Where) -> None:
-    chain(IngestSettings(), where)
+def test_refresh_computes_a_stage_and_those_after_it(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    chain(IngestSettings(), where.model_copy(update={"refresh": ("audit",)}))
+    chain(IngestSettings(), runtime.model_copy(update={"refresh": ("audit",)}))
     assert calls == {"second 1": 1, "second 2": 1}
     calls.clear()
-    chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
+    chain(IngestSettings(), runtime.model_copy(update={"refresh": ("ingest",)}))
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
 
 
-def forgotten(where: Where) -> None:
+def forgotten(runtime: Runtime) -> None:
     """A run was killed before Prefect stored the record of what it had just finished."""
-    (record,) = (where.workspace / "records").glob("split-*")
+    (record,) = (runtime.workspace / "records").glob("split-*")
     record.unlink()
 
 
-def test_a_finished_folder_is_found_without_its_stored_record(where: Where) -> None:
-    before = kept_flow(where)
-    forgotten(where)
+def test_a_finished_folder_is_found_without_its_stored_record(runtime: Runtime) -> None:
+    before = kept_flow(runtime)
+    forgotten(runtime)
     calls.clear()
-    assert kept_flow(where) == before
+    assert kept_flow(runtime) == before
     assert not calls
 
 
-def test_refresh_makes_a_stage_again_whose_folder_outlived_its_record(where: Where) -> None:
-    folder = kept_flow(where).folder
+def test_refresh_makes_a_stage_again_whose_folder_outlived_its_record(runtime: Runtime) -> None:
+    folder = kept_flow(runtime).folder
     (folder / "former").touch()
-    forgotten(where)
+    forgotten(runtime)
     calls.clear()
-    kept_flow(where.model_copy(update={"refresh": ("split",)}))
+    kept_flow(runtime.model_copy(update={"refresh": ("split",)}))
     assert calls == {"kept": 1}
     assert not (folder / "former").exists()
 
 
 @pytest.mark.slow
-def test_a_refresh_keeps_what_this_run_has_made_again(where: Where) -> None:
+def test_a_refresh_keeps_what_this_run_has_made_again(runtime: Runtime) -> None:
     """A search begins again when workers have died; what it finished before that is not computed a third time."""
 
     @flow
     def twice() -> list[Catalogue]:
-        wanted = where.model_copy(update={"refresh": ("split",)})
+        wanted = runtime.model_copy(update={"refresh": ("split",)})
         return [kept_flow(wanted), kept_flow(wanted), kept(wanted)]
 
-    kept_flow(where)
+    kept_flow(runtime)
     calls.clear()
     twice()
     assert calls == {"kept": 1}
@@ -194,70 +194,70 @@ def test_a_refresh_keeps_what_this_run_has_made_again(where: Where) -> None:
     assert calls == {"kept": 2}
 
 
-def test_an_interrupted_stage_goes_on_in_its_folder(where: Where) -> None:
+def test_an_interrupted_stage_goes_on_in_its_folder(runtime: Runtime) -> None:
     with pytest.raises(SourceError, match="planted"):
-        slow_flow(where)
-    assert not [path for path in (where.workspace / "models").iterdir() if not path.name.startswith(".")]
-    folder = slow_flow(where).folder
+        slow_flow(runtime)
+    assert not [path for path in (runtime.workspace / "models").iterdir() if not path.name.startswith(".")]
+    folder = slow_flow(runtime).folder
     assert calls == {"second half": 1}
-    assert [path.name for path in (where.workspace / "models").iterdir()] == [folder.name]
+    assert [path.name for path in (runtime.workspace / "models").iterdir()] == [folder.name]
 
 
-def test_a_failed_stage_leaves_nothing(where: Where) -> None:
+def test_a_failed_stage_leaves_nothing(runtime: Runtime) -> None:
     with pytest.raises(SourceError, match="planted"):
-        chain(IngestSettings(min_side=1), where)
-    assert not list((where.workspace / "datasets").iterdir())
+        chain(IngestSettings(min_side=1), runtime)
+    assert not list((runtime.workspace / "datasets").iterdir())
 
 
-def test_two_calls_for_one_result_make_it_once(where: Where) -> None:
+def test_two_calls_for_one_result_make_it_once(runtime: Runtime) -> None:
     with ThreadPoolExecutor(4) as pool:
-        records = list(pool.map(lambda _: kept.without_prefect(where), range(4)))
+        records = list(pool.map(lambda _: kept.without_prefect(runtime), range(4)))
     assert calls == {"kept": 1}
     assert len(set(map(str, records))) == 1
 
 
-def test_the_manifest_holds_the_record_and_what_it_was_made_of(where: Where) -> None:
-    record = chain(IngestSettings(), where, (3,))[0]
+def test_the_manifest_holds_the_record_and_what_it_was_made_of(runtime: Runtime) -> None:
+    record = chain(IngestSettings(), runtime, (3,))[0]
     manifest = read_manifest(record.folder)
     assert manifest is not None
     assert manifest["stage"] == "audit"
     assert manifest["settings"] == {"factor": 3}
     assert manifest["inputs"] == {"catalogue": "first 108"}
-    assert Catalogue.model_validate(manifest["result"]).resolved_in(where.workspace) == record
-    assert str(where.workspace) not in str(manifest)
+    assert Catalogue.model_validate(manifest["result"]).resolved_in(runtime.workspace) == record
+    assert str(runtime.workspace) not in str(manifest)
 
 
-def test_a_record_whose_files_are_gone_is_not_trusted(where: Where) -> None:
-    first_record = chain(IngestSettings(), where)[0]
+def test_a_record_whose_files_are_gone_is_not_trusted(runtime: Runtime) -> None:
+    first_record = chain(IngestSettings(), runtime)[0]
     calls.clear()
     shutil.rmtree(first_record.folder)
-    chain(IngestSettings(), where)
+    chain(IngestSettings(), runtime)
     assert calls == {"second 1": 1}
 
 
-def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(where: Where) -> None:
-    chain(IngestSettings(), where)
+def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    for record in (where.workspace / "records").glob("ingest-*"):
+    for record in (runtime.workspace / "records").glob("ingest-*"):
         record.write_bytes(record.read_bytes()[:100])
-    chain(IngestSettings(), where)
+    chain(IngestSettings(), runtime)
     assert not calls, "the folder is found"
-    assert all(plain(record.read_bytes()) for record in (where.workspace / "records").glob("ingest-*"))
+    assert all(plain(record.read_bytes()) for record in (runtime.workspace / "records").glob("ingest-*"))
 
 
-def copied(where: Where, tmp_path: Path) -> Where:
-    shutil.copytree(where.workspace, tmp_path / "copy")
-    return where.model_copy(update={"workspace": tmp_path / "copy"})
+def copied(runtime: Runtime, tmp_path: Path) -> Runtime:
+    shutil.copytree(runtime.workspace, tmp_path / "copy")
+    return runtime.model_copy(update={"workspace": tmp_path / "copy"})
 
 
-def listed(where: Where) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in where.workspace.rglob("*")}
+def listed(runtime: Runtime) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in runtime.workspace.rglob("*")}
 
 
 @pytest.mark.slow
-def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(where: Where, tmp_path: Path) -> None:
-    before = chain(IngestSettings(), where)
-    copy, files = copied(where, tmp_path), listed(where)
+def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(runtime: Runtime, tmp_path: Path) -> None:
+    before = chain(IngestSettings(), runtime)
+    copy, files = copied(runtime, tmp_path), listed(runtime)
     calls.clear()
     again = chain(IngestSettings(), copy)
     assert not calls
@@ -265,65 +265,65 @@ def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(whe
     assert all(one.lies_in(copy.workspace) for one in again)
     chain(IngestSettings(), copy.model_copy(update={"refresh": ("ingest",)}))
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
-    assert listed(where) == files
+    assert listed(runtime) == files
 
 
-def test_a_moved_workspace_computes_nothing_again(where: Where, tmp_path: Path) -> None:
-    chain(IngestSettings(), where)
+def test_a_moved_workspace_computes_nothing_again(runtime: Runtime, tmp_path: Path) -> None:
+    chain(IngestSettings(), runtime)
     calls.clear()
-    moved = where.model_copy(update={"workspace": where.workspace.rename(tmp_path / "moved")})
+    moved = runtime.model_copy(update={"workspace": runtime.workspace.rename(tmp_path / "moved")})
     assert all(one.intact() and one.lies_in(moved.workspace) for one in chain(IngestSettings(), moved))
     assert not calls
 
 
 @pytest.mark.slow
-def test_a_record_stored_when_all_records_lay_in_one_module_is_found(where: Where) -> None:
-    chain(IngestSettings(), where)
-    for record in (where.workspace / "records").glob("*-*"):
+def test_a_record_stored_when_all_records_lay_in_one_module_is_found(runtime: Runtime) -> None:
+    chain(IngestSettings(), runtime)
+    for record in (runtime.workspace / "records").glob("*-*"):
         text = record.read_text(encoding="utf-8").replace("agepipe.data.records.", "agepipe.records.")
         assert "agepipe.records.Catalogue" in text
         record.write_text(text, encoding="utf-8")
     calls.clear()
-    chain(IngestSettings(), where)
+    chain(IngestSettings(), runtime)
     assert not calls
 
 
 @pytest.mark.slow
-def test_a_record_that_leads_into_another_workspace_counts_as_absent(where: Where, tmp_path: Path) -> None:
+def test_a_record_that_leads_into_another_workspace_counts_as_absent(runtime: Runtime, tmp_path: Path) -> None:
     """Earlier versions stored absolute paths."""
-    chain(IngestSettings(), where)
-    for record in (where.workspace / "records").glob("*-*"):
+    chain(IngestSettings(), runtime)
+    for record in (runtime.workspace / "records").glob("*-*"):
         text = record.read_text(encoding="utf-8")
         for kind in ("datasets", "audits"):
-            text = text.replace(f"{kind}/", f"{where.workspace}/{kind}/")
+            text = text.replace(f"{kind}/", f"{runtime.workspace}/{kind}/")
         record.write_text(text, encoding="utf-8")
-    copy, files = copied(where, tmp_path), listed(where)
+    copy, files = copied(runtime, tmp_path), listed(runtime)
     calls.clear()
-    chain(IngestSettings(), where)
+    chain(IngestSettings(), runtime)
     assert not calls, "in its own workspace such a record is as good as another"
     again = chain(IngestSettings(), copy.model_copy(update={"refresh": ("audit",)}))
     assert calls == {"second 1": 1, "second 2": 1}, "the folder of the first is found in the copy"
     assert all(one.lies_in(copy.workspace) for one in again)
-    assert {path: stamp for path, stamp in listed(where).items() if "/records" not in path} == {
+    assert {path: stamp for path, stamp in listed(runtime).items() if "/records" not in path} == {
         path: stamp for path, stamp in files.items() if "/records" not in path
     }
 
 
 @pytest.mark.slow
-def test_what_a_link_leads_to_is_not_removed(where: Where, tmp_path: Path) -> None:
-    chain(IngestSettings(), where)
-    (where.workspace / "datasets").rename(tmp_path / "elsewhere")
-    (where.workspace / "datasets").symlink_to(tmp_path / "elsewhere")
-    chain(IngestSettings(), where)
+def test_what_a_link_leads_to_is_not_removed(runtime: Runtime, tmp_path: Path) -> None:
+    chain(IngestSettings(), runtime)
+    (runtime.workspace / "datasets").rename(tmp_path / "elsewhere")
+    (runtime.workspace / "datasets").symlink_to(tmp_path / "elsewhere")
+    chain(IngestSettings(), runtime)
     with pytest.raises(DataError, match="datasets/ingest-"):
-        chain(IngestSettings(), where.model_copy(update={"refresh": ("ingest",)}))
+        chain(IngestSettings(), runtime.model_copy(update={"refresh": ("ingest",)}))
     assert list((tmp_path / "elsewhere").glob("ingest-*/pixels.npy"))
 
 
-def test_an_error_comes_out_as_itself_and_is_not_kept(where: Where) -> None:
+def test_an_error_comes_out_as_itself_and_is_not_kept(runtime: Runtime) -> None:
     for _ in range(2):
         with pytest.raises(SourceError, match="planted"):
-            chain(IngestSettings(min_side=1), where)
+            chain(IngestSettings(min_side=1), runtime)
     assert calls == {"first": 2}
 
 
@@ -331,7 +331,9 @@ def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> N
     here = Catalogue(digest="a", name="x", folder=tmp_path / "here", size=64, count=1, rejected=0)
     there = here.model_copy(update={"folder": tmp_path / "there", "run": "a run"})
     other = here.model_copy(update={"digest": "b"})
-    keys = [cache_key("audit", 1, {"catalogue": item, "factor": 1, "where": Where()}) for item in (here, there, other)]
+    keys = [
+        cache_key("audit", 1, {"catalogue": item, "factor": 1, "runtime": Runtime()}) for item in (here, there, other)
+    ]
     assert keys[0] == keys[1] != keys[2]
     assert cache_key("audit", 2, {"catalogue": here, "factor": 1}) != keys[0]
 
@@ -341,11 +343,12 @@ STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare)
 
 @pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
 def test_every_argument_of_a_stage_is_part_of_its_key_but_where(one: Stage[..., Record]) -> None:
-    names = [name for name in one.signature.parameters if name not in ("where", *one.without_prefect.beside)]
+    names = [name for name in one.signature.parameters if name not in ("runtime", *one.without_prefect.beside)]
     for name in names:
         for values in ((False, True), (None, 1), (1, 2), ("a", "b"), ((), ("a",)), ({}, {"lr": 0.1})):
             keys = {
-                cache_key(one.name, 1, {**dict.fromkeys(names, 0), name: value, "where": Where()}) for value in values
+                cache_key(one.name, 1, {**dict.fromkeys(names, 0), name: value, "runtime": Runtime()})
+                for value in values
             }
             assert len(keys) == 2, (name, values)
 
@@ -368,10 +371,10 @@ def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkey
     monkeypatch.setattr("tasks.train._train", trained)
     monkeypatch.setattr(trial, "gather", tried)
     board = SimpleNamespace(begin=lambda *_: None, end=lambda: None, update=None)
-    search = Search(rows, learn, SearchSettings(), Where(), board)  # type: ignore[arg-type]
+    search = Search(rows, learn, SearchSettings(), Runtime(), board)  # type: ignore[arg-type]
     for content in (b"one", b"two"):
         weights.write_bytes(content)
-        train(rows, learn, choice, FinalSettings(), Where())
+        train(rows, learn, choice, FinalSettings(), Runtime())
         search.train([(0, settings, fold)])
     assert len(keys) == len(set(keys)) == 4
 
@@ -384,7 +387,7 @@ def test_only_a_refit_is_another_model_after_another_search(tmp_path: Path, monk
     rows = Rows(digest="r", table=tmp_path, pixels=tmp_path, size=64, count=1, ranges=AgeRanges.of("utkface"))
     for final in (FinalSettings(), FinalSettings(refit=True)):
         for choice in (one, one.model_copy(update={"digest": "another"})):
-            train(rows, LearnSettings(), choice, final, Where())
+            train(rows, LearnSettings(), choice, final, Runtime())
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
 
@@ -395,13 +398,13 @@ def _key(args: tuple[object, ...]) -> str:
 
 def test_the_place_of_a_setting_in_a_search_is_no_part_of_a_trial() -> None:
     assert trial.without_prefect.beside == ("settings", "setting", "before", "whole")
-    names = {name: 0 for name in trial.signature.parameters if name != "where"}
+    names = {name: 0 for name in trial.signature.parameters if name != "runtime"}
     keys = {trial.without_prefect.key({**names, name: 1}) for name in trial.without_prefect.beside}
     assert keys == {trial.without_prefect.key(names)}
 
 
 def test_refresh_reaches_later_stages_only() -> None:
-    where = Where(refresh=("split",))
-    assert where.refreshes("train")
-    assert where.refreshes("split")
-    assert not where.refreshes("ingest")
+    runtime = Runtime(refresh=("split",))
+    assert runtime.refreshes("train")
+    assert runtime.refreshes("split")
+    assert not runtime.refreshes("ingest")

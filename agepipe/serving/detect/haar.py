@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import DetectorError, ModelError
 from agepipe.model.imaging import Image
 from agepipe.serving.align import LANDMARKS, SIDE
@@ -77,13 +77,13 @@ def _face(box: NDArray[np.float32]) -> Face:
     return Face(box, landmarks.astype(np.float32), 1.0)
 
 
-def finder(where: Where, url: str = URL) -> tuple[Finder, list[str]]:
+def finder(runtime: Runtime, url: str = URL) -> tuple[Finder, list[str]]:
     """YuNet, or the cascade where its file can be neither found nor fetched, and what a user should know of that.
 
     Raises:
         ModelError: YuNet's file was named or is there, but cannot be used; or there is no cascade either.
     """
     try:
-        return Detector(located(where, url)), []
+        return Detector(located(runtime, url)), []
     except DetectorError as error:
         return Haar(), [f"Faces are found by the Haar cascade, as upright boxes, and ages are less exact: {error}"]

@@ -9,7 +9,7 @@ import os
 import urllib.request
 from pathlib import Path
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import replacing
 from agepipe.core.errors import DetectorError, ModelError
 
@@ -27,11 +27,11 @@ SECONDS = 30.0
 """How long the server may be silent."""
 
 
-def located(where: Where, url: str = URL) -> Path:
+def located(runtime: Runtime, url: str = URL) -> Path:
     """The detector's file: the one that AGEPIPE_DETECTOR names, or that of the workspace, fetched if need be.
 
     Args:
-        where: the workspace that keeps it.
+        runtime: the workspace that keeps it.
         url: where it is published.
 
     Raises:
@@ -41,7 +41,7 @@ def located(where: Where, url: str = URL) -> Path:
     named = os.environ.get(VARIABLE)
     if named:
         return checked(Path(named).expanduser())
-    path = where.workspace / "detectors" / FILE
+    path = runtime.workspace / "detectors" / FILE
     return checked(path) if path.is_file() else _fetched(path, url)
 
 

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.staticfiles import StaticFiles
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.serving import camera, camera_session
 from agepipe.serving.camera import Model
 from agepipe.serving.camera_session import Asked
@@ -45,7 +45,7 @@ HEADERS = {
 """The page loads nothing from elsewhere, and lies in no other page."""
 
 
-def prepared(asked: Asked, where: Where) -> Shared:
+def prepared(asked: Asked, runtime: Runtime) -> Shared:
     """Model and detector for a server; without a model that is deployed or served elsewhere, it begins without one.
 
     Raises:
@@ -54,16 +54,16 @@ def prepared(asked: Asked, where: Where) -> Shared:
     """
     camera_session.check_endpoint(asked)
     camera.one_thread()
-    detector, told = finder(where)
-    named = camera_session.chosen(asked, where) if asked.model else None
-    shared = Shared(lambda: named or _chosen(asked, where), detector, told)
+    detector, told = finder(runtime)
+    named = camera_session.chosen(asked, runtime) if asked.model else None
+    shared = Shared(lambda: named or _chosen(asked, runtime), detector, told)
     shared.load()
     return shared
 
 
-def _chosen(asked: Asked, where: Where) -> Model:
+def _chosen(asked: Asked, runtime: Runtime) -> Model:
     # all pages wait for one thread, so a server that is gone is told at once and asked for again beside them
-    return Served(asked.endpoint, patience=0.0) if asked.endpoint else camera_session.chosen(asked, where)
+    return Served(asked.endpoint, patience=0.0) if asked.endpoint else camera_session.chosen(asked, runtime)
 
 
 def app(shared: Shared) -> FastAPI:

@@ -4,7 +4,7 @@ import pytest
 
 from agepipe.config import runtime as module
 from agepipe.config.base import checked
-from agepipe.config.runtime import Where, cores, visible
+from agepipe.config.runtime import Runtime, cores, visible
 from agepipe.core.errors import ConfigError
 
 
@@ -19,35 +19,35 @@ def test_gpus_are_those_that_cuda_shows(devices: int, named: str | None, count: 
 def test_a_local_store_means_one_file_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGEPIPE_TRACKING", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert Where().tracking == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    assert Where(tracking="http://host:5000").tracking == "http://host:5000"
+    assert Runtime().tracking == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert Runtime(tracking="http://host:5000").tracking == "http://host:5000"
 
 
 def test_trials_at_once_follow_the_gpus_not_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "gpus", lambda: 1)
     monkeypatch.setattr(module, "cores", lambda: 16)
-    assert Where().trial_count == 1
-    assert Where(gpu_trials=3).trial_count == 3
-    assert Where(gpu_trials=3, workers=2).trial_count == 2
-    assert Where(device="cpu").trial_count == 16
+    assert Runtime().trial_count == 1
+    assert Runtime(gpu_trials=3).trial_count == 3
+    assert Runtime(gpu_trials=3, workers=2).trial_count == 2
+    assert Runtime(device="cpu").trial_count == 16
 
 
 def test_one_process_a_gpu_unless_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Where(device="cpu").processes_for(64) == 1
+    assert Runtime(device="cpu").processes_for(64) == 1
     monkeypatch.setattr(module, "gpus", lambda: 4)
     monkeypatch.setattr(module, "_can_share", lambda: True)
-    assert Where().processes_for(64) == 4
-    assert Where().processes_for(2) == 2
-    assert Where(processes=2).processes_for(64) == 2
-    assert Where(device="cpu").processes_for(64) == 1
+    assert Runtime().processes_for(64) == 4
+    assert Runtime().processes_for(2) == 2
+    assert Runtime(processes=2).processes_for(64) == 2
+    assert Runtime(device="cpu").processes_for(64) == 1
     monkeypatch.setattr(module, "_can_share", lambda: False)
-    assert Where().processes_for(64) == 1
+    assert Runtime().processes_for(64) == 1
 
 
 def test_processes_are_refused_without_the_extra_and_when_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="option: 'processes' is 0, but input should be greater than or equal to 1"):
-        checked(Where, {"processes": 0}, "option")
+        checked(Runtime, {"processes": 0}, "option")
     monkeypatch.setattr(module, "_can_share", lambda: False)
     with pytest.raises(ConfigError, match=r"processes: 2 .* install agepipe\[distributed\]"):
-        Where(processes=2)
-    assert Where(processes=1, workspace=Path("w")).threads <= cores()
+        Runtime(processes=2)
+    assert Runtime(processes=1, workspace=Path("w")).threads <= cores()

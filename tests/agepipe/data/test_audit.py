@@ -11,7 +11,7 @@ import pytest
 from folders import fresh
 from rich.console import Console
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
 from agepipe.core.errors import DataError
 from agepipe.data import ingest, sources
@@ -189,10 +189,10 @@ def test_an_empty_list_of_rejects_and_no_copies_make_a_page_too(tmp_path: Path) 
     assert "undefined" not in page
 
 
-def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, where: Where) -> None:
+def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, runtime: Runtime) -> None:
     sample.draw(tmp_path / "faces", 300, 7)
-    source = sources.fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
-    found = audit(ingest.ingest(source, IngestSettings(size=72), fresh(tmp_path), where), LabelSettings())
+    source = sources.fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), runtime)
+    found = audit(ingest.ingest(source, IngestSettings(size=72), fresh(tmp_path), runtime), LabelSettings())
     assert (found.files, found.usable, found.repeated, found.rejected) == (300, 298, 2, 0)
     assert min(tally.count for tally in found.ranges) >= 10
     assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (3, 3, 1)

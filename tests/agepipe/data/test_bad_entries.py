@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from photographs import chips, jpeg, tar_of, zip_of
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError
 from agepipe.data.archives import Entry, entries
@@ -116,16 +116,16 @@ def test_every_kind_of_bad_entry_is_one_reject_and_the_rest_is_given(tmp_path: P
 
 
 @pytest.mark.parametrize("name", INSIDE)
-def test_a_member_that_cannot_be_unpacked_says_how_it_is_packed(name: str, tmp_path: Path, where: Where) -> None:
+def test_a_member_that_cannot_be_unpacked_says_how_it_is_packed(name: str, tmp_path: Path, runtime: Runtime) -> None:
     make, word = INSIDE[name]
     make(tmp_path / name)
     (entry,) = entries(tmp_path / name)
     assert entry.reject is not None
     assert entry.reject.reason == "unreadable"
     assert word in entry.reject.detail
-    source = fingerprint(SourceSettings(data=(str(tmp_path / name),)), where)
+    source = fingerprint(SourceSettings(data=(str(tmp_path / name),)), runtime)
     with pytest.raises(SourceError) as caught:
-        ingest(source, IngestSettings(size=32), where)
+        ingest(source, IngestSettings(size=32), runtime)
     assert word in str(caught.value), "the reason is in the error itself"
 
 
@@ -144,15 +144,15 @@ def test_what_lies_before_the_damage_of_an_archive_is_used(tmp_path: Path, mode:
         assert len(inside) >= int(40 * keep) - 1
 
 
-def test_ingest_keeps_all_others(tmp_path: Path, where: Where) -> None:
+def test_ingest_keeps_all_others(tmp_path: Path, runtime: Runtime) -> None:
     faces = tmp_path / "faces"
     good = surrounded(faces)
     for name, (make, _) in BAD.items():
         make(faces / name)
     inside = {path.name: path.read_bytes() for path in chips(tmp_path / "inside", 20, first=200)}
     cut(tar_of(faces / "q.tar", inside))
-    source = fingerprint(SourceSettings(data=(str(faces),)), where)
-    catalogue = ingest(source, IngestSettings(size=32, max_reject_share=0.9), where)
+    source = fingerprint(SourceSettings(data=(str(faces),)), runtime)
+    catalogue = ingest(source, IngestSettings(size=32, max_reject_share=0.9), runtime)
     table, rejects = pl.read_parquet(catalogue.table), pl.read_parquet(catalogue.rejects)
     assert set(good) <= set(table["path"])
     assert any(path.startswith("q.tar/") for path in table["path"])
@@ -175,12 +175,12 @@ def test_pictures_of_a_folder_give_all_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.jpg", "m.zip"])
-def test_a_pipe_that_is_named_itself_is_refused_and_not_waited_for(tmp_path: Path, name: str, where: Where) -> None:
+def test_a_pipe_that_is_named_itself_is_refused_and_not_waited_for(tmp_path: Path, name: str, runtime: Runtime) -> None:
     pipe(tmp_path / name)
     (picture,) = pictures.read([tmp_path / name])
     assert picture.reason == "not an image"
     with pytest.raises(SourceError, match=name):
-        fingerprint(SourceSettings(data=(str(tmp_path / name),)), where)
+        fingerprint(SourceSettings(data=(str(tmp_path / name),)), runtime)
 
 
 def test_a_named_file_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
@@ -231,10 +231,10 @@ def test_a_folder_that_may_not_be_listed_is_one_reject(closed: Path) -> None:
     assert sorted(found.values()) == [""] * 5 + ["unreadable"] * 2
 
 
-def test_a_folder_that_may_not_be_listed_is_part_of_the_source(where: Where, closed: Path) -> None:
-    assert fingerprint(SourceSettings(data=(str(closed),)), where).locations == (closed,)
+def test_a_folder_that_may_not_be_listed_is_part_of_the_source(runtime: Runtime, closed: Path) -> None:
+    assert fingerprint(SourceSettings(data=(str(closed),)), runtime).locations == (closed,)
     with pytest.raises(SourceError, match=r"/m/x cannot be reached"):
-        fingerprint(SourceSettings(data=(str(closed / "m" / "x"),)), where)
+        fingerprint(SourceSettings(data=(str(closed / "m" / "x"),)), runtime)
 
 
 def test_a_zip_member_that_announces_too_much_is_not_unpacked(tmp_path: Path) -> None:

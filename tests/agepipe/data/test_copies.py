@@ -12,7 +12,7 @@ from folders import fresh
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 from test_ingest import SETTINGS, take
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, LabelSettings, SplitSettings
 from agepipe.data import ingest as stage
 from agepipe.data import journal
@@ -75,22 +75,22 @@ def test_a_class_folder_of_any_of_the_files_is_kept() -> None:
     assert photographs(frame)["folder"].to_list() == ["28-33"]
 
 
-def test_the_order_of_the_files_changes_nothing_but_positions(tmp_path: Path, where: Where) -> None:
+def test_the_order_of_the_files_changes_nothing_but_positions(tmp_path: Path, runtime: Runtime) -> None:
     members = {**nested(), f"x/{chip_name(77, 500, 1)}": jpeg(4), f"x/{chip_name(5, 501, race=9)}": jpeg(4)}
     turned = list(members.items())
     Random(1).shuffle(turned)
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-    first = take(where, tar_of(tmp_path / "one" / "faces.tar", members))
-    second = take(where, tar_of(tmp_path / "two" / "faces.tar", dict(turned)))
+    first = take(runtime, tar_of(tmp_path / "one" / "faces.tar", members))
+    second = take(runtime, tar_of(tmp_path / "two" / "faces.tar", dict(turned)))
     assert second.digest == first.digest
     assert rows_of(second) == rows_of(first)
 
 
-def test_nested_folders_hold_each_photograph_once(tmp_path: Path, where: Where) -> None:
+def test_nested_folders_hold_each_photograph_once(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "UTKFace", 30)
-    plain = take(where, tmp_path / "UTKFace")
-    catalogue = take(where, zip_of(tmp_path / "archive.zip", nested()))
+    plain = take(runtime, tmp_path / "UTKFace")
+    catalogue = take(runtime, zip_of(tmp_path / "archive.zip", nested()))
     assert (plain.count, plain.copies) == (30, 0)
     assert (catalogue.count, catalogue.copies, catalogue.rejected) == (30, 54, 0)
     assert catalogue.digest == plain.digest
@@ -105,8 +105,8 @@ def test_nested_folders_hold_each_photograph_once(tmp_path: Path, where: Where) 
     assert "files" not in show.photographs(plain)
 
 
-def test_rows_to_learn_from_and_test_rows_are_photographs(tmp_path: Path, where: Where) -> None:
-    catalogue = take(where, zip_of(tmp_path / "archive.zip", nested()))
+def test_rows_to_learn_from_and_test_rows_are_photographs(tmp_path: Path, runtime: Runtime) -> None:
+    catalogue = take(runtime, zip_of(tmp_path / "archive.zip", nested()))
     rows = relabel(catalogue, LabelSettings(ranges=("1-15", "over15")), fresh(tmp_path))
     parts = split(rows, SplitSettings(test=0.2), fresh(tmp_path))
     assert (rows.count, parts.development.count + parts.test.count) == (30, 30)
@@ -114,19 +114,19 @@ def test_rows_to_learn_from_and_test_rows_are_photographs(tmp_path: Path, where:
     assert len({*development, *test}) == 30
 
 
-def test_the_share_of_rejects_is_one_of_files(tmp_path: Path, where: Where) -> None:
+def test_the_share_of_rejects_is_one_of_files(tmp_path: Path, runtime: Runtime) -> None:
     archive = zip_of(tmp_path / "archive.zip", {**nested(), **{f"{n}.txt": b"text" for n in range(16)}})
-    catalogue = take(where, archive, settings=IngestSettings(size=32, max_reject_share=0.16))
-    assert take(where, archive, settings=IngestSettings(size=32, max_reject_share=0.16)) == catalogue
+    catalogue = take(runtime, archive, settings=IngestSettings(size=32, max_reject_share=0.16))
+    assert take(runtime, archive, settings=IngestSettings(size=32, max_reject_share=0.16)) == catalogue
     assert (catalogue.count, catalogue.copies, catalogue.rejected) == (30, 54, 16)
 
 
 def test_copies_across_chunks_and_a_kill_are_stored_once(
-    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)  # 8 files a chunk
     archive = tar_of(tmp_path / "faces.tar", nested())
-    whole = take(where, archive)
+    whole = take(runtime, archive)
     keep, added = journal.Journal.add, []
 
     def fails(self: journal.Journal, examined: stage.Examined) -> None:
@@ -135,7 +135,7 @@ def test_copies_across_chunks_and_a_kill_are_stored_once(
         added.append(len(examined.ledger))
         keep(self, examined)
 
-    alone = where.model_copy(update={"workspace": tmp_path / "alone"})
+    alone = runtime.model_copy(update={"workspace": tmp_path / "alone"})
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(journal.Journal, "add", fails)
         take(alone, archive)
@@ -145,10 +145,10 @@ def test_copies_across_chunks_and_a_kill_are_stored_once(
     }
 
 
-def test_the_audit_counts_photographs_once_and_copies_as_files(tmp_path: Path, where: Where) -> None:
+def test_the_audit_counts_photographs_once_and_copies_as_files(tmp_path: Path, runtime: Runtime) -> None:
     members = {**nested(), f"3-5/{chip_name(4, 3)}": jpeg(3), f"over80/{chip_name(4, 3)}": jpeg(3)}
     members |= {f"UTKFace/{chip_name(90, 4)}": jpeg(4), "notes.txt": b"text"}
-    found = audit(take(where, zip_of(tmp_path / "archive.zip", members)), LabelSettings())
+    found = audit(take(runtime, zip_of(tmp_path / "archive.zip", members)), LabelSettings())
     assert (found.files, found.usable, found.repeated, found.rejected) == (88, 31, 56, 1)
     assert sum(count for _, count in found.ages) == sum(tally.count for tally in found.ranges) == 31
     assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (30, 57, 1)
@@ -156,9 +156,9 @@ def test_the_audit_counts_photographs_once_and_copies_as_files(tmp_path: Path, w
     assert any(note.startswith("56 files") for note in notes(found))
 
 
-def test_copies_that_a_median_brings_to_one_label_become_one_row(tmp_path: Path, where: Where) -> None:
+def test_copies_that_a_median_brings_to_one_label_become_one_row(tmp_path: Path, runtime: Runtime) -> None:
     members = {f"a/{chip_name(age, age)}": jpeg(1) for age in (20, 24, 30)} | {f"b/{chip_name(20, 9)}": jpeg(1)}
-    catalogue = take(where, zip_of(tmp_path / "archive.zip", {**nested(), **members}), settings=SETTINGS)
+    catalogue = take(runtime, zip_of(tmp_path / "archive.zip", {**nested(), **members}), settings=SETTINGS)
     assert catalogue.count == 33
     rows = relabel(catalogue, LabelSettings(conflicts="median"), fresh(tmp_path))
     table = pl.read_parquet(rows.table)
@@ -169,7 +169,7 @@ def test_copies_that_a_median_brings_to_one_label_become_one_row(tmp_path: Path,
 
 
 def test_near_duplicates_are_found_at_the_default_and_the_threshold_is_part_of_the_key(
-    tmp_path: Path, where: Where
+    tmp_path: Path, runtime: Runtime
 ) -> None:
     """Copies that correlate by some 0.985, strangers by some 0.95: the default lies between them."""
     picture = cv2.imdecode(np.frombuffer(jpeg(1), np.uint8), cv2.IMREAD_COLOR).astype(np.float64)
@@ -181,7 +181,7 @@ def test_near_duplicates_are_found_at_the_default_and_the_threshold_is_part_of_t
         changed = faded + noise[number] * grey.std() * (1 / wanted**2 - 1) ** 0.5
         members[chip_name(31 + number, 1 + number)] = png(changed)
     archive = zip_of(tmp_path / "faces.zip", {f"{name}.png": data for name, data in members.items()})
-    found = {threshold: take(where, archive, settings=IngestSettings(size=48, **threshold_of(threshold)))
+    found = {threshold: take(runtime, archive, settings=IngestSettings(size=48, **threshold_of(threshold)))
              for threshold in (None, 0.92, 0.999)}  # fmt: skip
     groups = {threshold: pl.read_parquet(one.table)["group"].n_unique() for threshold, one in found.items()}
     assert groups == {None: 2, 0.92: 1, 0.999: 3}

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, png_bomb, tar_of
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.data import ingest as stage
@@ -25,16 +25,16 @@ from tasks.data import ingest
 SETTINGS = IngestSettings(size=32)
 
 
-def take(where: Where, *data: Path, settings: IngestSettings = SETTINGS) -> Catalogue:
-    return ingest(fingerprint(SourceSettings(data=tuple(map(str, data))), where), settings, where)
+def take(runtime: Runtime, *data: Path, settings: IngestSettings = SETTINGS) -> Catalogue:
+    return ingest(fingerprint(SourceSettings(data=tuple(map(str, data))), runtime), settings, runtime)
 
 
 def rejects(catalogue: Catalogue) -> dict[str, str]:
     return dict(pl.read_parquet(catalogue.rejects).select("path", "reason").rows())
 
 
-def work_folder(where: Where) -> Path:
-    (found,) = (where.workspace / "datasets").glob(".*-progress")
+def work_folder(runtime: Runtime) -> Path:
+    (found,) = (runtime.workspace / "datasets").glob(".*-progress")
     return found
 
 
@@ -42,9 +42,9 @@ def everything(catalogue: Catalogue) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in catalogue.folder.iterdir()}
 
 
-def test_rows_and_pictures_belong_together(tmp_path: Path, where: Where) -> None:
+def test_rows_and_pictures_belong_together(tmp_path: Path, runtime: Runtime) -> None:
     made = chips(tmp_path / "faces", 20)
-    catalogue = take(where, tmp_path / "faces")
+    catalogue = take(runtime, tmp_path / "faces")
     table = pl.read_parquet(catalogue.table)
     pixels = open_pixels(catalogue.pixels, size=32, count=20)
     assert dict(table.schema) == SCHEMA
@@ -59,7 +59,7 @@ def test_rows_and_pictures_belong_together(tmp_path: Path, where: Where) -> None
         assert 0 < row["brightness"] < 1 and row["sharpness"] > 0
 
 
-def test_brightness_and_sharpness_follow_the_light_and_the_detail(tmp_path: Path, where: Where) -> None:
+def test_brightness_and_sharpness_follow_the_light_and_the_detail(tmp_path: Path, runtime: Runtime) -> None:
     import cv2
 
     y, x = np.mgrid[0:64, 0:64]
@@ -68,7 +68,7 @@ def test_brightness_and_sharpness_follow_the_light_and_the_detail(tmp_path: Path
     for number, grey in enumerate(pictures.values()):
         picture = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
         cv2.imwrite(str(tmp_path / "faces" / f"{number + 1}_0_0_2017010402021047{number}.png"), picture)
-    table = pl.read_parquet(take(where, tmp_path / "faces", settings=IngestSettings(size=64)).table)
+    table = pl.read_parquet(take(runtime, tmp_path / "faces", settings=IngestSettings(size=64)).table)
     dark, light, fine = table.select("brightness", "sharpness").rows()
     assert dark[0] == pytest.approx(10 / 255, abs=1e-6)
     assert light[0] == pytest.approx(240 / 255, abs=1e-6)
@@ -77,48 +77,48 @@ def test_brightness_and_sharpness_follow_the_light_and_the_detail(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])
-def test_an_archive_gives_what_its_folder_gives(tmp_path: Path, where: Where, kind: str) -> None:
+def test_an_archive_gives_what_its_folder_gives(tmp_path: Path, runtime: Runtime, kind: str) -> None:
     chips(tmp_path / "faces" / "UTKFace", 12)
     archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "faces"))
-    folder, packed = take(where, tmp_path / "faces"), take(where, archive)
+    folder, packed = take(runtime, tmp_path / "faces"), take(runtime, archive)
     assert packed.digest == folder.digest
     assert packed.name == "packed"
     paths = pl.read_parquet(packed.table)["path"].to_list()
     assert all(path.startswith(f"{archive.name}/") and path.endswith(".jpg.chip.jpg") for path in paths)
-    assert not any(path.suffix == ".jpg" for path in where.workspace.rglob("*"))
+    assert not any(path.suffix == ".jpg" for path in runtime.workspace.rglob("*"))
 
 
-def test_the_digest_is_of_content_and_labels_alone(tmp_path: Path, where: Where) -> None:
+def test_the_digest_is_of_content_and_labels_alone(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "a", 6)
     shutil.copytree(tmp_path / "a", tmp_path / "b" / "deep" / "er")
-    first = take(where, tmp_path / "a")
-    assert take(where, tmp_path / "b").digest == first.digest
-    assert take(where, tmp_path / "a", settings=IngestSettings(size=40)).digest != first.digest
+    first = take(runtime, tmp_path / "a")
+    assert take(runtime, tmp_path / "b").digest == first.digest
+    assert take(runtime, tmp_path / "a", settings=IngestSettings(size=40)).digest != first.digest
     one = next((tmp_path / "b" / "deep" / "er").iterdir())
     one.rename(one.with_name(chip_name(99, 0)))
-    assert take(where, tmp_path / "b").digest != first.digest
+    assert take(runtime, tmp_path / "b").digest != first.digest
 
 
-def test_folders_named_by_class_are_kept_beside_the_age_of_the_name(tmp_path: Path, where: Where) -> None:
+def test_folders_named_by_class_are_kept_beside_the_age_of_the_name(tmp_path: Path, runtime: Runtime) -> None:
     for number, folder in enumerate(("0", "3-5", "over80", "UTKFace")):
         chips(tmp_path / "faces" / folder, 2, first=100 * number)
-    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    table = pl.read_parquet(take(runtime, tmp_path / "faces").table)
     assert Counter(table["folder"].to_list()) == {"0": 2, "3-5": 2, "over80": 2, None: 2}
     assert set(table["age"].to_list()) == {1, 2}
 
 
-def test_missing_gender_and_race_stay_null(tmp_path: Path, where: Where) -> None:
+def test_missing_gender_and_race_stay_null(tmp_path: Path, runtime: Runtime) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "39_1_20170116174525125.jpg.chip.jpg").write_bytes(jpeg(1))
     (tmp_path / "faces" / "40_20170116174525125.jpg.chip.jpg").write_bytes(jpeg(2))
-    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    table = pl.read_parquet(take(runtime, tmp_path / "faces").table)
     assert table.select("age", "gender", "race").rows() == [(39, 1, None), (40, None, None)]
 
 
-def test_copies_share_a_group_named_by_the_smallest_digest(tmp_path: Path, where: Where) -> None:
+def test_copies_share_a_group_named_by_the_smallest_digest(tmp_path: Path, runtime: Runtime) -> None:
     made = chips(tmp_path / "faces", 4)
     (tmp_path / "faces" / chip_name(77, 999)).write_bytes(made[2].read_bytes())
-    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    table = pl.read_parquet(take(runtime, tmp_path / "faces").table)
     assert table["group"].n_unique() == 4
     pair = table.filter(pl.len().over("group") == 2)
     assert pair["age"].to_list() == [3, 77]
@@ -183,89 +183,89 @@ def _write_zip(archive: Path, files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
-def test_every_bad_file_is_rejected_with_its_reason(tmp_path: Path, where: Where, kind: str) -> None:
+def test_every_bad_file_is_rejected_with_its_reason(tmp_path: Path, runtime: Runtime, kind: str) -> None:
     path, expected = plant(tmp_path, kind)
-    catalogue = take(where, path, settings=IngestSettings(size=32, max_reject_share=0.5))
+    catalogue = take(runtime, path, settings=IngestSettings(size=32, max_reject_share=0.5))
     assert rejects(catalogue) == expected
     assert (catalogue.count, catalogue.rejected) == (40, len(expected))
     assert pl.read_parquet(catalogue.rejects)["detail"].str.len_chars().min() > 0
 
 
-def test_an_encrypted_or_damaged_member_is_unreadable(tmp_path: Path, where: Where) -> None:
+def test_an_encrypted_or_damaged_member_is_unreadable(tmp_path: Path, runtime: Runtime) -> None:
     files = {path.name: path.read_bytes() for path in chips(tmp_path / "faces", 10)}
     _write_zip(tmp_path / "faces.zip", files)
     whole = (tmp_path / "faces.zip").read_bytes()
     damaged = files[chip_name(3, 2)]
     (tmp_path / "faces.zip").write_bytes(whole.replace(damaged, damaged[:-9] + bytes(9)))
-    catalogue = take(where, tmp_path / "faces.zip")
+    catalogue = take(runtime, tmp_path / "faces.zip")
     assert rejects(catalogue) == {f"faces.zip/{chip_name(3, 2)}": "unreadable", "faces.zip/link.jpg": "link"}
 
 
-def test_too_many_rejects_stop_with_counts_and_the_table(tmp_path: Path, where: Where) -> None:
+def test_too_many_rejects_stop_with_counts_and_the_table(tmp_path: Path, runtime: Runtime) -> None:
     path, expected = plant(tmp_path, "folder")
     with pytest.raises(TooManyRejectsError, match=r"10 of 50 files .*2 age out of range.*rejects\.parquet") as caught:
-        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
-    (kept,) = (where.workspace / "datasets").glob("*/rejects.parquet")
+        take(runtime, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+    (kept,) = (runtime.workspace / "datasets").glob("*/rejects.parquet")
     assert str(kept) in str(caught.value)
     assert len(pl.read_parquet(kept)) == len(expected)
 
 
 def test_a_higher_share_goes_on_without_decoding_and_a_lower_one_still_refuses(
-    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, _ = plant(tmp_path, "folder")
     with pytest.raises(TooManyRejectsError):
-        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+        take(runtime, path, settings=IngestSettings(size=32, max_reject_share=0.1))
     monkeypatch.setattr(stage, "examine", None)
-    assert take(where, path, settings=IngestSettings(size=32, max_reject_share=0.5)).count == 40
+    assert take(runtime, path, settings=IngestSettings(size=32, max_reject_share=0.5)).count == 40
     with pytest.raises(TooManyRejectsError):
-        take(where, path, settings=IngestSettings(size=32, max_reject_share=0.1))
+        take(runtime, path, settings=IngestSettings(size=32, max_reject_share=0.1))
 
 
-def test_no_usable_photograph_is_an_error(tmp_path: Path, where: Where) -> None:
+def test_no_usable_photograph_is_an_error(tmp_path: Path, runtime: Runtime) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "holiday.jpg").write_bytes(jpeg(1))
     with pytest.raises(SourceError, match=r"no usable photograph \(1 unparsable name"):
-        take(where, tmp_path / "faces", settings=IngestSettings(size=32, max_reject_share=0.99))
+        take(runtime, tmp_path / "faces", settings=IngestSettings(size=32, max_reject_share=0.99))
 
 
-def test_an_empty_archive_is_an_error(tmp_path: Path, where: Where) -> None:
+def test_an_empty_archive_is_an_error(tmp_path: Path, runtime: Runtime) -> None:
     with pytest.raises(SourceError, match="no usable photograph"):
-        take(where, tar_of(tmp_path / "empty.tar", {}))
+        take(runtime, tar_of(tmp_path / "empty.tar", {}))
 
 
-def test_an_archive_that_stops_early_is_an_error(tmp_path: Path, where: Where) -> None:
+def test_an_archive_that_stops_early_is_an_error(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "faces", 30)
     archive = Path(shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces"))
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     with pytest.raises(SourceError, match=r"faces\.tar cannot be read"):
-        take(where, archive)
+        take(runtime, archive)
 
 
-def test_a_side_above_65535_px_is_kept(tmp_path: Path, where: Where) -> None:
+def test_a_side_above_65535_px_is_kept(tmp_path: Path, runtime: Runtime) -> None:
     import cv2
 
     (tmp_path / "faces").mkdir()
     assert cv2.imwrite(str(tmp_path / "faces" / "25_0_2_20170104020210475.png"), np.zeros((32, 70_000, 3), np.uint8))
-    table = pl.read_parquet(take(where, tmp_path / "faces").table)
+    table = pl.read_parquet(take(runtime, tmp_path / "faces").table)
     assert table.select("width", "height").rows() == [(70_000, 32)]
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
-def test_a_name_that_is_not_utf8_is_rejected_with_an_escaped_path(tmp_path: Path, where: Where, kind: str) -> None:
+def test_a_name_that_is_not_utf8_is_rejected_with_an_escaped_path(tmp_path: Path, runtime: Runtime, kind: str) -> None:
     strange = os.fsdecode(b"25_0_2_20170104020210475_caf\xe9.jpg")
     made = chips(tmp_path / "faces", 30)
     (tmp_path / "faces" / strange).write_bytes(jpeg(99))
     members = {path.name: path.read_bytes() for path in [*made, tmp_path / "faces" / strange]}
     path = tmp_path / "faces" if kind == "folder" else tar_of(tmp_path / "faces.tar", members)
-    catalogue = take(where, path)
+    catalogue = take(runtime, path)
     prefix = "" if kind == "folder" else "faces.tar/"
     assert rejects(catalogue) == {f"{prefix}25_0_2_20170104020210475_caf\\xe9.jpg": "unparsable name"}
     assert catalogue.count == 30
 
 
-def test_the_sample_archive_is_usable_throughout(sample_archive: Path, where: Where) -> None:
-    catalogue = take(where, sample_archive, settings=IngestSettings(size=64))
+def test_the_sample_archive_is_usable_throughout(sample_archive: Path, runtime: Runtime) -> None:
+    catalogue = take(runtime, sample_archive, settings=IngestSettings(size=64))
     table = pl.read_parquet(catalogue.table)
     assert (catalogue.count, catalogue.rejected, catalogue.name) == (700, 0, "utkface-sample")
     assert table["path"][0] == "utkface-sample.tar/UTKFace/100_1_0_20170112215032192.jpg.chip.jpg"

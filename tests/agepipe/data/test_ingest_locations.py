@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, SourceSettings
 from agepipe.core.errors import SourceError
 from agepipe.data.records import Catalogue
@@ -15,20 +15,20 @@ from agepipe.data.sources import fingerprint
 from tasks.data import ingest
 
 
-def take(where: Where, *data: Path) -> Catalogue:
-    source = fingerprint(SourceSettings(data=tuple(map(str, data))), where)
-    return ingest(source, IngestSettings(size=32), where)
+def take(runtime: Runtime, *data: Path) -> Catalogue:
+    source = fingerprint(SourceSettings(data=tuple(map(str, data))), runtime)
+    return ingest(source, IngestSettings(size=32), runtime)
 
 
 def faces(first: int, count: int) -> dict[str, bytes]:
     return {f"UTKFace/{chip_name(first + number, first + number)}": jpeg(first + number) for number in range(count)}
 
 
-def test_a_folder_with_archives_and_folders_in_it_is_read_throughout(tmp_path: Path, where: Where) -> None:
+def test_a_folder_with_archives_and_folders_in_it_is_read_throughout(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "in" / "deep" / "er", 3)
     zip_of(tmp_path / "in" / "a.zip", faces(10, 2))
     tar_of(tmp_path / "in" / "deep" / "b.tar.gz", faces(20, 2), "w:gz")
-    catalogue = take(where, tmp_path / "in")
+    catalogue = take(runtime, tmp_path / "in")
     paths = pl.read_parquet(catalogue.table)["path"].to_list()
     assert (catalogue.count, catalogue.rejected) == (7, 0)
     assert paths[:2] == [f"a.zip/{name}" for name in faces(10, 2)]
@@ -36,34 +36,34 @@ def test_a_folder_with_archives_and_folders_in_it_is_read_throughout(tmp_path: P
     assert all(path.startswith("deep/er/") for path in paths[4:])
 
 
-def test_neither_order_nor_names_of_the_locations_change_the_digest(tmp_path: Path, where: Where) -> None:
+def test_neither_order_nor_names_of_the_locations_change_the_digest(tmp_path: Path, runtime: Runtime) -> None:
     first, second = tar_of(tmp_path / "one.tar", faces(1, 5)), zip_of(tmp_path / "two.zip", faces(40, 5))
-    there, back = take(where, first, second), take(where, second, first)
+    there, back = take(runtime, first, second), take(runtime, second, first)
     renamed = take(
-        where, Path(shutil.copy(first, tmp_path / "uno.tar")), Path(shutil.copy(second, tmp_path / "due.zip"))
+        runtime, Path(shutil.copy(first, tmp_path / "uno.tar")), Path(shutil.copy(second, tmp_path / "due.zip"))
     )
-    together = take(where, tar_of(tmp_path / "all.tar", {**faces(40, 5), **faces(1, 5)}))
+    together = take(runtime, tar_of(tmp_path / "all.tar", {**faces(40, 5), **faces(1, 5)}))
     assert len({there.folder, back.folder, renamed.folder, together.folder}) == 4
     assert there.digest == back.digest == renamed.digest == together.digest
-    assert take(where, first).digest != there.digest
+    assert take(runtime, first).digest != there.digest
 
 
-def test_two_locations_of_one_name_are_both_read(tmp_path: Path, where: Where) -> None:
+def test_two_locations_of_one_name_are_both_read(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "a" / "faces", 3)
     chips(tmp_path / "b" / "faces", 3, first=10)
-    assert take(where, tmp_path / "a" / "faces", tmp_path / "b" / "faces").count == 6
+    assert take(runtime, tmp_path / "a" / "faces", tmp_path / "b" / "faces").count == 6
 
 
-def test_the_second_of_two_archives_is_named_when_it_is_damaged(tmp_path: Path, where: Where) -> None:
+def test_the_second_of_two_archives_is_named_when_it_is_damaged(tmp_path: Path, runtime: Runtime) -> None:
     whole, cut = tar_of(tmp_path / "whole.tar", faces(1, 5)), tar_of(tmp_path / "cut.tar", faces(40, 5))
     cut.write_bytes(cut.read_bytes()[:4000])
     with pytest.raises(SourceError, match=r"cut\.tar cannot be read"):
-        take(where, whole, cut)
+        take(runtime, whole, cut)
 
 
-def test_the_sample_is_told_by_its_count_as_well_as_its_seed(where: Where) -> None:
+def test_the_sample_is_told_by_its_count_as_well_as_its_seed(runtime: Runtime) -> None:
     def digest(count: int, seed: int) -> str:
-        return fingerprint(SourceSettings(sample_count=count, sample_seed=seed), where).digest
+        return fingerprint(SourceSettings(sample_count=count, sample_seed=seed), runtime).digest
 
     assert len({digest(28, 3), digest(29, 3), digest(28, 4)}) == 3
     assert digest(28, 3) == digest(28, 3)

@@ -17,11 +17,11 @@ INGEST = """
     import json, sys
     from pathlib import Path
     from agepipe.config.stages import IngestSettings, SourceSettings
-    from agepipe.config.runtime import Where
+    from agepipe.config.runtime import Runtime
     from agepipe.data.sources import fingerprint
     from tasks.data import ingest
 
-    where = Where(workspace=Path(sys.argv[1]), workers=2)
+    where = Runtime(workspace=Path(sys.argv[1]), workers=2)
     catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), where), IngestSettings(), where)
     # Not getrusage: on Linux its peak starts from that of the process that started this one.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

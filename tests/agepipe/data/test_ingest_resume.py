@@ -13,43 +13,45 @@ from folders import fresh
 from photographs import chips, jpeg
 from test_ingest import SETTINGS, everything, take, work_folder
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import SourceSettings
 from agepipe.data import ingest as stage
 from agepipe.data import journal
 from agepipe.data.sources import fingerprint
 
 
-def test_a_finished_ingest_is_found_again(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_ingest_is_found_again(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     chips(tmp_path / "faces", 5)
-    first = take(where, tmp_path / "faces")
+    first = take(runtime, tmp_path / "faces")
     monkeypatch.setattr(stage, "examine", None)
-    assert take(where, tmp_path / "faces") == first
-    assert not list((where.workspace / "datasets").glob(".*-progress"))
+    assert take(runtime, tmp_path / "faces") == first
+    assert not list((runtime.workspace / "datasets").glob(".*-progress"))
 
 
-def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, where: Where) -> None:
+def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "faces", 5)
-    first = take(where, tmp_path / "faces")
+    first = take(runtime, tmp_path / "faces")
     before = everything(first)
     first.pixels.unlink()
-    assert everything(take(where, tmp_path / "faces")) == before
+    assert everything(take(runtime, tmp_path / "faces")) == before
 
 
-def test_the_number_of_threads_changes_nothing(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_changes_nothing(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)  # 8 files a chunk
     chips(tmp_path / "faces", 60)
-    one = everything(take(where.model_copy(update={"workers": 1}), tmp_path / "faces"))
-    shutil.rmtree(where.workspace)
-    assert everything(take(where.model_copy(update={"workers": 7}), tmp_path / "faces")) == one
+    one = everything(take(runtime.model_copy(update={"workers": 1}), tmp_path / "faces"))
+    shutil.rmtree(runtime.workspace)
+    assert everything(take(runtime.model_copy(update={"workers": 7}), tmp_path / "faces")) == one
 
 
-def test_progress_rises_to_the_whole(tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_rises_to_the_whole(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
     chips(tmp_path / "faces", 30)
     seen: list[tuple[int, int]] = []
-    source = fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), where)
-    stage.ingest(source, SETTINGS, fresh(tmp_path), where, lambda done, total, note="": seen.append((done, total)))
+    source = fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), runtime)
+    stage.ingest(source, SETTINGS, fresh(tmp_path), runtime, lambda done, total, note="": seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) == 5 and seen[-1][0] == seen[-1][1] == sum(
         path.stat().st_size for path in (tmp_path / "faces").iterdir()
@@ -60,7 +62,7 @@ RUN = """
     import sys, time
     from pathlib import Path
     from agepipe.config.stages import IngestSettings, SourceSettings
-    from agepipe.config.runtime import Where
+    from agepipe.config.runtime import Runtime
     from agepipe.data import ingest as stage, journal
     from agepipe.data.sources import fingerprint
     from tasks.data import ingest
@@ -75,7 +77,7 @@ RUN = """
         time.sleep(float(sys.argv[3]))
 
     journal.Journal.add = slow
-    where = Where(workspace=Path(sys.argv[1]), workers=2)
+    where = Runtime(workspace=Path(sys.argv[1]), workers=2)
     source = fingerprint(SourceSettings(data=(sys.argv[2],)), where)
     print("digest", ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
 """
@@ -87,39 +89,39 @@ def start(workspace: Path, archive: Path, pause: float) -> "subprocess.Popen[str
 
 
 @pytest.mark.parametrize("kind", ["tar", "gztar", "zip"])
-def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, where: Where, kind: str) -> None:
+def test_a_killed_ingest_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, runtime: Runtime, kind: str) -> None:
     chips(tmp_path / "faces", 100)
     (tmp_path / "faces" / "holiday.jpg").write_bytes(jpeg(1))
     (tmp_path / "faces" / "1_broken.jpg").write_bytes(jpeg(1))
     archive = Path(shutil.make_archive(str(tmp_path / "faces"), kind, tmp_path / "faces"))
-    with start(where.workspace, archive, pause=0.2) as killed:
+    with start(runtime.workspace, archive, pause=0.2) as killed:
         assert killed.stdout is not None
         for line in killed.stdout:
             if line.strip() == "4":
                 break
         os.kill(killed.pid, signal.SIGKILL)
-    finished = len(list((work_folder(where) / "result-partial").glob("*.arrow")))
+    finished = len(list((work_folder(runtime) / "result-partial").glob("*.arrow")))
     assert 4 <= finished < 12
-    with start(where.workspace, archive, pause=0) as second:
+    with start(runtime.workspace, archive, pause=0) as second:
         assert second.stdout is not None
         digest, decoded = next(line for line in second.stdout if line.startswith("digest")).split()[1:]
     assert second.returncode == 0
     assert int(decoded) == 102 - 8 * finished
-    (resumed,) = (path for path in (where.workspace / "datasets").iterdir() if path.is_dir())
-    alone = where.model_copy(update={"workspace": tmp_path / "alone"})
+    (resumed,) = (path for path in (runtime.workspace / "datasets").iterdir() if path.is_dir())
+    alone = runtime.model_copy(update={"workspace": tmp_path / "alone"})
     whole = take(alone, archive)
     assert whole.digest == digest
     assert {path.name: path.read_bytes() for path in resumed.iterdir()} == everything(whole)
 
 
 def test_pictures_beyond_the_last_finished_chunk_are_cut_off(
-    tmp_path: Path, where: Where, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moment between the pictures and the ledger of a chunk is the worst one for a kill."""
     monkeypatch.setattr(stage, "_CHUNK_PIXELS", 1)
     chips(tmp_path / "faces", 40)
-    whole = everything(take(where, tmp_path / "faces"))
-    shutil.rmtree(where.workspace)
+    whole = everything(take(runtime, tmp_path / "faces"))
+    shutil.rmtree(runtime.workspace)
     keep = journal.Journal._path
 
     def fails(self: journal.Journal, position: int) -> Path:
@@ -129,15 +131,15 @@ def test_pictures_beyond_the_last_finished_chunk_are_cut_off(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(journal.Journal, "_path", fails)
-        take(where, tmp_path / "faces")
-    assert (work_folder(where) / "result" / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
-    assert everything(take(where, tmp_path / "faces")) == whole
+        take(runtime, tmp_path / "faces")
+    assert (work_folder(runtime) / "result" / "pixels.npy").stat().st_size > 128 + 16 * 32 * 32 * 3
+    assert everything(take(runtime, tmp_path / "faces")) == whole
 
 
-def test_two_ingests_of_one_source_take_turns(tmp_path: Path, where: Where) -> None:
+def test_two_ingests_of_one_source_take_turns(tmp_path: Path, runtime: Runtime) -> None:
     chips(tmp_path / "faces", 40)
     archive = Path(shutil.make_archive(str(tmp_path / "faces"), "tar", tmp_path / "faces"))
-    both = [start(where.workspace, archive, pause=0.1) for _ in range(2)]
+    both = [start(runtime.workspace, archive, pause=0.1) for _ in range(2)]
     lines = [(process.communicate(timeout=60)[0] or "").splitlines()[-1].split() for process in both]
     assert lines[0][1] == lines[1][1]
     assert sorted(int(line[2]) for line in lines) == [0, 40]

@@ -11,7 +11,7 @@ from bundles import make_bundle, make_rows
 from folders import evaluated, fresh
 from scipy.stats import binomtest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, Metric, ReleaseSettings
 from agepipe.core.errors import DataError
 from agepipe.evaluation import gate
@@ -154,13 +154,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [22.0, 5.0])
-def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, where: Where, sharpness: float) -> None:
+def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, runtime: Runtime, sharpness: float) -> None:
     """Report and page show one family of intervals; the gate tests one figure, so its interval lies inside theirs."""
     settings, watched = EvaluateSettings(draws=400), ("gender", "race")
     rows = make_rows(tmp_path / "rows", 300, noise=0.05, groups=[str(at // 2) for at in range(300)])
     model, champion = make_bundle(tmp_path / "model", sharpness=sharpness), make_bundle(tmp_path / "old", sharpness=20)
-    outcome = judge(examine(model, rows), settings, where, against=evaluated(champion, rows, settings, where))
-    done = comparison.compare((champion, model), ("old", "new"), rows, settings, fresh(tmp_path), where)
+    outcome = judge(examine(model, rows), settings, runtime, against=evaluated(champion, rows, settings, runtime))
+    done = comparison.compare((champion, model), ("old", "new"), rows, settings, fresh(tmp_path), runtime)
     (page,) = comparison.read(done).against
     assert outcome.champion is not None
     report = outcome.champion.differences
@@ -170,7 +170,7 @@ def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, where: Where, 
         assert surely(report[name], name) == surely(change, name), name
     for metric in get_args(Metric):
         release = ReleaseSettings(metric=metric, watch=watched)
-        decided, shown = gate.compare(model, champion, rows, release, settings, where), report[metric]
+        decided, shown = gate.compare(model, champion, rows, release, settings, runtime), report[metric]
         assert (decided.candidate, decided.champion, decided.difference, decided.share_better) == pytest.approx(
             (*shown[:3], shown.share_better), rel=1e-5, abs=1e-6
         )

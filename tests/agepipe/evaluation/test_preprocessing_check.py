@@ -11,7 +11,7 @@ from bundles import make_bundle
 from folders import evaluated, train_final
 from labelled import labelled_rows
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings, SearchSettings
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
@@ -28,8 +28,8 @@ WRONG = ((0.05, 0.9, 0.5), (0.9, 0.1, 0.9))
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Where:
-    return Where(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=1, threads=1)
+def here(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    return Runtime(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=1, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def trained(rows: Rows, here: Where) -> Model:
+def trained(rows: Rows, here: Runtime) -> Model:
     """Fitted on some rows and validated on others; what it is judged on is put together from the latter."""
     choice = choose([], SearchSettings(grid={"dropout": (0.1,)}))
     return train_final(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
@@ -71,7 +71,7 @@ def planted(model: Model, folder: Path, *, card_too: bool) -> Model:
     return model.model_copy(update={"folder": folder, "digest": digest(folder)})
 
 
-def test_a_sound_model_passes_without_a_word(trained: Model, rows: Rows, here: Where, tmp_path: Path) -> None:
+def test_a_sound_model_passes_without_a_word(trained: Model, rows: Rows, here: Runtime, tmp_path: Path) -> None:
     own, model = fresh(rows, trained, tmp_path / "own")
     outcome = judge(examine(model, own), QUICK, here)
     assert outcome.notes == ()
@@ -80,7 +80,7 @@ def test_a_sound_model_passes_without_a_word(trained: Model, rows: Rows, here: W
 
 
 def test_a_network_that_normalises_otherwise_than_its_card_is_refused(
-    trained: Model, rows: Rows, here: Where, tmp_path: Path
+    trained: Model, rows: Rows, here: Runtime, tmp_path: Path
 ) -> None:
     own, _ = fresh(rows, trained, tmp_path / "own")
     wrong = planted(trained, tmp_path / "wrong", card_too=False)
@@ -89,7 +89,7 @@ def test_a_network_that_normalises_otherwise_than_its_card_is_refused(
 
 
 def test_a_network_whose_card_is_wrong_too_gives_itself_away(
-    trained: Model, rows: Rows, here: Where, tmp_path: Path
+    trained: Model, rows: Rows, here: Runtime, tmp_path: Path
 ) -> None:
     own, _ = fresh(rows, trained, tmp_path / "own")
     found = evaluated(planted(trained, tmp_path / "wrong", card_too=True), own, QUICK, here)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bundles import RANGES, SIZE, make_bundle, pictures
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.decoding import decide
@@ -92,7 +92,7 @@ def encoded(picture: np.ndarray, suffix: str = ".png") -> str:
 
 
 @pytest.fixture
-def version(tracked: Where, tmp_path: Path) -> Path:
+def version(tracked: Runtime, tmp_path: Path) -> Path:
     """The folder of a registered MLflow model."""
     model = make_bundle(tmp_path / "bundle", decoding="median", thresholds={90: 0.9})
     evaluation = Evaluation(

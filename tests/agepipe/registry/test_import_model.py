@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError
 from agepipe.model.ages import AgeRanges
@@ -26,7 +26,7 @@ def _network() -> AgeNetwork:
 
 
 @pytest.mark.slow
-def test_a_file_becomes_a_version_that_answers_and_is_not_promoted(tracked: Where, tmp_path: Path) -> None:
+def test_a_file_becomes_a_version_that_answers_and_is_not_promoted(tracked: Runtime, tmp_path: Path) -> None:
     network = _network()
     torch.save(network.body.state_dict(), tmp_path / "found.pt")
     done = adopt(tmp_path / "found.pt", answers(GIVEN), tracked)
@@ -52,8 +52,8 @@ def test_a_file_becomes_a_version_that_answers_and_is_not_promoted(tracked: Wher
     ],
 )
 def test_answers_that_cannot_be_are_refused_by_name(
-    changes: dict[str, str], message: str, where: Where, tmp_path: Path
+    changes: dict[str, str], message: str, runtime: Runtime, tmp_path: Path
 ) -> None:
     (tmp_path / "found.pt").write_bytes(b"")
     with pytest.raises(ConfigError, match=message):
-        adopt(tmp_path / "found.pt", answers({**GIVEN, **changes}), where)
+        adopt(tmp_path / "found.pt", answers({**GIVEN, **changes}), runtime)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from versions import Verdict, better, histories, put, standing, worse
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.model.records import Model
 from agepipe.registry import register, tracking
@@ -37,7 +37,7 @@ def cut_before(write: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
-    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracked: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0, worse)
@@ -81,7 +81,7 @@ def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
 
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_a_registration_that_was_cut_off_is_carried_on(
-    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+    tracked: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:
     put(tmp_path, tracked, 60.0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -93,7 +93,7 @@ def test_a_registration_that_was_cut_off_is_carried_on(
     assert register.versions("agepipe", tracked)[1].tags["agepipe.replaced_by"] == "version 2: Promoted: better."
 
 
-def test_any_command_mends_what_another_left(tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_command_mends_what_another_left(tracked: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0, worse)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -103,7 +103,7 @@ def test_any_command_mends_what_another_left(tracked: Where, tmp_path: Path, mon
     assert histories(tracked)[2] == ["challenger: Not promoted: worse.", "champion: Better at night."]
 
 
-def test_a_champion_that_another_machine_made_meanwhile_is_not_overrun(tracked: Where, tmp_path: Path) -> None:
+def test_a_champion_that_another_machine_made_meanwhile_is_not_overrun(tracked: Runtime, tmp_path: Path) -> None:
     """The lock binds those who share a workspace; for the others the champion is looked at again before the commit."""
     for sharpness in (60.0, 50.0, 40.0):
         put(tmp_path, tracked, sharpness, worse)

@@ -14,7 +14,7 @@ from bundles import make_rows, seen
 from versions import RELEASE, Verdict, better, histories, judged, model, put, standing, worse
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, SplitSettings
 from agepipe.core.errors import ModelError, TrackingError
 from agepipe.data.records import Partition
@@ -37,7 +37,7 @@ def split(folder: Path) -> Partition:
     )
 
 
-def test_the_first_version_is_champion_and_says_what_it_is(tracked: Where, tmp_path: Path) -> None:
+def test_the_first_version_is_champion_and_says_what_it_is(tracked: Runtime, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0, worse)
     assert (first.version, first.alias, first.reason) == (
         1, "champion", "First version, so it is the champion.",
@@ -53,13 +53,13 @@ def test_the_first_version_is_champion_and_says_what_it_is(tracked: Where, tmp_p
     assert version.description == first.reason
 
 
-def test_a_model_is_registered_once(tracked: Where, tmp_path: Path) -> None:
+def test_a_model_is_registered_once(tracked: Runtime, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0)
     assert put(tmp_path, tracked, 60.0, worse) == first
     assert len(register.versions("agepipe", tracked)) == 1
 
 
-def test_a_better_one_replaces_the_champion_and_a_worse_one_does_not(tracked: Where, tmp_path: Path) -> None:
+def test_a_better_one_replaces_the_champion_and_a_worse_one_does_not(tracked: Runtime, tmp_path: Path) -> None:
     shown: list[Model] = []
 
     def decide(champion: Model) -> Verdict:
@@ -79,12 +79,12 @@ def test_a_better_one_replaces_the_champion_and_a_worse_one_does_not(tracked: Wh
     assert put(tmp_path, tracked, 60.0).alias == "retired"
 
 
-def test_without_a_comparison_nothing_is_promoted(tracked: Where, tmp_path: Path) -> None:
+def test_without_a_comparison_nothing_is_promoted(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     assert put(tmp_path, tracked, 50.0, None).alias == "challenger"
 
 
-def test_a_model_of_unknown_lineage_is_never_promoted_by_itself(tracked: Where, tmp_path: Path) -> None:
+def test_a_model_of_unknown_lineage_is_never_promoted_by_itself(tracked: Runtime, tmp_path: Path) -> None:
     imported = model(tmp_path, known=False)
     first = register.register(imported, judged(imported), RELEASE, tracked, decide=better)
     assert first.alias == "challenger"
@@ -93,12 +93,12 @@ def test_a_model_of_unknown_lineage_is_never_promoted_by_itself(tracked: Where, 
     assert register.promote("agepipe", 1, "Measured by hand.", tracked).alias == "champion"
 
 
-def test_an_evaluation_of_another_model_is_refused(tracked: Where, tmp_path: Path) -> None:
+def test_an_evaluation_of_another_model_is_refused(tracked: Runtime, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="it judged the model"):
         register.register(model(tmp_path), judged(model(tmp_path, 50.0)), RELEASE, tracked)
 
 
-def test_a_release_decides_anew_about_a_version(tracked: Where, tmp_path: Path) -> None:
+def test_a_release_decides_anew_about_a_version(tracked: Runtime, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0, worse)
     challenger = register.resolve("challenger", tracked)
@@ -117,7 +117,7 @@ def test_a_release_decides_anew_about_a_version(tracked: Where, tmp_path: Path) 
         register.release(model(tmp_path, 40.0), "", tracked, better)
 
 
-def test_promotion_and_rollback_by_hand_write_history(tracked: Where, tmp_path: Path) -> None:
+def test_promotion_and_rollback_by_hand_write_history(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0, worse)
     assert register.promote("", 2, "Better on the new camera.", tracked).alias == "champion"
@@ -133,7 +133,7 @@ def test_promotion_and_rollback_by_hand_write_history(tracked: Where, tmp_path: 
         register.rollback("agepipe", tracked)
 
 
-def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before(tracked: Where, tmp_path: Path) -> None:
+def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0, worse)
     assert put(tmp_path, tracked, 40.0).alias == "champion"
@@ -144,7 +144,7 @@ def test_a_rollback_goes_to_the_champion_before_not_to_the_number_before(tracked
     assert register.rollback("agepipe", tracked) == 2
 
 
-def test_whatever_changes_the_registry_waits_for_its_turn(tracked: Where, tmp_path: Path) -> None:
+def test_whatever_changes_the_registry_waits_for_its_turn(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0)
     new, two = model(tmp_path, 40.0), register.resolve("2", tracked)
@@ -165,7 +165,7 @@ def test_whatever_changes_the_registry_waits_for_its_turn(tracked: Where, tmp_pa
             running.result(timeout=60)
 
 
-def test_a_promotion_needs_a_version_and_a_reason(tracked: Where, tmp_path: Path) -> None:
+def test_a_promotion_needs_a_version_and_a_reason(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     with pytest.raises(ModelError, match="because: it is empty"):
         register.promote("agepipe", 1, " ", tracked)
@@ -175,13 +175,12 @@ def test_a_promotion_needs_a_version_and_a_reason(tracked: Where, tmp_path: Path
         register.promote("agepipe", 9, "why not", tracked)
 
 
-def test_a_model_is_found_by_every_name(tracked: Where, tmp_path: Path) -> None:
+def test_a_model_is_found_by_every_name(tracked: Runtime, tmp_path: Path) -> None:
     new = model(tmp_path)
     with tracking.run(tracked, kind="pipeline", name="p", key="p") as pipeline:
-        inside = tracked.model_copy(update={"parent": pipeline.run_id})
-        with tracking.run(inside, kind="train", name="t", key="t") as run:
+        with tracking.run(tracked, kind="train", name="t", key="t", parent=pipeline.run_id) as run:
             trained = new.model_copy(update={"run": run.run_id})
-        register.register(trained, judged(new), RELEASE, inside)
+        register.register(trained, judged(new), RELEASE, tracked, parent=pipeline.run_id)
     names = ["champion", "@champion", "1", "models:/agepipe@champion", "models:/agepipe/1", "agepipe/1"]
     for name in [*names, run.run_id, pipeline.run_id]:
         found = register.resolve(name, tracked)
@@ -190,7 +189,7 @@ def test_a_model_is_found_by_every_name(tracked: Where, tmp_path: Path) -> None:
     assert register.resolve(str(new.folder), tracked).digest == new.digest
 
 
-def test_a_run_that_was_not_registered_gives_its_bundle(tracked: Where, tmp_path: Path) -> None:
+def test_a_run_that_was_not_registered_gives_its_bundle(tracked: Runtime, tmp_path: Path) -> None:
     new = model(tmp_path)
     with tracking.run(tracked, kind="train", name="t", key="t") as run:
         run.artifacts(new.folder, "bundle")
@@ -199,7 +198,7 @@ def test_a_run_that_was_not_registered_gives_its_bundle(tracked: Where, tmp_path
 
 
 def test_a_version_that_is_no_better_than_a_guess_says_so_and_links_to_no_stranger(
-    tracked: Where, tmp_path: Path
+    tracked: Runtime, tmp_path: Path
 ) -> None:
     new = model(tmp_path)
     poor = judged(new).model_copy(update={"warning": "No better than a guess."})
@@ -214,12 +213,12 @@ def test_a_version_that_is_no_better_than_a_guess_says_so_and_links_to_no_strang
 
 
 @pytest.mark.parametrize("name", ["nobody", "0" * 32, "7", "models:/other/1", str(Path("no") / "such" / "folder")])
-def test_an_unknown_model_is_answered_with_what_there_is(tracked: Where, name: str) -> None:
+def test_an_unknown_model_is_answered_with_what_there_is(tracked: Runtime, name: str) -> None:
     with pytest.raises(ModelError, match=r"agepipe run sample|not a reference"):
         register.resolve(name, tracked)
 
 
-def test_files_that_were_changed_are_refused(tracked: Where, tmp_path: Path) -> None:
+def test_files_that_were_changed_are_refused(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     card = register.resolve("1", tracked).folder / bundle.CARD
     card.write_text(card.read_text(encoding="utf-8").replace("brightness", "other"), encoding="utf-8")
@@ -227,7 +226,7 @@ def test_files_that_were_changed_are_refused(tracked: Where, tmp_path: Path) -> 
         register.resolve("1", tracked)
 
 
-def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where, tmp_path: Path) -> None:
+def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Runtime, tmp_path: Path) -> None:
     new, drawn = model(tmp_path), split(tracked.workspace / "splits")
     assert register.partition("agepipe", tracked) is None
     register.register(new, judged(new), RELEASE, tracked, partition=drawn)
@@ -241,7 +240,7 @@ def test_the_champions_partition_is_kept_where_its_folder_is_gone(tracked: Where
     assert pl.read_parquet(copy.members).equals(rows)
 
 
-def test_models_of_a_deleted_experiment_can_still_be_used(tracked: Where, tmp_path: Path) -> None:
+def test_models_of_a_deleted_experiment_can_still_be_used(tracked: Runtime, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0)
     put(tmp_path, tracked, 50.0)
     tracking.client(tracked).delete_experiment(tracking.prepare(tracked))
@@ -252,7 +251,7 @@ def test_models_of_a_deleted_experiment_can_still_be_used(tracked: Where, tmp_pa
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_copied_workspace_reads_its_own_partition(tracked: Where, tmp_path: Path, earlier: bool) -> None:
+def test_a_copied_workspace_reads_its_own_partition(tracked: Runtime, tmp_path: Path, earlier: bool) -> None:
     new, drawn = model(tmp_path), split(tracked.workspace / "splits")
     first = register.register(new, judged(new), RELEASE, tracked, partition=drawn)
     if earlier:  # versions before this one wrote absolute paths
@@ -272,7 +271,7 @@ def test_a_copied_workspace_reads_its_own_partition(tracked: Where, tmp_path: Pa
     assert not absent.test.intact(), "those of the original are not its own"
 
 
-def test_a_moved_store_still_gives_its_models(tracked: Where, tmp_path: Path) -> None:
+def test_a_moved_store_still_gives_its_models(tracked: Runtime, tmp_path: Path) -> None:
     first = put(tmp_path, tracked, 60.0)
     (tmp_path / "mlruns").rename(tmp_path / "archive")
     moved = tracked.model_copy(update={"tracking": f"sqlite:///{tmp_path}/archive/mlflow.db"})
@@ -283,15 +282,15 @@ def test_a_moved_store_still_gives_its_models(tracked: Where, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_two_processes_register_at_once(tracked: Where, tmp_path: Path) -> None:
+def test_two_processes_register_at_once(tracked: Runtime, tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from versions import put
-where = Where(tracking=sys.argv[2], workspace=Path(sys.argv[3]))
+where = Runtime(tracking=sys.argv[2], workspace=Path(sys.argv[3]))
 print(put(Path(sys.argv[3]), where, float(sys.argv[4])).version)
 """
     root = Path(__file__).parents[2]
@@ -309,7 +308,7 @@ print(put(Path(sys.argv[3]), where, float(sys.argv[4])).version)
 
 @pytest.mark.slow
 def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
-    mlflow_server: Where, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mlflow_server: Runtime, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     new, drawn = model(tmp_path), split(tmp_path)
     with tracking.run(mlflow_server, kind="train", name="t", key="t", params={"lr": 1}) as run:
@@ -334,7 +333,9 @@ def test_a_server_keeps_runs_and_models_that_other_machines_fetch(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_version_can_be_started_from_and_its_lineage_lies_beside_its_weights(tracked: Where, tmp_path: Path) -> None:
+def test_a_version_can_be_started_from_and_its_lineage_lies_beside_its_weights(
+    tracked: Runtime, tmp_path: Path
+) -> None:
     one = model(tmp_path)
     with pytest.raises(ModelError, match="agepipe@champion' is not known"):
         register.weights_file("models:/agepipe@champion", tracked)
@@ -352,7 +353,7 @@ def test_a_version_can_be_started_from_and_its_lineage_lies_beside_its_weights(t
     assert searched.search.grid == {"weights": ("none", str(found))}
 
 
-def test_a_version_without_weights_cannot_be_started_from(tracked: Where, tmp_path: Path) -> None:
+def test_a_version_without_weights_cannot_be_started_from(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     with pytest.raises(ModelError, match=r"learn\.weights: models:/agepipe/1 was registered without its network\.pt"):
         register.weights_file("models:/agepipe/1", tracked)

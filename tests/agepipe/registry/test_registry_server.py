@@ -10,7 +10,7 @@ from bundles import make_rows
 from servers import MlflowServer
 from versions import better, histories, put, standing, worse
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
 from agepipe.data.records import Rows
 from agepipe.registry import register
@@ -25,12 +25,12 @@ from bundles import make_bundle
 from versions import judged
 from agepipe.registry import register
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.evaluation.gate import compare
 from agepipe.data.records import Rows
 from agepipe.model.bundle import digest, read_card
 from agepipe.model.bundle_files import write_card
-where, rows = Where(tracking=sys.argv[2], workspace=Path(sys.argv[3])), Rows.model_validate_json(sys.argv[4])
+where, rows = Runtime(tracking=sys.argv[2], workspace=Path(sys.argv[3])), Rows.model_validate_json(sys.argv[4])
 model = make_bundle(Path(sys.argv[5]), sharpness=float(sys.argv[6]))
 write_card(model.folder, read_card(model.folder).model_copy(update={"versions": {"pipeline": model.folder.name}}))
 model = model.model_copy(update={"digest": digest(model.folder)})
@@ -40,14 +40,20 @@ print(register.register(model, judged(model), release, where, decide=decide).ali
 """
 
 
-def pipeline(where: Where, rows: Rows, folder: Path, sharpness: float) -> "subprocess.Popen[str]":
+def pipeline(runtime: Runtime, rows: Rows, folder: Path, sharpness: float) -> "subprocess.Popen[str]":
     """The end of a pipeline in a process of its own: a model is compared with the champion and registered."""
-    words = (str(Path(__file__).parents[2]), where.tracking, str(where.workspace), rows.model_dump_json(), str(folder))
+    words = (
+        str(Path(__file__).parents[2]),
+        runtime.tracking,
+        str(runtime.workspace),
+        rows.model_dump_json(),
+        str(folder),
+    )
     return subprocess.Popen([sys.executable, "-c", PIPELINE, *words, str(sharpness)], stdout=subprocess.PIPE, text=True)
 
 
 def test_two_pipelines_that_end_at_once_do_not_both_replace_the_same_champion(
-    mlflow_server: Where, tmp_path: Path
+    mlflow_server: Runtime, tmp_path: Path
 ) -> None:
     """Both are far better than the champion and answer alike: whichever is later has to beat the other, and cannot."""
     rows = make_rows(tmp_path / "rows", 300, noise=0.02)
@@ -75,7 +81,7 @@ def killed_before(name: str, server: MlflowServer, patch: pytest.MonkeyPatch) ->
 
 
 def test_a_server_killed_in_the_middle_leaves_the_registry_as_it_was_or_is_mended(
-    server: MlflowServer, mlflow_server: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: MlflowServer, mlflow_server: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     put(tmp_path, mlflow_server, 60.0, better)

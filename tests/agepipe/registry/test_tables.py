@@ -13,14 +13,14 @@ import pytest
 import versions as made
 from unprivileged import unprivileged
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import ConfigError, ModelError, TrackingError
 from agepipe.registry import lookup, register, store, tables, tracking
 
 
-def at(folder: Path) -> Where:
-    return Where(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
+def at(folder: Path) -> Runtime:
+    return Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def copy(kept: Path, tmp_path: Path) -> Path:
 
 
 def test_it_reads_what_mlflow_has_written(kept: Path) -> None:
-    where = at(kept)
-    client = tracking.client(where)
-    found = lookup.versions("agepipe-sample", where)
+    runtime = at(kept)
+    client = tracking.client(runtime)
+    found = lookup.versions("agepipe-sample", runtime)
     told = {int(one.version): one for one in client.search_model_versions("name = 'agepipe-sample'")}
     assert [version.number for version in found] == [2, 1]
     for version in found:
@@ -76,8 +76,8 @@ def test_predicting_needs_a_store_that_can_be_read_and_no_more(journal: str, cop
         database.execute(f"PRAGMA journal_mode = {journal}")
     for path in (copy / "mlruns", copy / "mlruns" / "mlflow.db", copy):
         path.chmod(path.stat().st_mode & 0o555)
-    code = "from pathlib import Path; from agepipe.registry import lookup; from agepipe.config.runtime import Where\n"
-    code += f"w = Where(workspace='{copy}/none', tracking='sqlite:///{copy}/mlruns/mlflow.db')\n"
+    code = "from pathlib import Path; from agepipe.registry import lookup; from agepipe.config.runtime import Runtime\n"
+    code += f"w = Runtime(workspace='{copy}/none', tracking='sqlite:///{copy}/mlruns/mlflow.db')\n"
     code += "print(lookup.resolve('champion', w).digest)\n"
     code += "from agepipe.serving.model_source import Following\nprint(Following(w).title)"  # with nothing deployed yet
     done = subprocess.run([*unprivileged(), sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -116,26 +116,26 @@ def test_what_is_no_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"mlflow\.db"):
         lookup.resolve("champion", at(tmp_path))
     with pytest.raises(ConfigError, match="mlruns"):
-        lookup.resolve("champion", Where(tracking=f"sqlite:///{tmp_path}/mlruns"))
+        lookup.resolve("champion", Runtime(tracking=f"sqlite:///{tmp_path}/mlruns"))
 
 
 def test_other_programs_models_do_not_hide_ours(copy: Path) -> None:
-    where = at(copy)
-    tracking.client(where).create_registered_model("churn-model")
-    assert lookup.named("", where) == "agepipe-sample"
-    assert lookup.resolve("champion", where).digest
+    runtime = at(copy)
+    tracking.client(runtime).create_registered_model("churn-model")
+    assert lookup.named("", runtime) == "agepipe-sample"
+    assert lookup.resolve("champion", runtime).digest
     with pytest.raises(ModelError, match="'nope'"):
-        lookup.resolve("nope", where)
+        lookup.resolve("nope", runtime)
 
 
 def test_several_models_of_ours_are_named_in_the_error(copy: Path) -> None:
-    where = at(copy)
+    runtime = at(copy)
     model = made.model(copy, 45.0)
-    register.register(model, made.judged(model), ReleaseSettings(model="agepipe-laptop"), where)
+    register.register(model, made.judged(model), ReleaseSettings(model="agepipe-laptop"), runtime)
     with pytest.raises(ModelError) as told:
-        lookup.resolve("champion", where)
+        lookup.resolve("champion", runtime)
     assert all(word in str(told.value) for word in ("--name", "agepipe-laptop", "agepipe-sample"))
-    found = lookup.of_digest(model.digest, "", where)
+    found = lookup.of_digest(model.digest, "", runtime)
     assert found is not None and found.name == "agepipe-laptop"
 
 
@@ -143,9 +143,9 @@ def test_several_models_of_ours_are_named_in_the_error(copy: Path) -> None:
 def test_any_letter_may_stand_in_the_path(name: str, tmp_path: Path, empty_store: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(empty_store, folder / "mlruns")
-    where = at(folder)
-    run = tracking.client(where).create_run(tracking.prepare(where))
-    tracking.client(where).log_text(run.info.run_id, "text", "note.txt")
+    runtime = at(folder)
+    run = tracking.client(runtime).create_run(tracking.prepare(runtime))
+    tracking.client(runtime).log_text(run.info.run_id, "text", "note.txt")
     kept = tables.run(folder / "mlruns" / "mlflow.db", run.info.run_id)
     assert kept is not None
     assert list((folder / "mlruns" / "artifacts").rglob("note.txt"))
@@ -156,9 +156,9 @@ def test_settings_of_another_mlflow_reach_no_child(tmp_path: Path, monkeypatch: 
     for name in store.FOREIGN:
         monkeypatch.setenv(name, "sqlite:////elsewhere/other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
-    where = at(tmp_path)
-    ours = {name: value for name, value in store.environ(where).items() if name.startswith("MLFLOW_")}
-    here = {"MLFLOW_TRACKING_URI": store.address(where), "MLFLOW_REGISTRY_URI": store.address(where)}
+    runtime = at(tmp_path)
+    ours = {name: value for name, value in store.environ(runtime).items() if name.startswith("MLFLOW_")}
+    here = {"MLFLOW_TRACKING_URI": store.address(runtime), "MLFLOW_REGISTRY_URI": store.address(runtime)}
     assert {name: ours[name] for name in here} == here
     assert not set(ours) & set(store.FOREIGN) - set(here)
     assert ours["MLFLOW_TRACKING_USERNAME"] == "me" == os.environ["MLFLOW_TRACKING_USERNAME"]

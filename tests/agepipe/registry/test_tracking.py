@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError, TrackingError
 from agepipe.core.provenance import gone, process
@@ -24,15 +24,15 @@ from agepipe.registry import store, tracking
 PREPARE = """
 import sys
 from agepipe.registry import tracking
-from agepipe.config.runtime import Where
-print(tracking.prepare(Where(tracking=sys.argv[1])))
+from agepipe.config.runtime import Runtime
+print(tracking.prepare(Runtime(tracking=sys.argv[1])))
 """
 
 LOG = """
 import sys
 from agepipe.registry import tracking
-from agepipe.config.runtime import Where
-where = Where(tracking=sys.argv[1])
+from agepipe.config.runtime import Runtime
+where = Runtime(tracking=sys.argv[1])
 tracking.prepare(where)
 tracking.client(where).log_text(sys.argv[2], "copy", "a.txt")
 """
@@ -40,8 +40,8 @@ tracking.client(where).log_text(sys.argv[2], "copy", "a.txt")
 ABANDON = """
 import os, signal, sys
 from agepipe.registry import tracking
-from agepipe.config.runtime import Where
-with tracking.run(Where(tracking=sys.argv[1]), kind="train", name="killed", key="k", params={"lr": 1}) as run:
+from agepipe.config.runtime import Runtime
+with tracking.run(Runtime(tracking=sys.argv[1]), kind="train", name="killed", key="k", params={"lr": 1}) as run:
     run.metrics({"loss": 2.0}, 0)
     print(run.run_id, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -54,8 +54,8 @@ def python(code: str, *words: str) -> "subprocess.Popen[str]":
     )
 
 
-def status(where: Where, run_id: str) -> str:
-    return str(tracking.client(where).get_run(run_id).info.status)
+def status(runtime: Runtime, run_id: str) -> str:
+    return str(tracking.client(runtime).get_run(run_id).info.status)
 
 
 @pytest.fixture
@@ -68,16 +68,16 @@ def rows(tmp_path: Path) -> Rows:
 
 
 @pytest.mark.slow
-def test_two_processes_prepare_a_fresh_store_at_once_and_say_nothing(where: Where) -> None:
-    both = [python(PREPARE, where.tracking) for _ in range(2)]
+def test_two_processes_prepare_a_fresh_store_at_once_and_say_nothing(runtime: Runtime) -> None:
+    both = [python(PREPARE, runtime.tracking) for _ in range(2)]
     answers = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert answers[0] == answers[1] == (tracking.prepare(where) + "\n", "")
+    assert answers[0] == answers[1] == (tracking.prepare(runtime) + "\n", "")
 
 
 def test_artifacts_lie_beside_the_database_whatever_its_folder_is_called(tmp_path: Path) -> None:
-    where = Where(tracking=f"sqlite:///{tmp_path}/my runs #1 50%/mlflow.db")
-    with tracking.run(where, kind="train", name="r", key="k") as run:
+    runtime = Runtime(tracking=f"sqlite:///{tmp_path}/my runs #1 50%/mlflow.db")
+    with tracking.run(runtime, kind="train", name="r", key="k") as run:
         run.text("hello", "notes/a.txt")
     assert (tmp_path / "my runs #1 50%" / "artifacts" / run.run_id / "artifacts/notes/a.txt").read_text() == "hello"
 
@@ -86,33 +86,33 @@ def test_a_relative_address_is_the_same_store_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert store.address(Where(tracking="sqlite:///m/mlflow.db")) == f"sqlite:///{tmp_path}/m/mlflow.db"
+    assert store.address(Runtime(tracking="sqlite:///m/mlflow.db")) == f"sqlite:///{tmp_path}/m/mlflow.db"
 
 
 def test_preparing_leaves_nothing_in_the_working_folder(
-    where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    tracking.prepare(where)
+    tracking.prepare(runtime)
     assert list(work.iterdir()) == []
 
 
 def test_an_address_of_neither_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'mlruns' is not supported; write sqlite:///PATH"):
-        tracking.prepare(Where(tracking="mlruns"))
+        tracking.prepare(Runtime(tracking="mlruns"))
 
 
 def test_a_server_that_does_not_answer_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"no MLflow server answers at http://127\.0\.0\.1:9"):
-        tracking.prepare(Where(tracking="http://127.0.0.1:9", workspace=tmp_path))
+        tracking.prepare(Runtime(tracking="http://127.0.0.1:9", workspace=tmp_path))
 
 
-def test_a_database_that_another_mlflow_has_changed_is_refused(where: Where) -> None:
-    other = where.model_copy(update={"tracking": where.tracking.replace("mlflow.db", "newer.db")})
-    tracking.prepare(where)
-    path, newer = store.database(where), store.database(other)
+def test_a_database_that_another_mlflow_has_changed_is_refused(runtime: Runtime) -> None:
+    other = runtime.model_copy(update={"tracking": runtime.tracking.replace("mlflow.db", "newer.db")})
+    tracking.prepare(runtime)
+    path, newer = store.database(runtime), store.database(other)
     assert path is not None
     assert newer is not None
     shutil.copy(path, newer)
@@ -123,27 +123,29 @@ def test_a_database_that_another_mlflow_has_changed_is_refused(where: Where) -> 
         tracking.prepare(other)
 
 
-def test_a_file_that_is_no_database_is_refused(where: Where) -> None:
-    path = store.database(where)
+def test_a_file_that_is_no_database_is_refused(runtime: Runtime) -> None:
+    path = store.database(runtime)
     assert path is not None
     path.parent.mkdir()
     path.write_bytes(b"not a database at all, by any means" * 100)
     with pytest.raises(TrackingError, match="not a database"):
-        tracking.prepare(where)
+        tracking.prepare(runtime)
 
 
-def test_a_run_holds_what_was_logged(tracked: Where, rows: Rows) -> None:
-    with tracking.run(tracked, kind="pipeline", name="all", key="p") as parent:
-        inside = tracked.model_copy(update={"parent": parent.run_id})
-        with tracking.run(
-            inside, kind="trial", name="t", key="k", params={"learn": LearnSettings(), "grid": {}}, tags={"fold": 1}
-        ) as run:
-            run.metrics({"loss": 2, "mae": 7.5}, 0)
-            run.metrics({"loss": 1, "mae": 6.5}, 1)
-            run.params({"long": "x" * 9000})
-            run.description("What it is.")
-            run.dataset(rows, "training")
-            run.artifacts(rows.table.parent, "tables")
+def test_a_run_holds_what_was_logged(tracked: Runtime, rows: Rows) -> None:
+    params = {"learn": LearnSettings(), "grid": {}}
+    with (
+        tracking.run(tracked, kind="pipeline", name="all", key="p") as parent,
+        tracking.run(
+            tracked, kind="trial", name="t", key="k", parent=parent.run_id, params=params, tags={"fold": 1}
+        ) as run,
+    ):
+        run.metrics({"loss": 2, "mae": 7.5}, 0)
+        run.metrics({"loss": 1, "mae": 6.5}, 1)
+        run.params({"long": "x" * 9000})
+        run.description("What it is.")
+        run.dataset(rows, "training")
+        run.artifacts(rows.table.parent, "tables")
     client = tracking.client(tracked)
     found = client.get_run(run.run_id)
     assert found.data.params["learn.augment.flip"] == "0.5"
@@ -162,7 +164,7 @@ def test_a_run_holds_what_was_logged(tracked: Where, rows: Rows) -> None:
     assert found.info.status == "FINISHED"
 
 
-def test_an_error_ends_the_run_as_failed_with_its_message(tracked: Where) -> None:
+def test_an_error_ends_the_run_as_failed_with_its_message(tracked: Runtime) -> None:
     with pytest.raises(ValueError, match="loss"), tracking.run(tracked, kind="train", name="t", key="k") as run:
         raise ValueError("the loss is not finite")
     assert status(tracked, run.run_id) == "FAILED"
@@ -170,13 +172,13 @@ def test_an_error_ends_the_run_as_failed_with_its_message(tracked: Where) -> Non
     assert tags["agepipe.error"] == "ValueError('the loss is not finite')"
 
 
-def test_an_interruption_ends_the_run_as_killed(tracked: Where) -> None:
+def test_an_interruption_ends_the_run_as_killed(tracked: Runtime) -> None:
     with pytest.raises(KeyboardInterrupt), tracking.run(tracked, kind="train", name="t", key="k") as run:
         raise KeyboardInterrupt
     assert status(tracked, run.run_id) == "KILLED"
 
 
-def test_an_interruption_ends_what_is_nested_too_and_a_failure_does_not(tracked: Where) -> None:
+def test_an_interruption_ends_what_is_nested_too_and_a_failure_does_not(tracked: Runtime) -> None:
     """A process that computed for an interrupted run may have been ended before it could say so."""
     client, states = tracking.client(tracked), []
     for error in (KeyboardInterrupt, ValueError):
@@ -189,7 +191,7 @@ def test_an_interruption_ends_what_is_nested_too_and_a_failure_does_not(tracked:
     assert states == [["KILLED", "KILLED", "RUNNING"], ["FAILED", "RUNNING", "RUNNING"]]
 
 
-def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Where) -> None:
+def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Runtime) -> None:
     experiment = tracking.prepare(tracked)
     client = tracking.client(tracked)
     client.delete_experiment(experiment)
@@ -200,7 +202,7 @@ def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Wh
     assert tracking.prepare(tracked) == experiment
 
 
-def test_deleted_runs_are_not_taken_up_again(tracked: Where) -> None:
+def test_deleted_runs_are_not_taken_up_again(tracked: Runtime) -> None:
     with pytest.raises(OSError), tracking.run(tracked, kind="train", name="t", key="k") as run:
         raise OSError
     tracking.client(tracked).delete_run(run.run_id)
@@ -210,7 +212,7 @@ def test_deleted_runs_are_not_taken_up_again(tracked: Where) -> None:
     assert tracking.sweep(tracked) == []
 
 
-def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(tracked: Where) -> None:
+def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(tracked: Runtime) -> None:
     with (
         pytest.raises(OSError, match="disk"),
         tracking.run(tracked, kind="train", name="t", key="k", params={"lr": 1}) as a,
@@ -229,7 +231,7 @@ def test_a_failed_run_is_taken_up_again_and_a_finished_one_is_not(tracked: Where
     assert found.data.params == {"lr": "1", "wd": "3"}
 
 
-def test_a_run_that_another_is_at_work_on_is_left_alone(tracked: Where) -> None:
+def test_a_run_that_another_is_at_work_on_is_left_alone(tracked: Runtime) -> None:
     with (
         tracking.run(tracked, kind="train", name="t", key="k") as first,
         tracking.run(tracked, kind="train", name="t", key="k") as second,
@@ -237,7 +239,7 @@ def test_a_run_that_another_is_at_work_on_is_left_alone(tracked: Where) -> None:
         assert first.run_id != second.run_id
 
 
-def test_a_killed_process_leaves_a_run_that_is_swept_and_resumed(tracked: Where) -> None:
+def test_a_killed_process_leaves_a_run_that_is_swept_and_resumed(tracked: Runtime) -> None:
     with tracking.run(tracked, kind="pipeline", name="mine", key="mine") as mine:
         killed = python(ABANDON, tracked.tracking)
         run_id = killed.communicate(timeout=120)[0].strip()
@@ -252,7 +254,7 @@ def test_a_killed_process_leaves_a_run_that_is_swept_and_resumed(tracked: Where)
     assert [point.value for point in history] == [2.0, 1.0]
 
 
-def test_a_killed_run_is_resumed_without_a_sweep(tracked: Where) -> None:
+def test_a_killed_run_is_resumed_without_a_sweep(tracked: Runtime) -> None:
     tracking.prepare(tracked)
     run_id = python(ABANDON, tracked.tracking).communicate(timeout=120)[0].strip()
     with tracking.run(tracked, kind="train", name="again", key="k") as run:
@@ -269,30 +271,30 @@ def test_only_a_process_that_surely_ended_is_gone() -> None:
     assert not gone(f"elsewhere:{ended.pid}:{started}")
 
 
-def test_threads_that_start_at_once_log_to_their_own_runs(where: Where, rows: Rows) -> None:
+def test_threads_that_start_at_once_log_to_their_own_runs(runtime: Runtime, rows: Rows) -> None:
     together = threading.Barrier(4)
     ids: dict[int, str] = {}
 
     def work(number: int) -> None:
-        with tracking.run(where, kind="trial", name=str(number), key=str(number)) as run:
+        with tracking.run(runtime, kind="trial", name=str(number), key=str(number)) as run:
             together.wait()
             run.dataset(rows, "search")
             for step in range(3):
                 run.metrics({"loss": number}, step)
             ids[number] = run.run_id
 
-    tracking.prepare(where)
+    tracking.prepare(runtime)
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for number, run_id in ids.items():
-        assert {p.value for p in tracking.client(where).get_metric_history(run_id, "loss")} == {number}
+        assert {p.value for p in tracking.client(runtime).get_metric_history(run_id, "loss")} == {number}
     assert len(set(ids.values())) == 4
 
 
-def test_the_load_of_the_machine_is_logged(tracked: Where, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_load_of_the_machine_is_logged(tracked: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         tracking.run(tracked, kind="train", name="t", key="k") as run,
         tracking.system_metrics(tracked, run.run_id, 0.05),
@@ -303,13 +305,13 @@ def test_the_load_of_the_machine_is_logged(tracked: Where, monkeypatch: pytest.M
     assert "system/cpu_utilization_percentage" in metrics
 
 
-def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Where, tmp_path: Path) -> None:
+def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Runtime, tmp_path: Path) -> None:
     with tracking.run(tracked, kind="train", name="t", key="k") as run:
         run.text("hello", "a.txt")
     old = store.database(tracked)
     assert old is not None
     shutil.move(old.parent, tmp_path / "archive")
-    moved = Where(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=tracked.workspace)
+    moved = Runtime(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=tracked.workspace)
     before = tracking.client(moved).get_run(run.run_id).info.artifact_uri
     assert str(old.parent) in before
     assert tracking.relocate(tmp_path / "archive" / "mlflow.db") >= 2
@@ -323,7 +325,7 @@ def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Where, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Path) -> None:
+def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Runtime, tmp_path: Path) -> None:
     """The original is still there: nothing in the copy may lead to it, MLflow's own Default experiment included."""
     with tracking.run(tracked, kind="train", name="t", key="k") as run:
         run.text("original", "a.txt")
@@ -341,10 +343,10 @@ def test_a_copied_store_keeps_to_its_own_artifacts(tracked: Where, tmp_path: Pat
     assert f"{tmp_path}/mlruns" not in said
 
 
-def test_preparing_a_moved_store_relocates_it(tracked: Where, tmp_path: Path) -> None:
+def test_preparing_a_moved_store_relocates_it(tracked: Runtime, tmp_path: Path) -> None:
     experiment = tracking.prepare(tracked)
     shutil.move(tmp_path / "mlruns", tmp_path / "archive")
-    moved = Where(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db")
+    moved = Runtime(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db")
     assert tracking.prepare(moved) == experiment
     location = tracking.client(moved).get_experiment(experiment).artifact_location
     assert location == (tmp_path / "archive" / "artifacts").as_uri()

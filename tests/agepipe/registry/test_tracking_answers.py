@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from answering import Answer, answering
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
 from agepipe.registry import lookup, store, tracking
 
@@ -22,9 +22,9 @@ def imported() -> None:
 
 
 def refused(url: str, tmp_path: Path) -> str:
-    where = Where(workspace=tmp_path / "workspace", tracking=url)
+    runtime = Runtime(workspace=tmp_path / "workspace", tracking=url)
     messages = []
-    for ask in (lambda: tracking.prepare(where), lambda: lookup.resolve("champion", where)):
+    for ask in (lambda: tracking.prepare(runtime), lambda: lookup.resolve("champion", runtime)):
         start = time.monotonic()
         with pytest.raises(TrackingError) as told:
             ask()

@@ -8,7 +8,7 @@ from browser import NARROW, WIDE, Browser, check_sound
 from bundles import make_bundle, make_rows, seen
 from folders import fresh
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import ConfigError, DataError
 from agepipe.data.records import Rows
@@ -25,21 +25,21 @@ from agepipe.reports.comparison import ModelComparison, compare, read
 QUICK = EvaluateSettings(draws=300)
 
 
-def run(models: tuple[Model, ...], rows: Rows, where: Where) -> Compared:
+def run(models: tuple[Model, ...], rows: Rows, runtime: Runtime) -> Compared:
     titles = [f"model {at}" for at in range(len(models))]
-    return compare(models, titles, rows, QUICK, fresh(where.workspace / "comparisons"), where)
+    return compare(models, titles, rows, QUICK, fresh(runtime.workspace / "comparisons"), runtime)
 
 
-def found_in(models: tuple[Model, ...], rows: Rows, where: Where) -> ModelComparison:
-    return read(run(models, rows, where))
+def found_in(models: tuple[Model, ...], rows: Rows, runtime: Runtime) -> ModelComparison:
+    return read(run(models, rows, runtime))
 
 
-def test_the_better_is_named_and_each_is_compared_with_the_first(tmp_path: Path, where: Where) -> None:
+def test_the_better_is_named_and_each_is_compared_with_the_first(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 300, noise=0.02)
     poor, good, twin = (make_bundle(tmp_path / str(s), sharpness=float(int(s))) for s in (5.0, 400.0, 5.5))
     write_card(twin.folder, read_card(twin.folder).model_copy(update={"versions": {"numpy": "another"}}))
     twin = twin.model_copy(update={"digest": digest(twin.folder)})
-    found = found_in((poor, good, twin), rows, where)
+    found = found_in((poor, good, twin), rows, runtime)
     first, second = comparison.verdicts(found)
     assert surely(found.against[0].figures["mae"], "mae") == 1
     assert f"age error ({gap(found.against[0].figures['mae'].difference, 'mae')} years)" in first
@@ -50,11 +50,11 @@ def test_the_better_is_named_and_each_is_compared_with_the_first(tmp_path: Path,
     assert comparison.excluded(found) == ""
 
 
-def test_the_table_is_for_spreadsheets_and_damaged_facts_are_refused(tmp_path: Path, where: Where) -> None:
+def test_the_table_is_for_spreadsheets_and_damaged_facts_are_refused(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 100)
     models = (make_bundle(tmp_path / "a"), make_bundle(tmp_path / "b", sharpness=20))
-    first = run(models, rows, where)
-    assert run(models, rows, where).digest == first.digest
+    first = run(models, rows, runtime)
+    assert run(models, rows, runtime).digest == first.digest
     table = pl.read_csv(first.folder / "slices.csv")
     assert set(table["slice"]) >= {"male", "female"}
     assert not [name for name in table["slice"] if "-" in name]  # a spreadsheet would take it for a date
@@ -63,32 +63,32 @@ def test_the_table_is_for_spreadsheets_and_damaged_facts_are_refused(tmp_path: P
         read(first)
 
 
-def test_rows_that_any_has_seen_are_left_out_and_counted(tmp_path: Path, where: Where) -> None:
+def test_rows_that_any_has_seen_are_left_out_and_counted(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 200)
     a = make_bundle(tmp_path / "a", lineage=seen(rows, first=30))
     b = make_bundle(tmp_path / "b", sharpness=20, lineage=seen(rows)[20:60])
-    found = found_in((a, b), rows, where)
+    found = found_in((a, b), rows, runtime)
     assert (found.count, found.excluded) == (140, 60)
     assert comparison.excluded(found).startswith("60 ")
     with pytest.raises(DataError, match="of 200 rows none is left that no model has seen"):
-        run((a, make_bundle(tmp_path / "c", sharpness=30, lineage=seen(rows))), rows, where)
+        run((a, make_bundle(tmp_path / "c", sharpness=30, lineage=seen(rows))), rows, runtime)
 
 
-def test_unknown_lineage_and_other_ranges_are_said_plainly(tmp_path: Path, where: Where) -> None:
+def test_unknown_lineage_and_other_ranges_are_said_plainly(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 200)
     stray = make_bundle(tmp_path / "stray", known=False, sharpness=20)
     coarse = make_bundle(tmp_path / "coarse", AgeRanges.of(("1-30", "over30")))
-    found = found_in((make_bundle(tmp_path / "a"), stray, coarse), rows, where)
+    found = found_in((make_bundle(tmp_path / "a"), stray, coarse), rows, runtime)
     assert [title for title in ("model 0", "model 1", "model 2") if title in found.notes[0]] == ["model 1"]
     assert [title for title in ("model 0", "model 1", "model 2") if title in found.notes[1]] == ["model 0", "model 2"]
     assert (tuple(found.against[1].figures), found.against[1].exact) == (("mae",), None)
 
 
-def test_a_model_is_not_compared_with_itself(tmp_path: Path, where: Where) -> None:
+def test_a_model_is_not_compared_with_itself(tmp_path: Path, runtime: Runtime) -> None:
     a, rows = make_bundle(tmp_path / "a"), make_rows(tmp_path / "rows", 50)
     for models in ((a,), (a, a)):
         with pytest.raises(ConfigError, match="not all different"):
-            run(models, rows, where)
+            run(models, rows, runtime)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("comparison")
     ranges = AgeRanges.of("utkface")
     rows = make_rows(folder / "rows", 400, ranges)
-    where = Where(workspace=folder / "workspace", device="cpu", workers=1)
+    runtime = Runtime(workspace=folder / "workspace", device="cpu", workers=1)
     models = (
         make_bundle(folder / "a", ranges), make_bundle(folder / "b", ranges, sharpness=900), make_bundle(folder / "c"),
     )  # fmt: skip
     titles = ("version 1", "version 12 (champion)", "a-bundle")
-    return compare(models, titles, rows, QUICK, fresh(folder), where).page
+    return compare(models, titles, rows, QUICK, fresh(folder), runtime).page
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

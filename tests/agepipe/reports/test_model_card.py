@@ -8,16 +8,16 @@ import pytest
 from bundles import make_bundle, make_rows, seen
 from folders import evaluated
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.registry import lookup, register
 
 QUICK = EvaluateSettings(draws=200)
 
 
-def test_it_says_what_the_evaluation_found(tmp_path: Path, where: Where) -> None:
+def test_it_says_what_the_evaluation_found(tmp_path: Path, runtime: Runtime) -> None:
     rows, fitted = make_rows(tmp_path / "rows", 300), make_rows(tmp_path / "fitted", 50, seed=9)
-    found = evaluated(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, runtime)
     card = found.model_card.read_text(encoding="utf-8")
     assert f"| right range | {found.metrics['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in card
     for needed in ("apparent ages", "non-commercial research", "For whom it is worse", "fitted: 50 photographs"):
@@ -29,28 +29,28 @@ def test_it_says_what_the_evaluation_found(tmp_path: Path, where: Where) -> None
 @pytest.mark.parametrize(
     ("name", "licence"), [("sample", "drawn faces, made by this program"), ("faces", "non-commercial research only")]
 )
-def test_the_licence_is_that_of_the_data(tmp_path: Path, where: Where, name: str, licence: str) -> None:
+def test_the_licence_is_that_of_the_data(tmp_path: Path, runtime: Runtime, name: str, licence: str) -> None:
     rows = make_rows(tmp_path / "rows", 60).model_copy(update={"name": name})
-    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, where).model_card.read_text(encoding="utf-8")
+    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, runtime).model_card.read_text(encoding="utf-8")
     assert licence in card
 
 
-def test_a_model_of_unknown_lineage_has_the_warning_on_its_card(tmp_path: Path, where: Where) -> None:
+def test_a_model_of_unknown_lineage_has_the_warning_on_its_card(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 60)
-    card = evaluated(make_bundle(tmp_path / "model", known=False), rows, QUICK, where).model_card.read_text()
+    card = evaluated(make_bundle(tmp_path / "model", known=False), rows, QUICK, runtime).model_card.read_text()
     assert "What this model was trained on is unknown" in card
 
 
-def test_rows_without_gender_and_race_are_no_slices(tmp_path: Path, where: Where) -> None:
+def test_rows_without_gender_and_race_are_no_slices(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 120)
     table = pl.read_parquet(rows.table).with_columns(gender=pl.lit(None, pl.Int8), race=pl.lit(None, pl.Int8))
     table.write_parquet(rows.table)
-    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, where).model_card.read_text()
+    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, runtime).model_card.read_text()
     assert "race:" not in card
     assert "range:" in card
 
 
-def test_it_lies_with_the_version_in_the_registry(tmp_path: Path, tracked: Where) -> None:
+def test_it_lies_with_the_version_in_the_registry(tmp_path: Path, tracked: Runtime) -> None:
     rows, model = make_rows(tmp_path / "rows", 60), make_bundle(tmp_path / "model")
     found = evaluated(model, rows, QUICK, tracked)
     register.register(model, found, ReleaseSettings(), tracked)

@@ -7,7 +7,7 @@ import pytest
 from bundles import make_bundle, make_rows
 from folders import evaluated
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.evaluate import examine, judge
 from agepipe.evaluation.figures import span
@@ -62,46 +62,46 @@ def read(path: Path) -> Page:
     return page
 
 
-def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, where: Where) -> None:
+def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, runtime: Runtime) -> None:
     rows, model = make_rows(tmp_path / "rows", 200), make_bundle(tmp_path / "model")
-    page = read(evaluated(model, rows, QUICK, where).report)
+    page = read(evaluated(model, rows, QUICK, runtime).report)
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
     text = " ".join(page.text)
     for words in (*TITLES.values(), "95 % interval", "0 by content, 0 by appearance", "recall error (1 − recall)"):
         assert words in text
 
 
-def test_names_are_escaped(tmp_path: Path, where: Where) -> None:
+def test_names_are_escaped(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 50).model_copy(update={"name": "<script>alert(1)</script>"})
-    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, where)
+    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
     page = render(outcome, draw(outcome, tmp_path), shown(outcome, pixels_of(rows, outcome.table)))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, where: Where) -> None:
+def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, runtime: Runtime) -> None:
     rows, model = make_rows(tmp_path / "rows", 50), make_bundle(tmp_path / "model", known=False, curves=False)
     (model.folder / "curves.parquet").unlink(missing_ok=True)
-    text = " ".join(read(evaluated(model, rows, QUICK, where).report).text)
+    text = " ".join(read(evaluated(model, rows, QUICK, runtime).report).text)
     assert "What this model was trained on is unknown." in text
     assert "unseen" not in text
     assert "How it learned" not in text
 
 
-def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, where: Where) -> None:
+def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, runtime: Runtime) -> None:
     years = AgeRanges.of("years")
     rows, model = make_rows(tmp_path / "rows", 300, years), make_bundle(tmp_path / "model", years, sharpness=3000)
-    found = evaluated(model, rows, QUICK, where)
+    found = evaluated(model, rows, QUICK, runtime)
     read(found.report)
     assert found.report.stat().st_size < 600_000
 
 
 @pytest.mark.parametrize(("sharpness", "better"), [(2000.0, True), (0.0, False)])
 def test_a_model_no_better_than_a_constant_guess_is_warned_of_wherever_it_is_read(
-    tmp_path: Path, where: Where, sharpness: float, better: bool
+    tmp_path: Path, runtime: Runtime, sharpness: float, better: bool
 ) -> None:
     rows = make_rows(tmp_path / "rows", 200, noise=0.01)
-    found = evaluated(make_bundle(tmp_path / "model", sharpness=sharpness), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "model", sharpness=sharpness), rows, QUICK, runtime)
     assert bool(found.warning) is not better
     page = read(found.report)
     for text in ("\n".join(page.text), found.model_card.read_text(encoding="utf-8"), markdown(found)):
@@ -111,9 +111,9 @@ def test_a_model_no_better_than_a_constant_guess_is_warned_of_wherever_it_is_rea
     assert (found.warning in shown) is not better
 
 
-def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path: Path, where: Where) -> None:
+def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 200)
-    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, where)
+    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
     shares = outcome.table["label"].value_counts(normalize=True)["proportion"]
     majority, median = outcome.baselines["majority"], outcome.baselines["median"]
     assert majority["accuracy"] == pytest.approx(shares.max())
@@ -126,8 +126,8 @@ def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path:
     assert median["accuracy"] == pytest.approx((outcome.table["label"] == of_median).mean())
 
 
-def test_drawings_take_the_page_s_colours_and_size(tmp_path: Path, where: Where) -> None:
-    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 80)), QUICK, where)
+def test_drawings_take_the_page_s_colours_and_size(tmp_path: Path, runtime: Runtime) -> None:
+    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 80)), QUICK, runtime)
     for svg in draw(outcome, tmp_path).values():
         head = svg[: svg.index(">")]
         assert head.startswith("<svg")
@@ -149,8 +149,8 @@ def test_class_names_label_the_matrix_in_their_order() -> None:
     assert axes.yaxis_inverted()
 
 
-def test_errors_are_binned_by_true_age(tmp_path: Path, where: Where) -> None:
-    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 300)), QUICK, where)
+def test_errors_are_binned_by_true_age(tmp_path: Path, runtime: Runtime) -> None:
+    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 300)), QUICK, runtime)
     centres, quantiles = error_by_age(outcome.judged)
     assert centres[0] == 2.0
     assert quantiles.shape == (5, len(centres))

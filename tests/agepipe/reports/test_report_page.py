@@ -7,7 +7,7 @@ from browser import NARROW, WIDE, Browser, check_sound
 from bundles import make_bundle, make_rows
 from folders import evaluated
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.mistakes import MISTAKES
 from agepipe.model.ages import AgeRanges
@@ -28,11 +28,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     ranges = AgeRanges.of("utkface")
     rows = make_rows(folder / "rows", 200, ranges).model_copy(update={"name": NAME})
-    where = Where(workspace=folder / "workspace", device="cpu", workers=1)
+    runtime = Runtime(workspace=folder / "workspace", device="cpu", workers=1)
     settings = EvaluateSettings(draws=100, min_slice=20)
-    champion = evaluated(make_bundle(folder / "champion", ranges, sharpness=900), rows, settings, where)
+    champion = evaluated(make_bundle(folder / "champion", ranges, sharpness=900), rows, settings, runtime)
     model = make_bundle(folder / "model", ranges, temperature=1.5, thresholds={90: 0.8})
-    return evaluated(model, rows, settings, where, against=champion).report
+    return evaluated(model, rows, settings, runtime, against=champion).report
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

@@ -10,7 +10,7 @@ import pytest
 from bundles import RANGES, make_bundle, make_rows, seen
 from folders import evaluated
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
@@ -29,10 +29,10 @@ def text(path: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<(style|svg).*?</\1>|<[^>]+>", "", path.read_text(), flags=re.DOTALL))
 
 
-def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path: Path, where: Where) -> None:
+def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 300)
     model = make_bundle(tmp_path / "model", sharpness=300, temperature=2.0, thresholds={90: 0.8}, decoding="median")
-    found = evaluated(model, rows, QUICK, where)
+    found = evaluated(model, rows, QUICK, runtime)
     page = text(found.report)
     for words in (
         "The temperature of 2 makes the network less confident",
@@ -49,24 +49,24 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
     assert inside.mean() == pytest.approx(found.metrics["coverage"])
 
 
-def test_a_model_without_thresholds_or_temperature_says_so(tmp_path: Path, where: Where) -> None:
-    page = text(evaluated(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, where).report)
+def test_a_model_without_thresholds_or_temperature_says_so(tmp_path: Path, runtime: Runtime) -> None:
+    page = text(evaluated(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, runtime).report)
     assert "final.validation" in page
     assert "no temperature (it is 1)" in page
 
 
-def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path: Path, where: Where) -> None:
+def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path: Path, runtime: Runtime) -> None:
     rows = without(make_rows(tmp_path / "rows", 120), "gender", "race", "sharpness", "width")
-    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, runtime)
     kinds = set(pl.read_csv(found.folder / "slices.csv")["kind"])
     assert kinds == {"range", "brightness"}
     assert not {"gender", "race", "sharpness", "width"} & set(pl.read_parquet(found.predictions).columns)
 
 
-def test_slices_that_are_too_small_say_so(tmp_path: Path, where: Where) -> None:
+def test_slices_that_are_too_small_say_so(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 100)
     asked = QUICK.model_copy(update={"min_slice": 40})
-    found = evaluated(make_bundle(tmp_path / "m"), rows, asked, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, asked, runtime)
     table = pl.read_csv(found.folder / "slices.csv")
     assert set(table.filter(kind="race")["enough"]) == {False}  # twenty each
     page = text(found.report)
@@ -75,21 +75,21 @@ def test_slices_that_are_too_small_say_so(tmp_path: Path, where: Where) -> None:
     assert all(row["accuracy_gap"] is None for row in few)
 
 
-def test_rows_of_one_range_have_no_slices_by_range(tmp_path: Path, where: Where) -> None:
+def test_rows_of_one_range_have_no_slices_by_range(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", ages=np.full(40, 30), count=40)
-    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m"), rows, QUICK, runtime)
     assert "range" not in set(pl.read_csv(found.folder / "slices.csv")["kind"])
     assert "no rows" in text(found.report)
 
 
-def test_mistakes_are_pictures_and_label_errors_a_table_for_a_spreadsheet(tmp_path: Path, where: Where) -> None:
+def test_mistakes_are_pictures_and_label_errors_a_table_for_a_spreadsheet(tmp_path: Path, runtime: Runtime) -> None:
     ages = np.random.default_rng(3).integers(1, 61, 400)
     rows = make_rows(tmp_path / "rows", ages=ages, noise=0.01)
     planted = pl.read_parquet(rows.table).with_columns(
         age=pl.when(pl.col("index") < 12).then(pl.lit(58 if ages[0] < 30 else 3)).otherwise("age").cast(pl.UInt8)
     )
     planted.write_parquet(rows.table)
-    found = evaluated(make_bundle(tmp_path / "m", sharpness=3000), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m", sharpness=3000), rows, QUICK, runtime)
     page = found.report.read_text()
     assert page.count('<img src="data:image/jpeg;base64,') >= 24
     assert len(page) < 2_000_000
@@ -101,10 +101,10 @@ def test_mistakes_are_pictures_and_label_errors_a_table_for_a_spreadsheet(tmp_pa
     assert len({planted["path"][row] for row in far} & paths) >= len(far) // 2
 
 
-def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, where: Where) -> None:
+def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, runtime: Runtime) -> None:
     ages = np.tile([5, 15, 30, 55], 20)
     found = evaluated(
-        make_bundle(tmp_path / "m", sharpness=1e4), make_rows(tmp_path / "rows", ages=ages, noise=0), QUICK, where
+        make_bundle(tmp_path / "m", sharpness=1e4), make_rows(tmp_path / "rows", ages=ages, noise=0), QUICK, runtime
     )
     assert found.metrics["accuracy"] == 1
     page = text(found.report)
@@ -112,24 +112,22 @@ def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, where: Where)
     assert pl.read_csv(found.folder / "label-errors.csv").is_empty()
 
 
-def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, where: Where) -> None:
+def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, runtime: Runtime) -> None:
     rows, fitted = make_rows(tmp_path / "rows", 60), make_rows(tmp_path / "fitted", 50, seed=9)
     lineage = pl.concat([seen(fitted, "fitted", 40), seen(fitted, "calibrated")]).unique("digest", keep="first")
-    found = evaluated(make_bundle(tmp_path / "m", lineage=lineage), rows, QUICK, where)
+    found = evaluated(make_bundle(tmp_path / "m", lineage=lineage), rows, QUICK, runtime)
     told = json.loads((found.folder / "metrics.json").read_text())["lineage"]
     assert told["roles"] == {"fitted": 40, "calibrated": 10}
     page = text(found.report)
     assert "The model has seen none of these 60 photographs" in page
     for words in (*told["digests"].values(), "40 photographs", "10 photographs", rows.digest, "of 256 bits"):
         assert words in page
-    again = json.loads(
-        (evaluated(make_bundle(tmp_path / "n", lineage=lineage.reverse()), rows, QUICK, where).folder / "metrics.json")
-        .read_text()
-    )  # fmt: skip
+    reverse = evaluated(make_bundle(tmp_path / "n", lineage=lineage.reverse()), rows, QUICK, runtime)
+    again = json.loads((reverse.folder / "metrics.json").read_text())
     assert again["lineage"]["digests"] == told["digests"]
 
 
-def test_many_ranges_keep_the_page_small(tmp_path: Path, where: Where) -> None:
+def test_many_ranges_keep_the_page_small(tmp_path: Path, runtime: Runtime) -> None:
     years = AgeRanges.of("years")
     rows, model = make_rows(tmp_path / "rows", 500, years), make_bundle(tmp_path / "model", years, sharpness=3000)
-    assert evaluated(model, rows, QUICK, where).report.stat().st_size < 1_000_000
+    assert evaluated(model, rows, QUICK, runtime).report.stat().st_size < 1_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.search.gpu_slots import place, placed
 
 
@@ -46,15 +46,15 @@ def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
 ) -> None:
     pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    where = Where(device="cpu", workers=1, runner="dask", scheduler="tcp://here:8786")
+    runtime = Runtime(device="cpu", workers=1, runner="dask", scheduler="tcp://here:8786")
     order: list[str] = []
 
     def second() -> None:
-        with placed(where):
+        with placed(runtime):
             order.append("second")
 
     waiting = threading.Thread(target=second)
-    with placed(where) as gpu:
+    with placed(runtime) as gpu:
         waiting.start()
         time.sleep(0.5)
         order.append("first")
@@ -63,5 +63,5 @@ def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
 
 
 def test_without_a_gpu_a_trial_waits_for_nothing() -> None:
-    with placed(Where(device="cpu")) as first, placed(Where(device="cpu")) as second:
+    with placed(Runtime(device="cpu")) as first, placed(Runtime(device="cpu")) as second:
         assert first is second is None

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from folders import tried
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.artifacts import read_manifest, write_manifest
 from agepipe.core.errors import TrainingError
@@ -27,12 +27,12 @@ def longer(learn: LearnSettings) -> LearnSettings:
 
 
 @pytest.fixture
-def here(where: Where) -> Where:
-    return where.model_copy(update={"workers": 2})
+def here(runtime: Runtime) -> Runtime:
+    return runtime.model_copy(update={"workers": 2})
 
 
 def test_a_trial_that_pauses_at_rungs_ends_as_one_that_did_not(
-    rows: Rows, longer: LearnSettings, here: Where, tmp_path: Path
+    rows: Rows, longer: LearnSettings, here: Runtime, tmp_path: Path
 ) -> None:
     unbroken = tried(rows, longer, {}, 0, FOLD, here.model_copy(update={"workspace": tmp_path / "other"}))
     seen: list[EpochEvent] = []
@@ -54,7 +54,7 @@ def test_a_trial_that_pauses_at_rungs_ends_as_one_that_did_not(
     assert (seen, again.metrics, again.digest) == ([], rungs[1].metrics, rungs[1].digest)
 
 
-def test_a_stopped_trial_leaves_figures_and_no_checkpoint(rows: Rows, longer: LearnSettings, here: Where) -> None:
+def test_a_stopped_trial_leaves_figures_and_no_checkpoint(rows: Rows, longer: LearnSettings, here: Runtime) -> None:
     paused = tried(rows, longer, {}, 0, FOLD, here, until=1)
     write_manifest(paused.folder, "search", longer, {}, {})
     assert list((paused.folder / PAUSED).iterdir())

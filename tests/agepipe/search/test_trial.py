@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from folders import fresh, tried
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, Metric, SearchSettings
 from agepipe.core.errors import TrainingError, WorkerError
 from agepipe.data.records import Rows
@@ -42,9 +42,9 @@ def test_one_setting_needs_no_trial(grid: dict, settings: dict) -> None:
     assert (choice.settings, choice.trials, choice.mean, choice.deviation) == (settings, 0, 0.0, 0.0)
 
 
-def test_a_trial_is_judged_on_its_fold(rows: Rows, learn: LearnSettings, where: Where) -> None:
+def test_a_trial_is_judged_on_its_fold(rows: Rows, learn: LearnSettings, runtime: Runtime) -> None:
     seen: list[EpochEvent] = []
-    done = tried(rows, learn, {"lr": 0.02}, 4, FOLD, where, seen.append)
+    done = tried(rows, learn, {"lr": 0.02}, 4, FOLD, runtime, seen.append)
     assert len(seen) == learn.epochs == done.epochs
     assert done.settings == {"lr": 0.02}
     assert done.parameters > 300_000
@@ -57,7 +57,7 @@ def test_a_trial_is_judged_on_its_fold(rows: Rows, learn: LearnSettings, where: 
 
 
 def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
-    rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
+    rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
 ) -> None:
     """Law 2: with other pictures in the fold the training is the same to the last bit, and its judgement is not."""
     table = labelled(rows)
@@ -68,7 +68,7 @@ def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
     np.save(tmp_path / "other.npy", pixels)
     curves = []
     for name, store in (("one", rows.pixels), ("two", tmp_path / "other.npy")):
-        place = where.model_copy(update={"workspace": tmp_path / name})
+        place = runtime.model_copy(update={"workspace": tmp_path / name})
         done = tried(rows.model_copy(update={"pixels": store}), learn, {}, 0, FOLD, place)
         curves.append(pl.read_parquet(done.folder / "curves.parquet"))
         assert pl.read_parquet(done.folder / OUTCOMES)["digest"].sort().equals(fold["digest"].sort())
@@ -78,32 +78,32 @@ def test_a_trial_learns_nothing_from_the_fold_that_judges_it(
 
 
 def test_the_result_follows_from_content_not_from_the_order_of_the_rows(
-    rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
+    rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
 ) -> None:
-    first = tried(rows, learn, {}, 0, FOLD, where)
+    first = tried(rows, learn, {}, 0, FOLD, runtime)
     pl.read_parquet(rows.table).sort("index", descending=True).write_parquet(tmp_path / "turned.parquet")
     turned = rows.model_copy(update={"table": tmp_path / "turned.parquet"})
-    elsewhere = where.model_copy(update={"workspace": tmp_path / "elsewhere"})
+    elsewhere = runtime.model_copy(update={"workspace": tmp_path / "elsewhere"})
     again = tried(turned, learn, {}, 0, FOLD, elsewhere)
     assert again.digest == first.digest
     assert again.metrics == first.metrics
 
 
-def test_each_fold_and_setting_is_a_trial_of_its_own(rows: Rows, learn: LearnSettings, where: Where) -> None:
+def test_each_fold_and_setting_is_a_trial_of_its_own(rows: Rows, learn: LearnSettings, runtime: Runtime) -> None:
     quick = learn.model_copy(update={"epochs": 1})
-    base = tried(rows, quick, {}, 0, FOLD, where)
+    base = tried(rows, quick, {}, 0, FOLD, runtime)
     other = [
-        tried(rows, quick, {}, 0, FOLD.model_copy(update={"index": 0}), where),
-        tried(rows, quick, {"dropout": 0.5}, 1, FOLD, where),
+        tried(rows, quick, {}, 0, FOLD.model_copy(update={"index": 0}), runtime),
+        tried(rows, quick, {"dropout": 0.5}, 1, FOLD, runtime),
     ]
     assert len({one.digest for one in (base, *other)}) == 3
 
 
 def test_a_killed_trial_goes_on_and_gives_the_same_figures(
-    rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
+    rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
 ) -> None:
     longer = learn.model_copy(update={"epochs": 4, "average": 0.9})
-    expected = tried(rows, longer, {}, 0, FOLD, where.model_copy(update={"workspace": tmp_path / "other"}))
+    expected = tried(rows, longer, {}, 0, FOLD, runtime.model_copy(update={"workspace": tmp_path / "other"}))
 
     def kill(event: EpochEvent) -> None:
         if event.epoch == 2:
@@ -112,11 +112,11 @@ def test_a_killed_trial_goes_on_and_gives_the_same_figures(
             os.kill(child.pid or 0, signal.SIGKILL)
 
     with pytest.raises(WorkerError, match="SIGKILL"):
-        trial(rows, longer, FOLD, fresh(tmp_path), where, kill)
+        trial(rows, longer, FOLD, fresh(tmp_path), runtime, kill)
     (partial,) = tmp_path.glob("*-partial")
     folder = partial.with_name(partial.name.removesuffix("-partial"))
     after: list[EpochEvent] = []
-    found = trial(rows, longer, FOLD, folder, where, after.append)
+    found = trial(rows, longer, FOLD, folder, runtime, after.append)
     assert after[0].epoch >= 3
     assert found.metrics == expected.metrics
 

@@ -11,7 +11,7 @@ from chips import detector_file, real_chips
 from versions import put
 
 import agepipe
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.model.imaging import Image, Limits, fit, photograph
 from agepipe.model.predictor import Predictor
 from agepipe.serving import pictures as photographs
@@ -86,7 +86,7 @@ def test_boxes_are_in_pixels_of_the_original_where_it_was_made_smaller(
     assert 300 < box[2] < 500
 
 
-def test_a_model_is_loaded_by_alias_version_and_run(tracked: Where, tmp_path: Path) -> None:
+def test_a_model_is_loaded_by_alias_version_and_run(tracked: Runtime, tmp_path: Path) -> None:
     done = put(tmp_path, tracked, 60.0)
     place = {"workspace": tracked.workspace, "tracking": tracked.tracking}
     chip = pictures(AGES, SIZE, seed=3, noise=0.01)[1]

@@ -12,7 +12,7 @@ from chips import detector_file, real_chips
 from photographs import jpeg, png_bomb
 from videos import read, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import SourceError
 from agepipe.model.imaging import Image, Limits, photograph
 from agepipe.serving import camera_session, pictures, sources
@@ -23,17 +23,17 @@ from benchmarks.scenes import background, pasted
 
 
 @pytest.fixture
-def here(where: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    return where
+    return runtime
 
 
-def look(source: Path | str, folder: Path, where: Where) -> Summary:
+def look(source: Path | str, folder: Path, runtime: Runtime) -> Summary:
     bundle = make_bundle(folder / "bundle").folder
     asked = Asked(
         source=str(source), model=str(bundle), headless=True, output=folder / "out.mp4", events=folder / "out.jsonl"
     )
-    return camera_session.run(asked, where)
+    return camera_session.run(asked, runtime)
 
 
 def picture(path: Path, image: Image) -> Path:
@@ -42,7 +42,7 @@ def picture(path: Path, image: Image) -> Path:
 
 
 def test_faces_that_are_too_small_are_counted_and_not_answered(
-    here: Where, sample_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Runtime, sample_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chips = real_chips(sample_archive, step=70)[0]
     scene = pasted(pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22), chips[5], (420, 220), 220)
@@ -65,7 +65,7 @@ def test_faces_that_are_too_small_are_counted_and_not_answered(
     ],
 )
 def test_a_single_picture_that_cannot_be_used_is_named_with_the_reason(
-    name: str, data: bytes, why: str, here: Where, tmp_path: Path
+    name: str, data: bytes, why: str, here: Runtime, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=f"not one frame came.*{name}: {why}") as caught:
@@ -74,7 +74,7 @@ def test_a_single_picture_that_cannot_be_used_is_named_with_the_reason(
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_in_a_folder_the_others_are_treated(here: Where, tmp_path: Path) -> None:
+def test_in_a_folder_the_others_are_treated(here: Runtime, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     picture(folder / "a.png", np.full((1, 1, 3), 90, np.uint8))
@@ -89,7 +89,7 @@ def test_in_a_folder_the_others_are_treated(here: Where, tmp_path: Path) -> None
 
 
 def test_faces_of_a_very_large_photograph_are_told_in_its_own_pixels(
-    here: Where, sample_archive: Path, tmp_path: Path
+    here: Runtime, sample_archive: Path, tmp_path: Path
 ) -> None:
     chip = real_chips(sample_archive, step=70)[0][1]
     scene = pasted(background(np.random.default_rng(0)), chip, (400, 240), 220)
@@ -103,20 +103,20 @@ def test_faces_of_a_very_large_photograph_are_told_in_its_own_pixels(
     assert boxes["large.jpg"] == pytest.approx(12 * boxes["small.jpg"], rel=0.25)
 
 
-def test_a_kind_of_picture_that_is_not_read_is_named(here: Where, tmp_path: Path) -> None:
+def test_a_kind_of_picture_that_is_not_read_is_named(here: Runtime, tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
     with pytest.raises(SourceError, match="HEIC picture; convert it to JPEG"):
         look(tmp_path / "IMG_1.HEIC", tmp_path, here)
 
 
-def test_frames_without_faces_are_shown_and_nothing_is_said_of_them(here: Where, tmp_path: Path) -> None:
+def test_frames_without_faces_are_shown_and_nothing_is_said_of_them(here: Runtime, tmp_path: Path) -> None:
     done = look(video(tmp_path / "empty.mp4", [], frames=8), tmp_path, here)
     assert (done.frames, done.faces, done.people, done.notes, done.incomplete) == (8, 0, set(), [], False)
     assert len(read(tmp_path / "out.mp4")) == 8
     assert (tmp_path / "out.jsonl").read_text() == ""
 
 
-def test_a_video_that_is_cut_short_is_shown_as_far_as_it_goes_and_the_user_told(here: Where, tmp_path: Path) -> None:
+def test_a_video_that_is_cut_short_is_shown_as_far_as_it_goes_and_the_user_told(here: Runtime, tmp_path: Path) -> None:
     path, whole = tmp_path / "cut.avi", video(tmp_path / "whole.avi", [], frames=50)
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     done = look(path, tmp_path, here)
@@ -126,14 +126,14 @@ def test_a_video_that_is_cut_short_is_shown_as_far_as_it_goes_and_the_user_told(
     assert len(read(tmp_path / "out.mp4")) == done.frames
 
 
-def test_a_video_that_lost_its_index_is_refused(here: Where, tmp_path: Path) -> None:
+def test_a_video_that_lost_its_index_is_refused(here: Runtime, tmp_path: Path) -> None:
     path, whole = tmp_path / "cut.mp4", video(tmp_path / "whole.mp4", [], frames=50)
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(SourceError, match=r"cut\.mp4 is no video that can be read"):
         look(path, tmp_path, here)
 
 
-def test_thirty_faces_are_each_answered_and_followed(here: Where, sample_archive: Path, tmp_path: Path) -> None:
+def test_thirty_faces_are_each_answered_and_followed(here: Runtime, sample_archive: Path, tmp_path: Path) -> None:
     chips = real_chips(sample_archive, step=20)[0]
     crowd = background(np.random.default_rng(0), 1280, 960)
     for at in range(30):
@@ -167,7 +167,9 @@ class Busy:
         pass
 
 
-def test_a_camera_that_gives_no_frame_may_be_busy(here: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_gives_no_frame_may_be_busy(
+    here: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "PAUSE", 0.02)
     monkeypatch.setattr(sources, "_capture", lambda text: Busy())
     with pytest.raises(SourceError, match=r"not one frame came\..* gave no picture.* no other program uses it"):
@@ -175,6 +177,6 @@ def test_a_camera_that_gives_no_frame_may_be_busy(here: Where, tmp_path: Path, m
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_no_camera_is_refused(here: Where, tmp_path: Path) -> None:
+def test_no_camera_is_refused(here: Runtime, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="camera or stream 9 cannot be opened; check that it is plugged in"):
         look("9", tmp_path, here)

@@ -13,7 +13,7 @@ from bundles import RANGES, make_bundle
 from chips import detector_file, real_chips
 from videos import RATE, read, scene, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError, ModelError, ServiceError, SourceError
 from agepipe.model.bundle import Card
 from agepipe.model.decoding import Rule, decide
@@ -51,11 +51,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(where: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    return where
+    return runtime
 
 
 def asked(film: Path | str, folder: Path, **changes: object) -> Asked:
@@ -76,7 +76,7 @@ def answered(picture: Image, bundle: Path, shared: Path) -> tuple[Card, Predicti
 
 
 def test_a_video_is_annotated_and_every_face_written_down(
-    film: Path, bundle: Path, here: Where, tmp_path: Path
+    film: Path, bundle: Path, here: Runtime, tmp_path: Path
 ) -> None:
     told: list[tuple[int, int]] = []
     done = camera_session.run(
@@ -103,7 +103,7 @@ def test_a_video_is_annotated_and_every_face_written_down(
 
 
 def test_what_it_shows_is_what_the_predictor_says_of_the_same_faces(
-    chips: list[Image], bundle: Path, shared: Path, tmp_path: Path, here: Where
+    chips: list[Image], bundle: Path, shared: Path, tmp_path: Path, here: Runtime
 ) -> None:
     picture = scene(chips, 10)
     path = tmp_path / "two.png"
@@ -120,7 +120,7 @@ def test_what_it_shows_is_what_the_predictor_says_of_the_same_faces(
 
 
 def test_range_and_set_in_the_events_follow_the_card(
-    chips: list[Image], shared: Path, here: Where, tmp_path: Path
+    chips: list[Image], shared: Path, here: Runtime, tmp_path: Path
 ) -> None:
     bundle = make_bundle(tmp_path / "unsure", sharpness=6.0, decoding="median", thresholds={90: 0.85}).folder
     path, picture = tmp_path / "two.png", scene(chips, 10)
@@ -183,7 +183,7 @@ def test_an_unsure_model_shows_between_which_ages_the_face_nearly_surely_is() ->
 
 
 def test_pictures_of_a_folder_are_taken_apart_and_bad_ones_named(
-    chips: list[Image], bundle: Path, here: Where, tmp_path: Path
+    chips: list[Image], bundle: Path, here: Runtime, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -197,7 +197,7 @@ def test_pictures_of_a_folder_are_taken_apart_and_bad_ones_named(
     assert [frame.shape for frame in read(tmp_path / "out.mp4")] == [(480, 640, 3)] * 3
 
 
-def test_the_number_of_frames_can_be_bounded(film: Path, bundle: Path, here: Where, tmp_path: Path) -> None:
+def test_the_number_of_frames_can_be_bounded(film: Path, bundle: Path, here: Runtime, tmp_path: Path) -> None:
     assert camera_session.run(asked(film, tmp_path, model=str(bundle), frames=4), here).frames == 4
     assert len(read(tmp_path / "out.mp4")) == 4
 
@@ -232,11 +232,11 @@ def test_ctrl_c_finishes_the_files(film: Path, bundle: Path, shared: Path, tmp_p
     assert {event["frame"] for event in lines(tmp_path / "a.jsonl")} == set(range(5))
 
 
-def test_a_switched_pointer_is_followed_between_two_frames(film: Path, where: Where, shared: Path) -> None:
+def test_a_switched_pointer_is_followed_between_two_frames(film: Path, runtime: Runtime, shared: Path) -> None:
     """Every frame is treated; the first model answers until the second is loaded, then the second does."""
-    one, two = (make_bundle(folder_of(where) / f"agepipe-{at}-x", sharpness=60.0 / at).folder for at in (1, 2))
-    switch(one, "agepipe", 1, where)
-    model = Following(where)
+    one, two = (make_bundle(folder_of(runtime) / f"agepipe-{at}-x", sharpness=60.0 / at).folder for at in (1, 2))
+    switch(one, "agepipe", 1, runtime)
+    model = Following(runtime)
     titles: list[str] = []
 
     class Titles(Disturbance):
@@ -245,7 +245,7 @@ def test_a_switched_pointer_is_followed_between_two_frames(film: Path, where: Wh
             titles.append(seen.model)
 
     def change() -> None:
-        switch(two, "agepipe", 2, where)
+        switch(two, "agepipe", 2, runtime)
         assert not model.renewed(), "it never waits for the next model"
         model._thread.join()  # type: ignore[union-attr]
 
@@ -256,11 +256,11 @@ def test_a_switched_pointer_is_followed_between_two_frames(film: Path, where: Wh
     assert "Changed over to agepipe version 2." in done.notes
 
 
-def test_a_damaged_next_model_leaves_the_last_one_at_work(where: Where) -> None:
-    one, two = (make_bundle(folder_of(where) / f"agepipe-{at}-x").folder for at in (1, 2))
-    switch(one, "agepipe", 1, where)
-    model = Following(where)
-    switch(two, "agepipe", 2, where)
+def test_a_damaged_next_model_leaves_the_last_one_at_work(runtime: Runtime) -> None:
+    one, two = (make_bundle(folder_of(runtime) / f"agepipe-{at}-x").folder for at in (1, 2))
+    switch(one, "agepipe", 1, runtime)
+    model = Following(runtime)
+    switch(two, "agepipe", 2, runtime)
     shutil.rmtree(two)
     for _ in range(200):
         assert not model.renewed()
@@ -271,13 +271,13 @@ def test_a_damaged_next_model_leaves_the_last_one_at_work(where: Where) -> None:
     assert "agepipe version 1 goes on" in model.notes()[0]
 
 
-def test_without_a_deployed_model_and_a_champion_it_says_how_to_get_one(tracked: Where) -> None:
+def test_without_a_deployed_model_and_a_champion_it_says_how_to_get_one(tracked: Runtime) -> None:
     with pytest.raises(ModelError, match="agepipe run sample"):
         Following(tracked)
 
 
 def test_what_cannot_work_is_refused_before_anything_is_opened(
-    film: Path, bundle: Path, here: Where, tmp_path: Path
+    film: Path, bundle: Path, here: Runtime, tmp_path: Path
 ) -> None:
     ok = {"model": str(bundle)}
     with pytest.raises(ServiceError, match=r"no display .* add --headless"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import ModelError
 from agepipe.evaluation.records import Evaluation
@@ -19,20 +19,20 @@ from agepipe.serving.deploy import Check, checked, current, deploy, difference, 
 from agepipe.serving.model_source import Following
 
 
-def put(tmp_path: Path, where: Where, sharpness: float) -> int:
+def put(tmp_path: Path, runtime: Runtime, sharpness: float) -> int:
     """Register a version of its own sharpness."""
     model = make_bundle(tmp_path / f"bundle-{sharpness}", sharpness=sharpness)
     evaluation = Evaluation(
         digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
     )
-    return register.register(model, evaluation, ReleaseSettings(), where).version
+    return register.register(model, evaluation, ReleaseSettings(), runtime).version
 
 
-def test_nothing_is_deployed_at_first(where: Where) -> None:
-    assert current(where) is None
+def test_nothing_is_deployed_at_first(runtime: Runtime) -> None:
+    assert current(runtime) is None
 
 
-def test_versions_are_deployed_whole_and_switched(tracked: Where, tmp_path: Path) -> None:
+def test_versions_are_deployed_whole_and_switched(tracked: Runtime, tmp_path: Path) -> None:
     assert [put(tmp_path, tracked, sharpness) for sharpness in (60.0, 20.0)] == [1, 2]
     first = deploy("champion", tracked)
     assert (first.name, first.version) == ("agepipe", 1)
@@ -52,7 +52,7 @@ def test_versions_are_deployed_whole_and_switched(tracked: Where, tmp_path: Path
     assert files == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_a_deployed_bundle_that_was_changed_is_refused_and_deployed_again(tracked: Where, tmp_path: Path) -> None:
+def test_a_deployed_bundle_that_was_changed_is_refused_and_deployed_again(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     first = deploy("champion", tracked)
     folder = folder_of(tracked) / first.folder
@@ -68,7 +68,7 @@ def test_a_deployed_bundle_that_was_changed_is_refused_and_deployed_again(tracke
 
 
 def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
-    tracked: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracked: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The code that was registered with the model is made to turn the pictures around before it looks at them."""
     put(tmp_path, tracked, 60.0)
@@ -84,7 +84,7 @@ def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
     assert not list(folder_of(tracked).iterdir())
 
 
-def test_a_version_that_mlflow_cannot_load_is_refused(tracked: Where, tmp_path: Path) -> None:
+def test_a_version_that_mlflow_cannot_load_is_refused(tracked: Runtime, tmp_path: Path) -> None:
     put(tmp_path, tracked, 60.0)
     (found,) = lookup.versions("agepipe", tracked)
     (Path(found.source.removeprefix("file://")) / "MLmodel").write_text("nothing: true", encoding="utf-8")
@@ -93,7 +93,7 @@ def test_a_version_that_mlflow_cannot_load_is_refused(tracked: Where, tmp_path: 
     assert current(tracked) is None
 
 
-def test_what_is_no_version_is_refused(tracked: Where, tmp_path: Path) -> None:
+def test_what_is_no_version_is_refused(tracked: Runtime, tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "bundle")
     with pytest.raises(ModelError, match="needs no deploying"):
         deploy(str(made.folder), tracked)
@@ -101,12 +101,12 @@ def test_what_is_no_version_is_refused(tracked: Where, tmp_path: Path) -> None:
         deploy("champion", tracked)
 
 
-def test_a_pointer_that_cannot_be_read_says_what_to_do(where: Where, tmp_path: Path) -> None:
-    made = make_bundle(folder_of(where) / "agepipe-1-x")
-    assert switch(made.folder, "agepipe", 1, where) == current(where)
-    (folder_of(where) / "current.json").write_text("{", encoding="utf-8")
+def test_a_pointer_that_cannot_be_read_says_what_to_do(runtime: Runtime, tmp_path: Path) -> None:
+    made = make_bundle(folder_of(runtime) / "agepipe-1-x")
+    assert switch(made.folder, "agepipe", 1, runtime) == current(runtime)
+    (folder_of(runtime) / "current.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match="call `agepipe deploy` again"):
-        current(where)
+        current(runtime)
 
 
 def test_tables_of_other_shapes_are_infinitely_apart() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from chips import detector_file, real_chips
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import DetectorError, ModelError
 from agepipe.model.imaging import Image
 from agepipe.serving.align import LANDMARKS
@@ -83,19 +83,19 @@ def test_pictures_without_faces_have_none(detector: Detector, shape: tuple[int, 
     assert detector.search(np.full((*shape, 3), 120, np.uint8)) == []
 
 
-def test_the_workspaces_file_is_used_without_a_network(where: Where, shared: Path) -> None:
-    path = where.workspace / "detectors" / yunet.FILE
+def test_the_workspaces_file_is_used_without_a_network(runtime: Runtime, shared: Path) -> None:
+    path = runtime.workspace / "detectors" / yunet.FILE
     path.parent.mkdir(parents=True)
     path.write_bytes(detector_file(shared).read_bytes())
-    assert yunet.located(where, url="http://127.0.0.1:9/none") == path
+    assert yunet.located(runtime, url="http://127.0.0.1:9/none") == path
 
 
-def test_a_named_file_goes_first(where: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_file_goes_first(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    assert yunet.located(where) == detector_file(shared)
-    monkeypatch.setenv(yunet.VARIABLE, str(where.workspace / "none.onnx"))
+    assert yunet.located(runtime) == detector_file(shared)
+    monkeypatch.setenv(yunet.VARIABLE, str(runtime.workspace / "none.onnx"))
     with pytest.raises(ModelError, match=r"none\.onnx: the face detector cannot be read .*AGEPIPE_DETECTOR"):
-        yunet.located(where)
+        yunet.located(runtime)
 
 
 @pytest.fixture
@@ -111,28 +111,28 @@ def server(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_it_is_fetched_once(server: str, where: Where, shared: Path, tmp_path: Path) -> None:
+def test_it_is_fetched_once(server: str, runtime: Runtime, shared: Path, tmp_path: Path) -> None:
     public = tmp_path / "public" / "yunet.onnx"
     public.write_bytes(detector_file(shared).read_bytes())
-    path = yunet.located(where, server)
+    path = yunet.located(runtime, server)
     public.unlink()
-    assert yunet.located(where, server) == path
+    assert yunet.located(runtime, server) == path
     assert [item.name for item in path.parent.iterdir()] == [yunet.FILE]
 
 
-def test_another_file_is_refused_and_not_kept(server: str, where: Where, tmp_path: Path) -> None:
+def test_another_file_is_refused_and_not_kept(server: str, runtime: Runtime, tmp_path: Path) -> None:
     (tmp_path / "public" / "yunet.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ModelError, match=r"not the face detector .*SHA-256"):
-        yunet.located(where, server)
-    assert not where.workspace.exists()
+        yunet.located(runtime, server)
+    assert not runtime.workspace.exists()
 
 
-def test_without_file_and_network_it_says_what_to_do(where: Where) -> None:
+def test_without_file_and_network_it_says_what_to_do(runtime: Runtime) -> None:
     with pytest.raises(
         DetectorError, match=r"cannot be fetched .*download https://.*by hand and put it there"
     ) as caught:
-        yunet.located(where, "http://127.0.0.1:9/none")
-    assert str(where.workspace / "detectors" / yunet.FILE) in str(caught.value)
+        yunet.located(runtime, "http://127.0.0.1:9/none")
+    assert str(runtime.workspace / "detectors" / yunet.FILE) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from chips import detector_file, real_chips
 from endpoints import Server, registered, standing_in
 from videos import read, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError, ServiceError
 from agepipe.model.bundle import read_card
 from agepipe.model.imaging import Image
@@ -125,31 +125,31 @@ def film(tmp_path: Path, shared: Path, sample_archive: Path, monkeypatch: pytest
     return video(tmp_path / "film.mp4", chips, frames=25)
 
 
-def look(film: Path, where: Where, name: str, **model: str) -> tuple[list[dict[str, object]], list[str]]:
+def look(film: Path, runtime: Runtime, name: str, **model: str) -> tuple[list[dict[str, object]], list[str]]:
     """The events of a run and its notes."""
     folder = film.parent
     asked = Asked(
         source=str(film), headless=True, events=folder / f"{name}.jsonl", output=folder / f"{name}.mp4", **model
     )
-    notes = camera_session.run(asked, where).notes
+    notes = camera_session.run(asked, runtime).notes
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()], notes
 
 
-def test_a_camera_whose_server_goes_for_good_finishes_its_files(film: Path, server: Server, where: Where) -> None:
+def test_a_camera_whose_server_goes_for_good_finishes_its_files(film: Path, server: Server, runtime: Runtime) -> None:
     server.answer = lambda number: (500, b"it broke") if number > 11 else None
     with pytest.raises(ServiceError, match="does not answer"):
-        look(film, where, "cut", endpoint=server.url)
+        look(film, runtime, "cut", endpoint=server.url)
     assert len(read(film.parent / "cut.mp4")) == 10
     assert len((film.parent / "cut.jsonl").read_text().splitlines()) == 20
 
 
-def test_endpoint_and_model_exclude_each_other(film: Path, bundle: Path, where: Where) -> None:
+def test_endpoint_and_model_exclude_each_other(film: Path, bundle: Path, runtime: Runtime) -> None:
     with pytest.raises(ConfigError, match="leave one of the two out"):
-        look(film, where, "no", endpoint="http://127.0.0.1:9", model=str(bundle))
+        look(film, runtime, "no", endpoint="http://127.0.0.1:9", model=str(bundle))
 
 
 @pytest.fixture
-def served(bundle: Path, tracked: Where, tmp_path: Path) -> Iterator[str]:
+def served(bundle: Path, tracked: Runtime, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` of the champion."""
     registered(bundle, tracked)
     with serving("models:/agepipe@champion", tracked, tmp_path) as url:
@@ -158,10 +158,10 @@ def served(bundle: Path, tracked: Where, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_a_real_server_answers_as_the_camera_does_by_itself(
-    served: str, film: Path, bundle: Path, where: Where, tmp_path: Path
+    served: str, film: Path, bundle: Path, runtime: Runtime, tmp_path: Path
 ) -> None:
-    own, _ = look(film, where, "own", model=str(bundle))
-    there, notes = look(film, where, "there", endpoint=served)
+    own, _ = look(film, runtime, "own", model=str(bundle))
+    there, notes = look(film, runtime, "there", endpoint=served)
     assert len(own) == len(there) == 50
     assert notes == []
     for one, other in zip(own, there, strict=True):

@@ -10,7 +10,7 @@ from bundles import make_bundle
 from chips import detector_file, real_chips
 from videos import read, video
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.model.imaging import Image
 from agepipe.serving import camera_session
@@ -65,26 +65,26 @@ def test_pictures_without_faces_have_none(shape: tuple[int, int]) -> None:
 
 
 def test_it_stands_in_only_where_yunet_has_no_file(
-    where: Where, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(yunet.VARIABLE, raising=False)
-    found, told = finder(where, NOWHERE)
+    found, told = finder(runtime, NOWHERE)
     assert isinstance(found, Haar)
     assert "less exact" in told[0]
     assert yunet.URL in told[0]
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    found, told = finder(where, NOWHERE)
+    found, told = finder(runtime, NOWHERE)
     assert (type(found), told) == (Detector, [])
     monkeypatch.setenv(yunet.VARIABLE, str(tmp_path / "none.onnx"))
     with pytest.raises(ModelError, match="cannot be read"):
-        finder(where, NOWHERE)
+        finder(runtime, NOWHERE)
 
 
 def test_a_camera_without_yunet_says_which_detector_it_uses(
-    chips: list[Image], where: Where, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chips: list[Image], runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(yunet.VARIABLE, raising=False)
-    monkeypatch.setattr(camera_session, "finder", lambda where: finder(where, NOWHERE))
+    monkeypatch.setattr(camera_session, "finder", lambda runtime: finder(runtime, NOWHERE))
     film = video(tmp_path / "film.mp4", [chips[3]], frames=10)
     bundle = make_bundle(tmp_path / "bundle")
     asked = camera_session.Asked(
@@ -94,7 +94,7 @@ def test_a_camera_without_yunet_says_which_detector_it_uses(
         output=tmp_path / "a.mp4",
         events=tmp_path / "a.jsonl",
     )
-    done = camera_session.run(asked, where)
+    done = camera_session.run(asked, runtime)
     assert (done.frames, done.detector) == (10, "Haar cascade")
     assert done.faces >= 8
     assert "less exact" in done.notes[0]

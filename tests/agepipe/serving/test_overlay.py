@@ -37,9 +37,9 @@ def changed(drawn: Image, rows: slice) -> float:
         (10, slice(214, 262)),  # no room above: below
     ],
 )
-def test_the_label_leaves_the_face_free(top: int, where: slice) -> None:
+def test_the_label_leaves_the_face_free(top: int, runtime: slice) -> None:
     drawn = draw(blank(), [unsure(top)], RANGES, "model")
-    assert changed(drawn, where) > 0.6
+    assert changed(drawn, runtime) > 0.6
     assert changed(drawn, slice(top + 5, top + 195)) == 0
 
 

@@ -14,7 +14,7 @@ from photographs import png_bomb
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.serving.camera_session import Asked
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
@@ -42,19 +42,19 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def here(where: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
     for number, sharpness in ((1, 60.0), (2, 30.0)):
-        make_bundle(folder_of(where) / f"agepipe-{number}-x", sharpness=sharpness)
-    return where
+        make_bundle(folder_of(runtime) / f"agepipe-{number}-x", sharpness=sharpness)
+    return runtime
 
 
-def deployed(number: int, where: Where) -> None:
-    switch(folder_of(where) / f"agepipe-{number}-x", "agepipe", number, where)
+def deployed(number: int, runtime: Runtime) -> None:
+    switch(folder_of(runtime) / f"agepipe-{number}-x", "agepipe", number, runtime)
 
 
 @pytest.fixture
-def page(here: Where, chromium: Browser) -> Iterator["Page"]:
+def page(here: Runtime, chromium: Browser) -> Iterator["Page"]:
     deployed(1, here)
     with served(server.prepared(Asked(), here)) as address:
         yield Page(chromium, address)
@@ -81,7 +81,7 @@ class Page:
             time.sleep(0.05)
 
 
-def test_the_camera_is_looked_at_and_a_new_model_followed(page: Page, here: Where) -> None:
+def test_the_camera_is_looked_at_and_a_new_model_followed(page: Page, here: Runtime) -> None:
     assert page.seen.headings == ["How old do I look?"]
     assert "Nothing is kept" in page.driver.page_source
     page.wait(lambda: page.text("model") == "agepipe version 1")
@@ -113,7 +113,7 @@ def test_it_pauses_and_stops_by_keyboard(page: Page) -> None:
     assert page.browser.errors() == []
 
 
-def test_a_picture_is_looked_at_and_again_by_a_new_model(page: Page, here: Where, tmp_path: Path) -> None:
+def test_a_picture_is_looked_at_and_again_by_a_new_model(page: Page, here: Runtime, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), scene(0, [drawn(8), drawn(40, 2), drawn(75, 3)])[..., ::-1])
     page.driver.find_element(By.ID, "file").send_keys(str(path))
@@ -139,7 +139,7 @@ def test_files_that_are_no_pictures_are_named(page: Page, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
-def test_it_fits_the_screen_in_light_and_dark(here: Where, chromium: Browser, width: int) -> None:
+def test_it_fits_the_screen_in_light_and_dark(here: Runtime, chromium: Browser, width: int) -> None:
     deployed(1, here)
     with served(server.prepared(Asked(), here)) as address:
         page = Page(chromium, address, width)
@@ -164,7 +164,7 @@ def test_every_control_has_a_name_and_is_reached_by_tab(page: Page) -> None:
 
 
 def test_without_a_model_it_says_how_to_get_one_and_goes_on_by_itself(
-    tracked: Where, here: Where, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+    tracked: Runtime, here: Runtime, chromium: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agepipe.serving.web.session.PAUSE", 0.2)
     with served(server.prepared(Asked(), tracked)) as address:
@@ -179,7 +179,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_by_itself(
         chromium.driver.get("about:blank")
 
 
-def test_it_finds_a_server_again_that_was_away(here: Where, chromium: Browser) -> None:
+def test_it_finds_a_server_again_that_was_away(here: Runtime, chromium: Browser) -> None:
     deployed(1, here)
     model = server.prepared(Asked(), here)
     with served(model) as address:

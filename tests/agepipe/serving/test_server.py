@@ -21,7 +21,7 @@ from websockets import ConnectionClosed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.model.bundle import read_card
 from agepipe.model.bundle_files import write_card
@@ -37,9 +37,9 @@ from agepipe.serving.web.session import LARGEST
 
 
 @pytest.fixture
-def here(where: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    return where
+    return runtime
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(here: Where, bundle: Path) -> Iterator[str]:
+def server(here: Runtime, bundle: Path) -> Iterator[str]:
     with served(web.prepared(Asked(model=str(bundle)), here)) as address:
         yield address
 
@@ -100,7 +100,7 @@ def test_it_says_what_the_predictor_says_of_the_same_face(server: str, bundle: P
     assert found["set"] is None
 
 
-def test_an_unsure_model_tells_its_set(here: Where, tmp_path: Path) -> None:
+def test_an_unsure_model_tells_its_set(here: Runtime, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "unsure", sharpness=0.1).folder
     write_card(folder, read_card(folder).model_copy(update={"thresholds": {90: 0.6}}))
     with served(web.prepared(Asked(model=str(folder)), here)) as address, opened(address) as socket:
@@ -223,7 +223,7 @@ def test_a_silent_connection_gives_its_place_back(server: str, monkeypatch: pyte
             socket.recv(timeout=30)
 
 
-def test_a_new_model_answers_from_the_next_frame_in_every_connection(here: Where, patient: None) -> None:
+def test_a_new_model_answers_from_the_next_frame_in_every_connection(here: Runtime, patient: None) -> None:
     one, two = (make_bundle(folder_of(here) / f"agepipe-{at}-x", sharpness=60.0 / at).folder for at in (1, 2))
     switch(one, "agepipe", 1, here)
     with served(web.prepared(Asked(), here)) as address, opened(address) as first, opened(address) as second:
@@ -239,7 +239,7 @@ def test_a_new_model_answers_from_the_next_frame_in_every_connection(here: Where
 
 
 def test_without_a_model_it_says_how_to_get_one_and_goes_on_when_there_is(
-    tracked: Where, here: Where, monkeypatch: pytest.MonkeyPatch
+    tracked: Runtime, here: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agepipe.serving.web.session.PAUSE", 0.2)
     with served(web.prepared(Asked(), tracked)) as address, opened(address) as socket:
@@ -254,7 +254,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_when_there_is(
         assert (answer["model"], len(answer["faces"])) == ("agepipe version 1", 1)
 
 
-def test_a_named_model_that_is_not_there_is_refused_at_once(tracked: Where, here: Where) -> None:
+def test_a_named_model_that_is_not_there_is_refused_at_once(tracked: Runtime, here: Runtime) -> None:
     with pytest.raises(ModelError, match="agepipe run sample"):
         web.prepared(Asked(model="champion"), tracked)
 

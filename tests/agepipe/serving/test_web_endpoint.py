@@ -14,7 +14,7 @@ from endpoints import Server, registered, standing_in
 from pages import jpeg, scene, served
 from test_server import ask, get, opened
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError
 from agepipe.model.imaging import decode, fit
 from agepipe.model.predictor import Predictor
@@ -29,7 +29,7 @@ SECONDS = 60
 
 
 @pytest.fixture
-def here(tracked: Where, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Where:
+def here(tracked: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
     monkeypatch.setattr("agepipe.serving.web.session.PAUSE", 0.2)
     return tracked
@@ -61,7 +61,7 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def test_a_server_that_is_down_at_the_start_is_told_and_used_when_it_is_there(here: Where, bundle: Path) -> None:
+def test_a_server_that_is_down_at_the_start_is_told_and_used_when_it_is_there(here: Runtime, bundle: Path) -> None:
     with standing_in(bundle) as gone:
         url = gone.url
     shared = web.prepared(Asked(endpoint=url), here)
@@ -77,7 +77,7 @@ def test_a_server_that_is_down_at_the_start_is_told_and_used_when_it_is_there(he
 
 
 def test_one_that_goes_away_is_told_at_once_and_its_next_model_followed(
-    here: Where, server: Server, tmp_path: Path
+    here: Runtime, server: Server, tmp_path: Path
 ) -> None:
     shared = web.prepared(Asked(endpoint=server.url), here)
     with served(shared) as address, opened(address) as socket:
@@ -96,7 +96,7 @@ def test_one_that_goes_away_is_told_at_once_and_its_next_model_followed(
     assert shared.notes() == ["The server of the model was lost 1 times."]
 
 
-def test_no_address_and_a_model_beside_it_are_refused_at_once(here: Where, bundle: Path) -> None:
+def test_no_address_and_a_model_beside_it_are_refused_at_once(here: Runtime, bundle: Path) -> None:
     with pytest.raises(ConfigError, match="--endpoint: 'localhost:5000' is no address"):
         web.prepared(Asked(endpoint="localhost:5000"), here)
     with pytest.raises(ConfigError, match="leave one of the two out"):
@@ -106,7 +106,7 @@ def test_no_address_and_a_model_beside_it_are_refused_at_once(here: Where, bundl
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_real_server_answers_dies_and_comes_back_with_the_next_version(
-    here: Where, bundle: Path, shared: Path, tmp_path: Path
+    here: Runtime, bundle: Path, shared: Path, tmp_path: Path
 ) -> None:
     two = make_bundle(tmp_path / "two", sharpness=20.0).folder
     assert [registered(folder, here) for folder in (bundle, two)] == [1, 2]

@@ -6,7 +6,7 @@ from labelled import labelled_rows
 
 from agepipe.config.base import changed
 from agepipe.config.presets import load, names
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.errors import ConfigError
 from agepipe.training.check import check, check_rows
@@ -45,17 +45,17 @@ def test_processes_that_cannot_share_a_training_are_refused(
     monkeypatch.setattr("agepipe.training.check.cores", lambda: 2)
     monkeypatch.setattr("agepipe.config.runtime.cores", lambda: 2)
     with pytest.raises(ConfigError, match=message):
-        check(Config(), where=Where(device="cpu", **options))  # type: ignore[arg-type]
-    check(Config(), where=Where(device="cpu", processes=2))
+        check(Config(), runtime=Runtime(device="cpu", **options))  # type: ignore[arg-type]
+    check(Config(), runtime=Runtime(device="cpu", processes=2))
 
 
 def test_a_gpu_that_the_machine_does_not_show_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agepipe.config.runtime.gpus", lambda: 0)
     monkeypatch.setattr("agepipe.training.check.OTHER_GPUS", (Path("/nowhere"),))
     with pytest.raises(ConfigError, match="device: 'cuda', but this machine shows no GPU; take 'cpu' or 'auto'"):
-        check(Config(), where=Where(device="cuda"))
+        check(Config(), runtime=Runtime(device="cuda"))
     monkeypatch.setattr("agepipe.config.runtime.gpus", lambda: 1)
-    check(Config(), where=Where(device="cuda"))
+    check(Config(), runtime=Runtime(device="cuda"))
 
 
 def test_folds_that_the_rows_do_not_give_are_refused_before_the_first_trial(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from folders import tried
 from torch import Tensor
 from torch.nn import functional
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import AugmentSettings, LearnSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
@@ -142,19 +142,19 @@ def test_a_training_killed_while_it_grows_ends_with_the_same_weights(job: Job, e
 
 
 def test_rungs_pause_a_growing_training_in_its_own_schedule(
-    rows: Rows, learn: LearnSettings, where: Where, tmp_path: Path
+    rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
 ) -> None:
     growing = learn.model_copy(update={**GROWING, "epochs": 3})
     fold = Fold(index=1, count=3, seed=30)
-    unbroken = tried(rows, growing, {}, 0, fold, where.model_copy(update={"workspace": tmp_path / "other"}))
+    unbroken = tried(rows, growing, {}, 0, fold, runtime.model_copy(update={"workspace": tmp_path / "other"}))
     before = None
     for until in (1, 2):
-        before = tried(rows, growing, {}, 0, fold, where, until=until, before=before)
-    last = tried(rows, growing, {}, 0, fold, where, before=before)
+        before = tried(rows, growing, {}, 0, fold, runtime, until=until, before=before)
+    last = tried(rows, growing, {}, 0, fold, runtime, before=before)
     assert (last.digest, last.metrics) == (unbroken.digest, unbroken.metrics)
     curves = [pl.read_parquet(one.folder / "curves.parquet").drop("seconds") for one in (last, unbroken)]
     assert curves[0].equals(curves[1])
-    assert tried(rows, growing, {"sizes": []}, 0, fold, where).digest != last.digest
+    assert tried(rows, growing, {"sizes": []}, 0, fold, runtime).digest != last.digest
 
 
 def test_patience_does_not_run_out_below_the_full_size(job: Job) -> None:

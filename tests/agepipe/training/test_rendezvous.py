@@ -19,7 +19,7 @@ import pytest
 import torch
 from click import unstyle
 
-from agepipe.config.runtime import Where, meeting
+from agepipe.config.runtime import Runtime, meeting
 from agepipe.core.errors import ConfigError, ServiceError, TrainingError
 from agepipe.core.ports import bound
 from agepipe.training import checkpoints, distributed, rendezvous
@@ -52,9 +52,9 @@ def job(job: Job, tmp_path: Path) -> Job:
 
 
 @pytest.fixture
-def first(job: Job, meet: str, tmp_path: Path) -> Where:
+def first(job: Job, meet: str, tmp_path: Path) -> Runtime:
     """The machine that invites; the job lies in its workspace."""
-    return Where(workspace=tmp_path, device="cpu", machines=2, meet=meet)
+    return Runtime(workspace=tmp_path, device="cpu", machines=2, meet=meet)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def network(job: Job, name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_machines_give_what_two_processes_of_one_give_bit_for_bit(
-    job: Job, first: Where, meet: str, elsewhere: Path, caplog: pytest.LogCaptureFixture
+    job: Job, first: Runtime, meet: str, elsewhere: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = dataclasses.replace(job, folder=job.folder.with_name("alone"))
     expected = shared(alone, 2)
@@ -105,7 +105,7 @@ def test_two_machines_give_what_two_processes_of_one_give_bit_for_bit(
 
 @pytest.mark.slow
 def test_when_one_machine_is_killed_the_other_says_so_and_the_same_commands_go_on(
-    job: Job, first: Where, meet: str, elsewhere: Path
+    job: Job, first: Runtime, meet: str, elsewhere: Path
 ) -> None:
     expected = shared(dataclasses.replace(job, folder=job.folder.with_name("alone")), 2)
     with joining(meet, elsewhere) as other:
@@ -123,16 +123,16 @@ def test_when_one_machine_is_killed_the_other_says_so_and_the_same_commands_go_o
     assert found.metrics == expected.metrics
 
 
-def invite_and_sleep(job: Job, where: Where) -> None:
-    host, port = meeting(where.meet)
-    with rendezvous._left(Invitation(job, where.workspace, Seat(0, 2, port, host, 2)), where.meet, where):
+def invite_and_sleep(job: Job, runtime: Runtime) -> None:
+    host, port = meeting(runtime.meet)
+    with rendezvous._left(Invitation(job, runtime.workspace, Seat(0, 2, port, host, 2)), runtime.meet, runtime):
         sys.stdout.write("left\n")
         sys.stdout.flush()
         time.sleep(600)
 
 
 @pytest.mark.slow
-def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Where, meet: str, tmp_path: Path) -> None:
+def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Runtime, meet: str, tmp_path: Path) -> None:
     given = tmp_path / "given.pickle"
     given.write_bytes(pickle.dumps((job, first)))
     code = (
@@ -162,7 +162,7 @@ def same(one: Job, other: Job) -> bool:
     return plain[0] == plain[1] and all(a.dtype == b.dtype and (a == b).all() for a, b in columns)
 
 
-def test_an_invitation_comes_as_it_was_given(job: Job, first: Where, meet: str) -> None:
+def test_an_invitation_comes_as_it_was_given(job: Job, first: Runtime, meet: str) -> None:
     given = Invitation(job, first.workspace, Seat(0, 4, 1, "127.0.0.1", 2))
     with rendezvous._left(given, meet, first):
         found = invited(meet, first)
@@ -173,7 +173,7 @@ def test_an_invitation_comes_as_it_was_given(job: Job, first: Where, meet: str) 
 
 @pytest.mark.parametrize("content", ["pickle", "[]", '{"job": 3}', ""])
 def test_what_another_put_in_the_place_of_an_invitation_is_not_run(
-    content: str, job: Job, first: Where, meet: str, hostile: "Hostile"
+    content: str, job: Job, first: Runtime, meet: str, hostile: "Hostile"
 ) -> None:
     with rendezvous._left(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
         path = first.workspace / "machines" / meet.replace(":", "-")
@@ -184,7 +184,7 @@ def test_what_another_put_in_the_place_of_an_invitation_is_not_run(
 
 
 @pytest.mark.parametrize("field", ["folder", "pixels"])
-def test_an_invitation_leads_nobody_out_of_the_workspace(field: str, job: Job, first: Where, meet: str) -> None:
+def test_an_invitation_leads_nobody_out_of_the_workspace(field: str, job: Job, first: Runtime, meet: str) -> None:
     for outside in (Path("/etc/agepipe"), first.workspace / ".." / "elsewhere"):
         leading = dataclasses.replace(job, **{field: outside})
         with (
@@ -195,7 +195,7 @@ def test_an_invitation_leads_nobody_out_of_the_workspace(field: str, job: Job, f
 
 
 def test_each_machine_takes_a_place_of_its_own_and_one_too_many_is_refused(
-    job: Job, first: Where, meet: str, tmp_path: Path
+    job: Job, first: Runtime, meet: str, tmp_path: Path
 ) -> None:
     invitation = Invitation(job, tmp_path, Seat(0, 6, 1, "127.0.0.1", 3))
     with rendezvous._left(invitation, meet, first):
@@ -222,7 +222,7 @@ def test_machines_that_do_not_come_are_named_in_one_sentence(job: Job, meet: str
         together(impatient, [(alone,)])
 
 
-def test_a_port_in_use_is_refused_before_anyone_is_invited(job: Job, first: Where, meet: str) -> None:
+def test_a_port_in_use_is_refused_before_anyone_is_invited(job: Job, first: Runtime, meet: str) -> None:
     host, port = meeting(meet)
     with bound("", host, port), pytest.raises(ServiceError, match=f"--meet: port {port} is in use"):
         across(job, first)
@@ -230,7 +230,7 @@ def test_a_port_in_use_is_refused_before_anyone_is_invited(job: Job, first: Wher
 
 
 def test_who_waits_is_served_by_an_invitation_that_comes_later(
-    job: Job, first: Where, meet: str, monkeypatch: pytest.MonkeyPatch
+    job: Job, first: Runtime, meet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rendezvous, "PAUSE", 0.05)
     monkeypatch.setattr(rendezvous, "together", lambda function, places, on_event: places)
@@ -245,7 +245,7 @@ def test_who_waits_is_served_by_an_invitation_that_comes_later(
     assert place.seat.rank == 1
 
 
-def test_who_waits_in_vain_is_told_when_the_time_is_over(first: Where, meet: str) -> None:
+def test_who_waits_in_vain_is_told_when_the_time_is_over(first: Runtime, meet: str) -> None:
     with pytest.raises(TrainingError, match=f"no training has begun at {meet} within 0.2 s; .*{first.workspace}"):
         join(meet, first, wait=0.2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from folders import train_final, tried
 
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
@@ -33,7 +33,7 @@ def choice() -> Choice:
 
 
 @pytest.fixture(scope="module")
-def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
+def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime) -> Model:
     """Trained and exported once; exporting takes seconds."""
     return train_final(rows, learn, choice, FINAL, here)
 
@@ -124,7 +124,7 @@ def test_its_digest_is_that_of_its_files_and_no_checkpoint_is_among_them(model: 
 
 @pytest.mark.slow
 def test_the_same_training_elsewhere_has_the_same_digest(
-    model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Where, tmp_path: Path
+    model: Model, rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime, tmp_path: Path
 ) -> None:
     elsewhere = here.model_copy(update={"workspace": tmp_path / "elsewhere"})
     assert train_final(rows, learn, choice, FINAL, elsewhere).digest == model.digest
@@ -132,7 +132,7 @@ def test_the_same_training_elsewhere_has_the_same_digest(
 
 @pytest.mark.slow
 def test_patience_metric_share_and_seed_are_those_of_the_last_training(
-    rows: Rows, learn: LearnSettings, choice: Choice, here: Where
+    rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime
 ) -> None:
     still = learn.model_copy(update={"lr": 1e-9})
     final = FinalSettings(epochs=30, patience=2, metric="mae", validation=0.4, seed=41)
@@ -173,7 +173,7 @@ def test_weights_from_elsewhere_make_the_lineage_unknown(
 
 
 def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
-    rows: Rows, learn: LearnSettings, choice: Choice, here: Where
+    rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime
 ) -> None:
     model = train_final(rows, learn, choice, FinalSettings(epochs=2, refit=True), here)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
@@ -190,7 +190,7 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     "search", [SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2), SearchSettings(always=True, folds=2)]
 )
 def test_a_refit_after_trials_is_calibrated_on_what_they_said_of_unseen_rows(
-    rows: Rows, learn: LearnSettings, here: Where, search: SearchSettings
+    rows: Rows, learn: LearnSettings, here: Runtime, search: SearchSettings
 ) -> None:
     learn = learn.model_copy(update={"epochs": 1})
     choice = choose([tried(rows, learn, *one, here) for one in _planned(search)], search)

@@ -11,7 +11,7 @@ from bundles import make_rows, pictures, seen
 from folders import train_final, tried
 
 from agepipe.config.base import changed
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, FinalSettings, LearnSettings, SearchSettings
 from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
@@ -35,7 +35,7 @@ def choice() -> Choice:
 
 
 @pytest.fixture(scope="module")
-def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Where) -> Model:
+def model(rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime) -> Model:
     return train_final(rows, learn, choice, FIRST, here)
 
 
@@ -46,7 +46,7 @@ def warm(model: Model, learn: LearnSettings) -> LearnSettings:
 
 
 def test_a_trial_is_not_judged_on_a_fold_that_its_first_weights_were_fitted_on(
-    rows: Rows, warm: LearnSettings, where: Where
+    rows: Rows, warm: LearnSettings, runtime: Runtime
 ) -> None:
     fitted = read_lineage(Path(warm.weights).parent).filter(pl.col("role") == "fitted")["digest"].to_list()
     fold = parts(rows, FOLD)[1]
@@ -54,32 +54,32 @@ def test_a_trial_is_not_judged_on_a_fold_that_its_first_weights_were_fitted_on(
     assert 0 < count < len(fold)
     told = rf"learn\.weights: .*network\.pt has seen {count} of the {len(fold)} rows .*\({count} fitted; .*final\.refit"
     with pytest.raises(LeakageError, match=told):
-        tried(rows, warm, {}, 0, FOLD, where)
-    assert not list(where.workspace.glob("trials/*/*"))
+        tried(rows, warm, {}, 0, FOLD, runtime)
+    assert not list(runtime.workspace.glob("trials/*/*"))
 
 
 def test_a_grid_that_names_such_weights_is_refused_for_that_setting_alone(
-    rows: Rows, learn: LearnSettings, warm: LearnSettings, where: Where
+    rows: Rows, learn: LearnSettings, warm: LearnSettings, runtime: Runtime
 ) -> None:
     quick = learn.model_copy(update={"epochs": 1})
     with pytest.raises(LeakageError):
-        tried(rows, quick, {"weights": warm.weights}, 1, FOLD, where)
-    assert tried(rows, quick, {"weights": "none"}, 0, FOLD, where).whole
+        tried(rows, quick, {"weights": warm.weights}, 1, FOLD, runtime)
+    assert tried(rows, quick, {"weights": "none"}, 0, FOLD, runtime).whole
 
 
 def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_weights_were_fitted_on(
-    rows: Rows, warm: LearnSettings, choice: Choice, where: Where
+    rows: Rows, warm: LearnSettings, choice: Choice, runtime: Runtime
 ) -> None:
     with pytest.raises(LeakageError, match=r"learn\.weights: .* fitted; .* or final\.refit = true"):
-        train_final(rows, warm, choice, FinalSettings(epochs=1, validation=0.25, seed=41), where)
-    assert not list(where.workspace.glob("models/*/*"))
+        train_final(rows, warm, choice, FinalSettings(epochs=1, validation=0.25, seed=41), runtime)
+    assert not list(runtime.workspace.glob("models/*/*"))
 
 
 @pytest.mark.slow
 def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
-    rows: Rows, warm: LearnSettings, choice: Choice, where: Where, model: Model
+    rows: Rows, warm: LearnSettings, choice: Choice, runtime: Runtime, model: Model
 ) -> None:
-    again = train_final(rows, warm, choice, FIRST, where)
+    again = train_final(rows, warm, choice, FIRST, runtime)
     assert again.lineage == "known"
     assert read_card(again.folder).calibrated == "validation rows"
     roles = [dict(read_lineage(one.folder).select("digest", "role").iter_rows()) for one in (model, again)]
@@ -88,9 +88,9 @@ def test_it_may_choose_again_by_the_rows_that_the_first_training_chose_by(
 
 @pytest.mark.slow
 def test_a_refit_judges_on_nothing_and_so_may_start_anywhere(
-    rows: Rows, warm: LearnSettings, choice: Choice, where: Where
+    rows: Rows, warm: LearnSettings, choice: Choice, runtime: Runtime
 ) -> None:
-    model = train_final(rows, warm, choice, FinalSettings(epochs=1, refit=True), where)
+    model = train_final(rows, warm, choice, FinalSettings(epochs=1, refit=True), runtime)
     assert set(read_lineage(model.folder)["role"]) == {"fitted"}
     assert read_card(model.folder).calibrated == ""
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from agepipe.config.runtime import Where, cores
+from agepipe.config.runtime import Runtime, cores
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import DataError
 from agepipe.data.records import Rows
@@ -33,9 +33,9 @@ def test_weights_are_known_by_content_not_by_path(tmp_path: Path) -> None:
 
 def test_small_batches_take_one_thread_unless_told_otherwise() -> None:
     small, large = LearnSettings(batch=32, size=64), LearnSettings(batch=64, size=96)
-    assert threads(small, Where()) == 1
-    assert threads(large, Where()) == cores()
-    assert threads(small, Where(threads=3)) == 3
-    assert trial_threads(small, Where(workers=1)) == 1
-    assert trial_threads(large, Where(workers=1)) == cores()
-    assert trial_threads(large, Where(workers=512)) == 1
+    assert threads(small, Runtime()) == 1
+    assert threads(large, Runtime()) == cores()
+    assert threads(small, Runtime(threads=3)) == 3
+    assert trial_threads(small, Runtime(workers=1)) == 1
+    assert trial_threads(large, Runtime(workers=1)) == cores()
+    assert trial_threads(large, Runtime(workers=512)) == 1
