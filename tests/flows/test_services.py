@@ -176,7 +176,7 @@ def test_up_leaves_a_tracking_server_that_runs_elsewhere_to_others(tmp_path: Pat
         check_pool(Runtime(workspace=tmp_path / "workspace"))
     finally:
         last = agepipe(tmp_path, "down")
-    assert last.stdout.strip() == "Ended: worker, prefect."
+    assert last.stdout.strip() == "Stopped: worker, prefect."
 
 
 def check_pool(runtime: Runtime) -> None:
