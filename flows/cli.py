@@ -227,9 +227,9 @@ def import_(
         str, typer.Option(help="Its classes: utkface, years, or ranges separated by commas: 1-17,18-64,over64.")
     ] = "utkface",
     mean: Annotated[
-        str, typer.Option(help="Mean of each channel that its training normalised by, in [0, 1].")
+        str, typer.Option(help="Mean of each channel in its training's normalisation, in [0, 1].")
     ] = "0.485,0.456,0.406",
-    std: Annotated[str, typer.Option(help="Standard deviation of each channel, likewise.")] = "0.229,0.224,0.225",
+    std: Annotated[str, typer.Option(help="Standard deviation of each channel, in [0, 1].")] = "0.229,0.224,0.225",
     name: ModelName = "agepipe",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
