@@ -164,9 +164,7 @@ def compare(
 @app.command(epilog="Example: agepipe release challenger margin=0.3")
 def release(
     candidate: Annotated[str, typer.Argument(help="An alias, a version, or a run.")] = "challenger",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings of [release] to change, as field=value.")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Release settings to change, as field=value.")] = None,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
