@@ -81,10 +81,10 @@ def run(
     for config in configs:
         check(config, runtime=runtime)
         refuse.run(config, runtime)
-    enter(runtime)
-    from flows import replay
+    server = enter(runtime)
+    from flows import pipelines
 
-    replay.run(configs, runtime)
+    pipelines.run(configs, runtime, server)
 
 
 @app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
