@@ -116,7 +116,11 @@ def test_photographs_are_read_while_the_server_starts(tmp_path: Path, drawn: Pat
     words = ["ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5", "search.grid={}", "final.epochs=1"]
     command = run(tmp_path, "--data", str(drawn), *words, "evaluate.draws=200")
     output = tmp_path / "output"
-    assert command.wait(timeout=START_LIMIT) == 0, output.read_text()
+    try:
+        assert command.wait(timeout=START_LIMIT) == 0, output.read_text()
+    finally:
+        command.kill()
+        command.wait()
     (manifest,) = (tmp_path / "workspace" / "datasets").glob("*/manifest.json")
     with closing(sqlite3.connect(tmp_path / "workspace" / "prefect" / "prefect.db")) as database:
         ((began,),) = database.execute("SELECT min(start_time) FROM flow_run")
