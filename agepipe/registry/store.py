@@ -5,7 +5,6 @@ absolute address of the artifacts into the database, so a folder that was moved 
 makes it point to where it is.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from filelock import FileLock
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError, TrackingError
@@ -118,8 +119,7 @@ def locked(runtime: Runtime, purpose: str) -> Iterator[None]:
     else:
         file = path.with_name(f".{path.stem}-{purpose}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
 
 
