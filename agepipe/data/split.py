@@ -15,7 +15,7 @@ from agepipe.core.record import digest_of
 from agepipe.data.groups import MEMBERS, Links, across, bound
 from agepipe.data.labels import read_table, rows_digest
 from agepipe.data.records import Partition, Rows
-from agepipe.data.stratify import check_sides, drawn, folds, holdout, units
+from agepipe.data.stratify import check_sides, drawn, units
 
 COLUMNS = ("digest", "group", "look", "label")
 """Columns of labelled rows that a split looks at."""
@@ -147,6 +147,3 @@ def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:
                 f"split: {len(shared)} of {len(test)} test rows {what} development rows, "
                 f"'{shared[column][0]}' among them; keep each group of copies on one side."
             )
-
-
-__all__ = ["check_apart", "folds", "holdout", "members_digest", "place", "read_members", "split"]

@@ -29,36 +29,10 @@ from agepipe.model import bundle
 from agepipe.model.records import Model
 from agepipe.registry import store, tracking
 from agepipe.registry import versions as tags
-from agepipe.registry.lookup import (
-    champion,
-    model_of,
-    named,
-    numbered,
-    of_digest,
-    partition,
-    partition_of,
-    resolve,
-    title,
-    versions,
-    weights_file,
-)  # fmt: skip
+from agepipe.registry.lookup import champion, model_of, named, numbered, of_digest
 from agepipe.registry.promotion import mend, move, place
 from agepipe.registry.records import Registered
 from agepipe.registry.versions import CHALLENGER, CHAMPION, Pending, Version
-
-__all__ = [
-    "champion",
-    "partition",
-    "partition_of",
-    "promote",
-    "register",
-    "release",
-    "resolve",
-    "rollback",
-    "title",
-    "versions",
-    "weights_file",
-]
 
 PACKAGE = Path(agepipe.__file__).parent
 SHIPPED = (
@@ -179,7 +153,7 @@ def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
 
 def _save(folder: Path, model_id: str, run_id: str) -> None:
     """Nothing is left for MLflow to infer: it would run the model and pip to do so."""
-    tracking.quiet()
+    store.quiet()
     import mlflow.pyfunc
     from mlflow.models import Model as Description
     from mlflow.models import ModelSignature
@@ -307,7 +281,7 @@ def _turn(name: str, runtime: Runtime) -> Iterator[str]:
     Raises:
         TrackingError: the store failed in the middle.
     """
-    tracking.quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
 
     try:

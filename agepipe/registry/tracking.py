@@ -19,14 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
-from agepipe.core.provenance import environment as environment
-from agepipe.core.provenance import gone, process
+from agepipe.core.provenance import environment, gone, process
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.registry import store
 from agepipe.registry.mlflow_format import described, flat, short
-from agepipe.registry.store import quiet as quiet
-from agepipe.registry.store import relocate as relocate
 from agepipe.registry.tables import ROOT_TAG
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
@@ -49,7 +46,7 @@ def client(runtime: Runtime) -> "MlflowClient":
 
 @cache
 def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
-    quiet()
+    store.quiet()
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)  # MLflow makes it only where the address names no driver
         store.check_writable(path)
@@ -87,7 +84,7 @@ def prepare(runtime: Runtime, *, reading: bool = False) -> str:
         if path is None:
             check_server(runtime)
         elif path.exists() and store.known(path):
-            relocate(path)
+            store.relocate(path)
         return _experiment(runtime, path, reading)
 
 
@@ -98,7 +95,7 @@ def check_server(runtime: Runtime) -> None:
         TrackingError: nothing answers there, it wants a password, or it is no MLflow server.
     """
     store.check_server(runtime)
-    quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -114,7 +111,7 @@ def check_server(runtime: Runtime) -> None:
 
 
 def _experiment(runtime: Runtime, path: Path | None, reading: bool) -> str:
-    quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.version import VERSION
 
@@ -311,7 +308,7 @@ def sweep(runtime: Runtime) -> list[str]:
 @contextmanager
 def system_metrics(runtime: Runtime, run_id: str, interval: float = 5.0) -> Iterator[None]:
     """Log load of processor, memory, disk, network and GPU every `interval` seconds while the block runs."""
-    quiet()
+    store.quiet()
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run_id, interval, resume_logging=True, tracking_uri=store.address(runtime))
@@ -324,7 +321,7 @@ def system_metrics(runtime: Runtime, run_id: str, interval: float = 5.0) -> Iter
 
 def download(runtime: Runtime, uri: str, folder: Path) -> None:
     """Copy the artifacts at an address, a file or a folder, into a folder on this machine."""
-    quiet()
+    store.quiet()
     from mlflow.artifacts import download_artifacts
 
     download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(runtime))
