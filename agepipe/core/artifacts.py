@@ -156,8 +156,8 @@ def remove(path: Path, workspace: Path) -> None:
     inside = path.resolve().is_relative_to(workspace.resolve()) and path.resolve() != workspace.resolve()
     if path.is_symlink() or not inside:
         raise DataError(
-            f"{path}: it lies in {path.resolve()}, outside the workspace {workspace}, from which alone results are "
-            "removed; remove it by hand to have it computed again."
+            f"{path}: it is in {path.resolve()}, outside the workspace {workspace}; results are removed from the "
+            "workspace only, so remove it by hand to have it computed again."
         )
     draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix if path.is_file() else ''}")
     try:
@@ -239,10 +239,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{path}: the manifest is not JSON ({error}); remove the folder to have it made anew."
+            f"{path}: the manifest is not JSON ({error}); remove the folder, and run the stage again."
         ) from error
     if not isinstance(found, dict) or not {"files", "result"} <= found.keys():
-        raise DataError(f"{path}: the manifest has no 'files' or 'result'; remove the folder to have it made anew.")
+        raise DataError(f"{path}: the manifest has no 'files' or 'result'; remove the folder, and run the stage again.")
     return found if all((folder / name).exists() for name in found["files"]) else None
 
 
