@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import DataError
 from agepipe.data.filenames import GENDERS, RACES, class_folder
-from agepipe.data.labels import class_column
+from agepipe.data.labels import class_column, read_table
 from agepipe.data.records import Catalogue
 from agepipe.model.ages import AgeRanges
 
@@ -155,12 +155,9 @@ def ranged(catalogue: Catalogue, ranges: AgeRanges) -> pl.DataFrame:
     """The catalogue's table with the column `label`, Int16, null outside the ranges.
 
     Raises:
-        DataError: the table cannot be read, or its number of rows differs from the record.
+        DataError: the table cannot be read, lacks a column, or its number of rows differs from the record.
     """
-    try:
-        table = pl.read_parquet(catalogue.table)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{catalogue.table}: cannot be read ({error}); run ingest again.") from error
+    table = read_table(catalogue.table)
     if len(table) != catalogue.count:
         raise DataError(
             f"{catalogue.table}: has {len(table)} rows where its record says {catalogue.count}; run ingest again."

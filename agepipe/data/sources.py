@@ -12,7 +12,7 @@ from pathlib import Path
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import SourceSettings
 from agepipe.core.artifacts import turn
-from agepipe.core.errors import SourceError
+from agepipe.core.errors import SourceError, first_line
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
 from agepipe.data import archives
@@ -142,13 +142,9 @@ def _download(handle: str) -> Path:
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub, requests and urllib3 each raise their own
         raise SourceError(
-            f"source: Kaggle's data set '{handle}' could not be downloaded ({_first_line(error)}); check the name and "
+            f"source: Kaggle's data set '{handle}' could not be downloaded ({first_line(error)}); check the name and "
             "the network, or download it by hand and give its path."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _name(data: tuple[str, ...], locations: tuple[Path, ...]) -> str:

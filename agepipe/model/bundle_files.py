@@ -9,7 +9,7 @@ from typing import Literal
 import polars as pl
 
 from agepipe.core.artifacts import replacing
-from agepipe.core.errors import ModelError
+from agepipe.core.errors import ModelError, first_line
 from agepipe.model.bundle import CARD, CURVES, LINEAGE, Card, read_card
 
 Role = Literal["fitted", "chosen", "calibrated"]
@@ -60,12 +60,8 @@ def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ModelError(f"{path}: not a readable Parquet table ({_first_line(error)}); export again.") from error
+        raise ModelError(f"{path}: not a readable Parquet table ({first_line(error)}); export again.") from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ModelError(f"{path}: the columns {', '.join(missing)} are missing; export the model again.")
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

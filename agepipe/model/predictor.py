@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from agepipe.core.errors import DataError, ModelError
+from agepipe.core.errors import DataError, ModelError, first_line
 from agepipe.core.progress import Progress, silent
 from agepipe.model.bundle import CARD, NETWORK, Card, read_card
 from agepipe.model.decoding import decide
@@ -100,7 +100,7 @@ class Predictor:
                 ["probabilities", "years"], {"images": np.ascontiguousarray(batch)}
             )
         except BROKEN as error:
-            raise ModelError(f"{NETWORK}: the network failed on {batch.shape} ({_first_line(error)}).") from error
+            raise ModelError(f"{NETWORK}: the network failed on {batch.shape} ({first_line(error)[:200]}).") from error
         found = Prediction(np.asarray(probabilities, dtype=np.float32), np.asarray(years, dtype=np.float32))
         expected = ((len(batch), len(self.card.ranges)), (len(batch),))
         if (found.probabilities.shape, found.years.shape) != expected:
@@ -133,7 +133,9 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except BROKEN as error:
-        raise ModelError(f"{path}: not a network that can be run ({_first_line(error)}); export it again.") from error
+        raise ModelError(
+            f"{path}: not a network that can be run ({first_line(error)[:200]}); export it again."
+        ) from error
 
 
 def _check_graph(folder: Path, card: Card, session: onnxruntime.InferenceSession) -> None:
@@ -161,7 +163,3 @@ def _fits(found: list[int | str | None], expected: tuple[int, ...]) -> bool:
     sizes = found[1:]
     pairs = zip(sizes, expected, strict=False)
     return len(sizes) == len(expected) and all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

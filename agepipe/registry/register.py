@@ -22,7 +22,7 @@ import agepipe
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core import provenance
-from agepipe.core.errors import ModelError, TrackingError
+from agepipe.core.errors import ModelError, TrackingError, first_line
 from agepipe.data.records import Partition
 from agepipe.evaluation.records import Evaluation
 from agepipe.model import bundle
@@ -291,6 +291,6 @@ def _turn(name: str, runtime: Runtime) -> Iterator[str]:
             yield name
     except MlflowException as error:
         raise TrackingError(
-            f"tracking: {runtime.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once "
+            f"tracking: {runtime.tracking} failed while the registry was changed ({first_line(error)}); once "
             "it answers again, give the same command again, which completes the change."
         ) from error

@@ -22,7 +22,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import ConfigError, TrackingError
+from agepipe.core.errors import ConfigError, TrackingError, first_line
 from agepipe.core.sqlite import odd, sqlite
 from agepipe.registry.tables import PATIENCE, ROOT_TAG, unreadable
 
@@ -174,8 +174,9 @@ def unusable(runtime: Runtime, error: Exception, version: str) -> TrackingError:
             f"tracking: {runtime.tracking} was changed by another version of MLflow than {version}, which cannot read "
             "it; install the version that changed it, or name another database (tracking=sqlite:///PATH/mlflow.db)."
         )
-    first = str(error).splitlines()[0]
-    return TrackingError(f"tracking: {runtime.tracking} cannot be used ({first}); check the path or address.")
+    return TrackingError(
+        f"tracking: {runtime.tracking} cannot be used ({first_line(error)}); check the path or address."
+    )
 
 
 def prepared(path: Path) -> bool:
