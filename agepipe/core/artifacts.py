@@ -186,8 +186,8 @@ def turn(folder: Path) -> Iterator[None]:
 def unfinished(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends, and stays to be completed later when it fails.
 
-    What lies in `partial` of it stays with it, and is removed once the block has ended. Only one process or thread may
-    fill it at a time; see `turn`.
+    The files in `partial` of it are preserved with it, and removed once the block has ended. Only one process or thread
+    may fill it at a time; see `turn`.
     """
     draft = progress_of(folder) / "result"
     draft.mkdir(parents=True, exist_ok=True)
@@ -197,12 +197,12 @@ def unfinished(folder: Path) -> Iterator[Path]:
 
 
 def progress_of(folder: Path) -> Path:
-    """Where the work on a folder lies as long as it is not finished."""
+    """The folder in which an unfinished result is stored."""
     return folder.with_name(f".{folder.name}-progress")
 
 
 def partial(folder: Path) -> Path:
-    """Where a function that fills a folder keeps what it needs to go on after an interruption, and only until then."""
+    """The folder for the checkpoints of a function that fills `folder`; it is removed when the result is finished."""
     return folder.with_name(f"{folder.name}-partial")
 
 

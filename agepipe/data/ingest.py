@@ -225,18 +225,18 @@ def check_share(catalogue: Catalogue, settings: IngestSettings) -> None:
     )  # fmt: skip
 
 
-def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, kept: Path) -> None:
+def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, path: Path) -> None:
     counts = rejects.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rows()) or "it holds no files"
     if usable == 0:
         firsts = rejects.unique("reason", keep="first", maintain_order=True).rows()
-        why = "; ".join(f"{path}: {detail.rstrip('.')}" for path, _, detail in firsts[:3])
-        told = f"{reasons}; {why}; all are listed in {kept}" if why else reasons
-        raise SourceError(f"source: no usable photograph ({told}); check source.data.")
+        why = "; ".join(f"{file}: {detail.rstrip('.')}" for file, _, detail in firsts[:3])
+        listed = f"{reasons}; {why}; all are listed in {path}" if why else reasons
+        raise SourceError(f"source: no usable photograph ({listed}); check source.data.")
     share = len(rejects) / (len(rejects) + usable)
     if share > settings.max_reject_share:
         raise TooManyRejectsError(
-            f"ingest: {len(rejects)} of {len(rejects) + usable} files are unusable ({reasons}; listed in {kept}), "
+            f"ingest: {len(rejects)} of {len(rejects) + usable} files are unusable ({reasons}; listed in {path}), "
             f"{share:.1%} where ingest.max_reject_share allows {settings.max_reject_share:.1%}; "
             "fix the source or raise that limit."
         )

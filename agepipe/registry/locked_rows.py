@@ -41,7 +41,7 @@ def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew:
     other = [title for title, rows in zip(titles, found, strict=True) if rows is None or rows.digest != there[0].digest]
     if other and not anew:
         raise ModelError(
-            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to judge all "
-            "on the first one's that none has seen, or name photographs with --data."
+            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to evaluate "
+            "all on the first one's test rows that none has seen, or name photographs with --data."
         )
     return there[0]

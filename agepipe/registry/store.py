@@ -250,10 +250,8 @@ def _roots(connection: sqlite3.Connection) -> list[str]:
 
 def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> int:
     count = 0
-    for before, after in (
-        (old, new),
-        (_plain(old), _plain(new)),
-    ):  # the addresses of MLflow's Default experiment have no scheme
+    # MLflow's own experiment, Default, has addresses without a scheme
+    for before, after in ((old, new), (_plain(old), _plain(new))):
         for table, column in ADDRESSES:
             changed = connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
