@@ -138,7 +138,7 @@ def main() -> None:
     asked = parser.parse_args()
     chips = np.stack(list(chips_of(asked.data)))
     stored = np.stack([fit(chip, STORED) for chip in chips])
-    seen = phash.looks(stored)
+    seen = phash.perceptual_hashes(stored)
     names = [f"{row:08d}" for row in range(len(chips))]
     groups = duplicates.groups(duplicates.thumbnails(stored), names, 0.975)
     if asked.pairs:
@@ -152,7 +152,9 @@ def main() -> None:
     picked = np.random.default_rng(0).choice(len(chips), asked.copies, replace=False).tolist()
     print("| change | by bits | all | others |\n|---|---|---|---|")
     for name, change in CHANGES.items():
-        copies = phash.looks(np.stack([fit(np.ascontiguousarray(change(chips[at])), STORED) for at in picked]))
+        copies = phash.perceptual_hashes(
+            np.stack([fit(np.ascontiguousarray(change(chips[at])), STORED) for at in picked])
+        )
         bits, both, wrong = shares(seen, groups, picked, copies)
         print(f"| {name} | {bits:.1%} | {both:.1%} | {wrong} |", flush=True)
 

@@ -17,7 +17,7 @@ from agepipe.core.artifacts import replacing, turn
 from agepipe.core.errors import ConfigError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
-from agepipe.data.split import holdout
+from agepipe.data.stratify import holdout
 from agepipe.evaluation.metrics import Judged, checked
 from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION

@@ -11,7 +11,7 @@ from agepipe.data.records import Rows
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.bundle import read_card
 from agepipe.model.records import Model
-from agepipe.registry import register
+from agepipe.registry import lookup
 from agepipe.reports import evaluation as work
 from agepipe.reports import report
 from tasks.stage import stage
@@ -42,7 +42,7 @@ def evaluate(
 @task
 def champions_evaluation(model: Model, rows: Rows, name: str, runtime: Runtime) -> Evaluation | None:
     """The champion's evaluation on the same rows, if it is another model and has one. Never cached."""
-    champion = register.champion(name, runtime)
+    champion = lookup.champion(name, runtime)
     if champion is None or champion.digest in ("", model.digest):
         return None
     return work.finished(champion.digest, rows, runtime)

@@ -13,6 +13,7 @@ from prefect.runtime import flow_run
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
+from agepipe.core.provenance import environment
 from agepipe.core.record import Record, digest_of
 from agepipe.data.records import DataReport, Partition
 from agepipe.evaluation.records import Compared, Evaluation
@@ -152,6 +153,6 @@ def parent_run(config: Config, runtime: Runtime) -> Iterator[ParentRun]:
         tags={"preset": config.preset, "variant": config.variant, **prefect_tags()}, watch=True,
     ) as run:  # fmt: skip
         run.text(config.model_dump_json(indent=2), "config.json")
-        run.tags(tracking.environment())
+        run.tags(environment())
         name_in_prefect(run.run_id, runtime)
         yield ParentRun(run, runtime)

@@ -7,7 +7,7 @@ from agepipe.config.stages import Config, IngestSettings, LabelSettings
 from agepipe.data.records import Rows
 from agepipe.model.bundle import read_card
 from agepipe.model.records import Model
-from agepipe.registry import locked_rows, register
+from agepipe.registry import locked_rows, lookup
 from agepipe.training import warm_start
 from tasks.tidy import tidy
 
@@ -19,13 +19,13 @@ def resolve(reference: str, name: str, runtime: Runtime) -> Model:
     It is the first task of every flow that takes a model, so that an unusable store fails before any work is done.
     """
     tidy(runtime)
-    return register.resolve(reference, runtime, name)
+    return lookup.resolve(reference, runtime, name)
 
 
 @task
 def first_weights(config: Config, runtime: Runtime) -> Config:
     """Replace a registered version in `learn.weights` by the file of its weights."""
-    return warm_start.with_files(config, lambda version: register.weights_file(version, runtime))
+    return warm_start.with_files(config, lambda version: lookup.weights_file(version, runtime))
 
 
 @task
@@ -37,7 +37,7 @@ def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
 @task
 def title(reference: str, model: Model, name: str, runtime: Runtime) -> str:
     """The title of the model on pages."""
-    return register.title(reference, model, runtime, name)
+    return lookup.title(reference, model, runtime, name)
 
 
 @task

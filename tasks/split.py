@@ -5,7 +5,7 @@ from prefect import task
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, SplitSettings
 from agepipe.data.records import Partition, Rows
-from agepipe.registry import register
+from agepipe.registry import lookup
 from tasks import data
 from tasks.stage import Stage
 
@@ -17,7 +17,7 @@ def champions_partition(config: Config, runtime: Runtime) -> Partition | None:
     """The partition to extend: the champion's, if it has the same settings. Never cached."""
     if not config.split.extend:
         return None
-    found = register.partition(config.release.model, runtime)
+    found = lookup.partition(config.release.model, runtime)
     return found if found is not None and found.settings == config.split else None
 
 

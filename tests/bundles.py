@@ -17,7 +17,7 @@ from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import CURVES, NETWORK, Card, digest
 from agepipe.model.bundle_files import LINEAGE_SCHEMA, write_card, write_lineage
 from agepipe.model.decoding import Decoding
-from agepipe.model.phash import looks
+from agepipe.model.phash import perceptual_hashes
 from agepipe.model.records import Model
 
 RANGES = AgeRanges.of(("1-10", "11-20", "21-40", "over40"))
@@ -152,7 +152,7 @@ def make_rows(
             "race": pl.Series([at % 5 for at in range(len(ages))], dtype=pl.Int8),
             "folder": pl.Series([None] * len(ages), dtype=pl.String),
             "digest": digests,
-            "look": looks(pixels),
+            "look": perceptual_hashes(pixels),
             "group": digests if groups is None else list(groups),
             "width": pl.Series([size] * len(ages), dtype=pl.UInt32),
             "height": pl.Series([size] * len(ages), dtype=pl.UInt32),

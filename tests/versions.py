@@ -9,7 +9,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.evaluation.records import Evaluation
 from agepipe.model.records import Model
-from agepipe.registry import register
+from agepipe.registry import lookup, register
 from agepipe.registry.records import Registered
 
 RELEASE = ReleaseSettings()
@@ -46,11 +46,11 @@ def put(tmp_path: Path, runtime: Runtime, sharpness: float, decide: object = bet
 
 
 def histories(runtime: Runtime) -> dict[int, list[str]]:
-    found = register.versions("agepipe", runtime)
+    found = lookup.versions("agepipe", runtime)
     return {v.number: [line.split(" UTC ")[1] for line in v.tags["agepipe.history"].splitlines()] for v in found}
 
 
 def standing(runtime: Runtime) -> list[tuple[int, tuple[str, ...], dict[str, str]]]:
     """All that the registry says of each version, but for the note of what was about to happen."""
-    found = register.versions("agepipe", runtime)
+    found = lookup.versions("agepipe", runtime)
     return [(v.number, v.aliases, {k: t for k, t in v.tags.items() if k != "agepipe.pending"}) for v in found]

@@ -4,7 +4,6 @@ Each folder has a `manifest.json` with version, stage, settings, digests of the 
 machine. A draft is locked while a process fills it, so that `sweep` can distinguish it from drafts of killed processes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,10 +11,11 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, lock_descriptor
 from pydantic import BaseModel
 
 import agepipe
@@ -26,6 +26,8 @@ SHORT = 40
 """Maximum length of the part of a draft's name that is taken from the result's, because names of files are limited."""
 DRAFT = re.compile(r"\..+-[0-9a-f]{8}(?!\.lock$)(\.\w+)?")
 """Names of drafts: a dot, the name of the result, eight random hex digits, and the ending of a file."""
+LOCKED = os.name != "nt"
+"""Whether drafts are locked. Windows cannot lock a folder, nor write to or rename a file that is open and locked."""
 
 
 @contextmanager
@@ -83,18 +85,17 @@ def _draft(folder: Path, stem: str, suffix: str, make: Callable[[Path], None]) -
 
 def _lock(draft: Path) -> int | None:
     """The descriptor that holds the lock of a draft; None if another process holds it or has removed the draft."""
+    if not LOCKED:
+        return os.open(os.devnull, os.O_RDONLY)
     try:
         handle = os.open(draft, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
+        locked = lock_descriptor(handle, blocking=False)
     except OSError:
         return handle  # a file system without locks, where `sweep` cannot take one either
-    if draft.exists():
+    if locked and draft.exists():
         return handle
     os.close(handle)
     return None
@@ -104,8 +105,10 @@ def sweep(workspace: Path) -> list[Path]:
     """Remove the drafts of killed processes from a workspace; drafts that are being filled stay.
 
     Returns:
-        The removed paths.
+        The removed paths; none on Windows, where nothing distinguishes one kind from the other.
     """
+    if not LOCKED:
+        return []
     folders = _folders(workspace)
     parts = [folder for place in folders if place.name == "predictions" for folder in _folders(place)]
     found = [path for folder in (workspace, *folders, *parts) for path in folder.glob(".*-*")]
@@ -125,10 +128,11 @@ def _swept(draft: Path) -> bool:
     except OSError:
         return False  # another process has just finished or removed it, or this user may not read it
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(handle, blocking=False):
+            return False  # it is being filled
         _discard(draft)
     except OSError:
-        return False  # it is being filled, or cannot be removed
+        return False  # it cannot be locked or removed
     finally:
         os.close(handle)
     return True
@@ -152,8 +156,8 @@ def remove(path: Path, workspace: Path) -> None:
     inside = path.resolve().is_relative_to(workspace.resolve()) and path.resolve() != workspace.resolve()
     if path.is_symlink() or not inside:
         raise DataError(
-            f"{path}: it lies in {path.resolve()}, outside the workspace {workspace}, from which alone results are "
-            "removed; remove it by hand to have it computed again."
+            f"{path}: it is in {path.resolve()}, outside the workspace {workspace}; results are removed from the "
+            "workspace only, so remove it by hand to have it computed again."
         )
     draft = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix if path.is_file() else ''}")
     try:
@@ -171,12 +175,7 @@ def turn(folder: Path) -> Iterator[None]:
     """Wait until no other process or thread works on this folder; the lock ends with the process that holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
-    with ExitStack() as stack:
-        while True:
-            handle = stack.enter_context(path.open("a"))
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.fstat(handle.fileno()).st_nlink:
-                break  # otherwise its last holder has removed this file, and whoever comes now locks another
+    with FileLock(path):  # when it gets a file that its last holder has removed, it locks a new one
         try:
             yield
         finally:
@@ -187,8 +186,8 @@ def turn(folder: Path) -> Iterator[None]:
 def unfinished(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes `folder` when the block ends, and stays to be completed later when it fails.
 
-    What lies in `partial` of it stays with it, and is removed once the block has ended. Only one process or thread may
-    fill it at a time; see `turn`.
+    The files in `partial` of it are preserved with it, and removed once the block has ended. Only one process or thread
+    may fill it at a time; see `turn`.
     """
     draft = progress_of(folder) / "result"
     draft.mkdir(parents=True, exist_ok=True)
@@ -198,12 +197,12 @@ def unfinished(folder: Path) -> Iterator[Path]:
 
 
 def progress_of(folder: Path) -> Path:
-    """Where the work on a folder lies as long as it is not finished."""
+    """The folder in which an unfinished result is stored."""
     return folder.with_name(f".{folder.name}-progress")
 
 
 def partial(folder: Path) -> Path:
-    """Where a function that fills a folder keeps what it needs to go on after an interruption, and only until then."""
+    """The folder for the checkpoints of a function that fills `folder`; it is removed when the result is finished."""
     return folder.with_name(f"{folder.name}-partial")
 
 
@@ -240,10 +239,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{path}: the manifest is not JSON ({error}); remove the folder to have it made anew."
+            f"{path}: the manifest is not JSON ({error}); remove the folder, and run the stage again."
         ) from error
     if not isinstance(found, dict) or not {"files", "result"} <= found.keys():
-        raise DataError(f"{path}: the manifest has no 'files' or 'result'; remove the folder to have it made anew.")
+        raise DataError(f"{path}: the manifest has no 'files' or 'result'; remove the folder, and run the stage again.")
     return found if all((folder / name).exists() for name in found["files"]) else None
 
 

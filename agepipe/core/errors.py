@@ -93,3 +93,9 @@ class OutputError(AgepipeError):
 
 class ServiceError(AgepipeError):
     """A server that cannot be started, reached or ended."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if the message is empty."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

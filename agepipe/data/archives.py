@@ -1,10 +1,11 @@
-"""Files in folders and archives, one after the other, without unpacking anything to disk.
+"""Files in folders and archives, one after the other; nothing is unpacked to disk.
 
-The order is fixed: a folder's files by path, an archive's members as they lie in it, which is what lets a compressed
-archive be read in one pass. An archive inside a folder is read as if it were a folder; one inside an archive is not.
-Every file is an entry. One that cannot be read, a folder that cannot be listed, and an archive inside a folder that is
-damaged are entries with a reason, and the rest goes on; only what was named itself and is unusable is an error.
-Files that systems leave behind (hidden ones, `__MACOSX`, `Thumbs.db`, `desktop.ini`) are no part of a source.
+The order is fixed: the files of a folder by path, the members of an archive in the order of the archive, so that a
+compressed archive is read in one pass. An archive inside a folder is read like a folder; an archive inside an archive
+is not read. Every file is an entry. A file that cannot be read, a folder that cannot be listed and a damaged archive
+inside a folder are entries with a reason, and reading continues. Only a location that the user named and that is
+unusable raises an error. Files that operating systems add (hidden files, `__MACOSX`, `Thumbs.db`, `desktop.ini`) are
+skipped.
 """
 
 import lzma
@@ -25,7 +26,7 @@ from agepipe.data.filenames import Reject
 from agepipe.model.imaging import Limits
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-"""How a file's name ends that is read as an archive."""
+"""Endings of files that are read as archives."""
 LITTER = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 _MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
@@ -33,29 +34,29 @@ _MEMBER_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotI
 _DAMAGE = (*_MEMBER_DAMAGE, tarfile.TarError, OSError, ValueError, struct.error)
 """What the archive modules raise over files that are damaged or not archives."""
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
-"""Ways of packing that are understood."""
+"""Compression methods that can be read."""
 _METHOD_NAMES = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd"}
 _LONGEST_HEADER = 1 << 20
-"""Bytes of a member's header in a tar: names and attributes; it is read whole."""
+"""Maximum bytes of a member's header in a tar (names and attributes), which `tarfile` reads into memory at once."""
 _PIECE = 1 << 20
-"""Bytes that are read at a time behind the last member of a tar."""
+"""Bytes that are read at a time after the last member of a tar."""
 _ENCRYPTED = 0x1
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a source. Members of an archive must be read before the next entry is asked for."""
+    """One file of a source. A member of an archive must be read before the iterator is advanced."""
 
     path: str
-    """Where it lies in the source, with `/`; an archive counts as a folder."""
+    """Path in the source, with `/`; an archive counts as a folder."""
     size: int
     """Bytes."""
     read: Callable[[], bytes]
-    """The content; raises OSError, or SourceError for a named archive that is cut short."""
+    """Returns the content; raises OSError, or SourceError for a named archive that is truncated."""
     at_any_time: bool = False
     """Whether `read` may be called later and from another thread."""
     reject: Reject | None = None
-    """Why it must not be read, if so."""
+    """Why the file must not be read; None for a file that may be."""
 
     @property
     def name(self) -> str:
@@ -64,22 +65,22 @@ class Entry:
 
     @property
     def folder(self) -> str:
-        """The name of the folder that it lies in; empty at the top of a source."""
+        """The name of the folder that contains it; empty at the top of a source."""
         return self.path.rpartition("/")[0].rpartition("/")[2]
 
 
 def is_archive(path: str) -> bool:
-    """Whether the name promises an archive that can be read."""
+    """Whether the file name has the ending of an archive that can be read."""
     return path.lower().endswith(SUFFIXES)
 
 
 def is_litter(path: str) -> bool:
-    """Whether an operating system left it behind, itself or a folder that it lies in."""
+    """Whether an operating system added the file, or a folder on its path."""
     return any((part[:1] == "." and part not in (".", "..")) or part.lower() in LITTER for part in path.split("/"))
 
 
 def missing(path: Path) -> str:
-    """Why there is nothing at a path, as the end of "the path ..."; empty where there is something."""
+    """Why nothing can be read at a path, as the predicate of a sentence; empty if something exists there."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a null byte is a ValueError
@@ -90,17 +91,17 @@ def missing(path: Path) -> str:
 
 
 def too_large(entry: Entry, limits: Limits) -> Reject | None:
-    """Why a file is not even read: it has more bytes than any picture that is let through."""
+    """The reject of a file that has more bytes than the limits allow; None for any other file."""
     if entry.size <= limits.file:
         return None
     return Reject("too large", f"a file of {entry.size} bytes; at most {limits.file} are read.")
 
 
 def check(archive: Path) -> None:
-    """Open an archive and close it again.
+    """Check that a file is a readable archive.
 
     Raises:
-        SourceError: it is not one, or its beginning (tar) or its list of contents (zip) is damaged.
+        SourceError: it is not an archive, or its first header (tar) or its directory (zip) is damaged.
     """
     with _named(archive):
         if archive.suffix.lower() == ".zip":
@@ -110,7 +111,7 @@ def check(archive: Path) -> None:
 
 
 def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
-    """All files of a folder or archive that are no litter, in their fixed order.
+    """All files of a folder or archive in their fixed order, without those that operating systems add.
 
     Args:
         location: a folder or an archive.
@@ -130,7 +131,7 @@ def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
 
 
 def _as_text(entry: Entry) -> Entry:
-    """The entry itself, or one that is refused because its path cannot be written down as it is."""
+    """The entry itself, or a rejected one if its path is not valid UTF-8."""
     path = escaped(entry.path)
     if path == entry.path:
         return entry
@@ -139,26 +140,26 @@ def _as_text(entry: Entry) -> Entry:
 
 
 def escaped(name: str) -> str:
-    """Bytes that are not UTF-8, which Python keeps as surrogates, as backslash, x and two digits; all else stays."""
+    """The name with bytes that are not UTF-8, which Python stores as surrogates, as hexadecimal escapes."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def printable(path: str) -> str:
-    """A path as one line of a terminal: characters that would control it are escaped."""
+    """A path with control characters escaped, safe to print on one line of a terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in path)
 
 
 class Found(NamedTuple):
-    """What lies in a folder."""
+    """A file, link or unreadable folder that `walk` has found."""
 
     path: str
-    """From the folder that was named, with `/`."""
+    """Relative to the folder that was walked, with `/`."""
     item: os.DirEntry[str]
     fault: OSError | None = None
     """Why a folder could not be listed."""
 
     def status(self) -> os.stat_result | None:
-        """Its size and times, a link's own; None where it has vanished meanwhile."""
+        """Size and times, without following a link; None if the file has disappeared since."""
         try:
             return self.item.stat(follow_symlinks=False)
         except OSError:
@@ -166,7 +167,9 @@ class Found(NamedTuple):
 
 
 def walk(folder: Path) -> Iterator[Found]:
-    """Every file and link below, and every folder that cannot be listed; litter left out, links not followed.
+    """Every file and link below a folder, and every folder that cannot be listed; links are not followed.
+
+    Files that operating systems add are left out.
 
     Raises:
         OSError: the folder itself cannot be listed.
@@ -195,7 +198,7 @@ def _folder(folder: Path, prefix: str) -> Iterator[Entry]:
         if found.fault is not None:
             yield _refused(path, Reject("unreadable", f"the folder cannot be listed ({found.fault.strerror})."))
         elif status is None:
-            yield _refused(path, Reject("unreadable", "it was there, but has vanished."))
+            yield _refused(path, Reject("unreadable", "it disappeared while the source was read."))
         elif stat.S_ISLNK(status.st_mode):
             yield _refused(path, Reject("link", "links are not followed; put the file itself there."))
         elif not stat.S_ISREG(status.st_mode):
@@ -207,7 +210,7 @@ def _folder(folder: Path, prefix: str) -> Iterator[Entry]:
 
 
 def _inside(archive: Path, path: str) -> Iterator[Entry]:
-    """The members of an archive in a folder, and last, where it is damaged, the archive itself with the reason."""
+    """The members of an archive in a folder; if it is damaged, the last entry is the archive with the reason."""
     count = 0
     try:
         for entry in entries(archive, f"{path}/"):
@@ -219,7 +222,7 @@ def _inside(archive: Path, path: str) -> Iterator[Entry]:
 
 
 def _alone(read: Callable[[], bytes]) -> Callable[[], bytes]:
-    """The same, where damage of the archive is that of one file among others."""
+    """A reader that reports damage of the archive as one unreadable file among the others of the folder."""
 
     def reading() -> bytes:
         try:
@@ -231,7 +234,7 @@ def _alone(read: Callable[[], bytes]) -> Callable[[], bytes]:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header may not fill the memory."""
+    """A member whose header is refused if it is larger than `_LONGEST_HEADER`."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isreg() and self.type not in tarfile.REGULAR_TYPES and self.size > _LONGEST_HEADER:
@@ -253,9 +256,10 @@ def _tar(archive: Path, prefix: str) -> Iterator[Entry]:
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse an archive that does not end in zeros alone: tarfile takes damage, and a block of zeros, for the end.
+    """Refuse an archive that has anything but zeros after its last member.
 
-    It is read to the end of the file, where a compressed one is compared with its sum.
+    `tarfile` takes a damaged header, or a block of zeros, for the end of the archive. Reading to the end of the file
+    also verifies the checksum of a compressed archive.
     """
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
@@ -297,7 +301,7 @@ def _zip(archive: Path, prefix: str) -> Iterator[Entry]:
 def _zip_entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, prefix: str) -> Entry:
     def read() -> bytes:
         try:
-            with opened.open(member) as file:  # no more than it announces, however much it is packed from
+            with opened.open(member) as file:  # limited to the announced size, against decompression bombs
                 return file.read(member.file_size + 1)
         except _MEMBER_DAMAGE as error:
             raise OSError(f"damaged in the archive: {error}") from error  # its neighbours may be sound
@@ -329,7 +333,7 @@ def _refused(path: str, reject: Reject) -> Entry:
 
 @contextmanager
 def _named(archive: Path) -> Iterator[None]:
-    """Say which archive is damaged, and what to do about it."""
+    """Turn errors of the archive modules into a SourceError that names the archive."""
     try:
         yield
     except _DAMAGE as error:

@@ -1,4 +1,4 @@
-"""What a catalogue holds, and what to doubt about it: counts, spikes, copies, contradictions, rejects."""
+"""Counts of a catalogue and signs of faulty labels: spikes, copies, contradictions, rejects."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import DataError
 from agepipe.data.filenames import GENDERS, RACES, class_folder
-from agepipe.data.labels import class_column
+from agepipe.data.labels import class_column, read_table
 from agepipe.data.records import Catalogue
 from agepipe.model.ages import AgeRanges
 
@@ -19,11 +19,11 @@ SPIKE_DOUBT = 4.0
 SPIKE_LEAST = 4.0
 """...whose mean is taken to be at least this, so that a handful of photographs is no spike."""
 ROUND_FROM = 60
-"""From this age on the share of ages that are multiples of five is told; a fifth would be chance."""
+"""From this age on the share of multiples of five is reported; one fifth would be expected by chance."""
 
 
 class Finding(BaseModel):
-    """Base of what an audit is made of."""
+    """Base of the parts of an audit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,15 +69,15 @@ class Quartiles(Finding):
 
 
 class Audit(Finding):
-    """All that is counted; every sequence is in the order in which it is read."""
+    """The results of an audit; every sequence is in the order in which it is shown."""
 
     name: str
     digest: str
     """The catalogue's."""
     files: int
     usable: int
-    """Photographs: files with the same content and label count once, here and in all that follows but `exact`, `near`
-    and `rejects`, which count files."""
+    """Photographs: files with the same content and label count once, as in all other figures but `exact`, `near` and
+    `rejects`, which count files."""
     repeated: int
     """Usable files beyond the first of each photograph."""
     rejects: tuple[Tally, ...]
@@ -98,13 +98,13 @@ class Audit(Finding):
     exact: Copies
     """Identical files."""
     near: Copies
-    """Identical files and re-encoded copies together: what the split keeps on one side."""
+    """Identical files and re-encoded copies together: the groups that the split keeps on one side."""
     foldered: int
-    """Photographs with a file in a folder that is named for one of the ranges."""
+    """Photographs with a file in a folder whose name is that of a range, or its number."""
     misfiled: int
-    """Those of them whose age has another range than one of these folders."""
+    """Photographs of these whose age is not in the range of one of the folders."""
     sizes: tuple[Tally, ...]
-    """Width × height in px, the five most frequent and then the others."""
+    """Width × height in px: the five most frequent, then the sum of the others."""
     brightness: Quartiles
     """Mean luma, 0 to 1."""
     sharpness: Quartiles
@@ -117,10 +117,10 @@ class Audit(Finding):
 
 
 def audit(catalogue: Catalogue, labels: LabelSettings) -> Audit:
-    """Count what the catalogue holds under these ranges.
+    """Audit a catalogue with the ranges of the settings.
 
     Raises:
-        DataError: the tables are not as the record says.
+        DataError: a table does not agree with the record.
     """
     ranges = labels.age_ranges()
     table = ranged(catalogue, ranges)
@@ -155,12 +155,9 @@ def ranged(catalogue: Catalogue, ranges: AgeRanges) -> pl.DataFrame:
     """The catalogue's table with the column `label`, Int16, null outside the ranges.
 
     Raises:
-        DataError: the table cannot be read, or has not as many rows as the record says.
+        DataError: the table cannot be read, lacks a column, or its number of rows differs from the record.
     """
-    try:
-        table = pl.read_parquet(catalogue.table)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{catalogue.table}: cannot be read ({error}); run ingest again.") from error
+    table = read_table(catalogue.table)
     if len(table) != catalogue.count:
         raise DataError(
             f"{catalogue.table}: has {len(table)} rows where its record says {catalogue.count}; run ingest again."
@@ -169,7 +166,7 @@ def ranged(catalogue: Catalogue, ranges: AgeRanges) -> pl.DataFrame:
 
 
 def spikes(ages: Sequence[tuple[int, int]]) -> tuple[Spike, ...]:
-    """The ages that stand far above those within two years of them, youngest first."""
+    """The ages with far more photographs than the ages within two years of them, youngest first."""
     counts = dict(ages)
     youngest, oldest = min(counts, default=0), max(counts, default=0)
     found = []
@@ -214,7 +211,7 @@ def _copies(table: pl.DataFrame, key: str) -> Copies:
 
 
 def _filed(table: pl.DataFrame, ranges: AgeRanges) -> tuple[int, int]:
-    """How many photographs lie in folders of ranges, and how many of them in one of another range than their age's."""
+    """Number of photographs in folders of ranges, and of those among them that are in the folder of a wrong range."""
     copies = table.select("row", "label", pl.col("copies").alias("path")).explode("path").drop_nulls("path")
     folders = [class_folder(path.rpartition("/")[0].rpartition("/")[2]) for path in copies["path"]]
     further = copies.select("row", "label", folder=pl.Series(folders, dtype=pl.String))
@@ -225,7 +222,7 @@ def _filed(table: pl.DataFrame, ranges: AgeRanges) -> tuple[int, int]:
 
 
 def _folder_place(ranges: AgeRanges) -> pl.Expr:
-    """The class for which a row's folder stands, by the range's name or else its position; null for none."""
+    """The class that a row's folder stands for, by the range's name or else its position; null for any other folder."""
     places = {str(position): position for position in range(len(ranges))}
     places |= {name: position for position, name in enumerate(ranges.names)}
     return pl.col("folder").replace_strict(places, default=None, return_dtype=pl.Int16)

@@ -1,24 +1,24 @@
-"""Files with the same content and the same label are one photograph; a data set may hold it in several folders.
+"""Merge files with the same content and the same label into one photograph.
 
-Files with the same content whose labels differ stay separate rows: only the user can say which label is right
-(`labels.conflicts`). They share a group, so that they never lie on two sides of a split.
+Files with the same content and different labels stay separate rows, because only the user can decide which label is
+right (`labels.conflicts`). They share a group, so that a split never separates them.
 """
 
 import polars as pl
 
 LABEL = ("age", "gender", "race")
-"""What a file name says of the person: rows with the same content that agree on it are one photograph."""
+"""Labels in a file name: files with the same content and the same labels are one photograph."""
 _SAME = ("digest", "age")
 
 
 def photographs(files: pl.DataFrame) -> pl.DataFrame:
-    """One row for each content and label, the same in whatever order the files come.
+    """One row for each content and label; the result does not depend on the order of the files.
 
-    A gender or race that a name leaves out is taken from the other files of that content and age, provided that those
-    which give one agree. If they do not, the file keeps the gap and so a row of its own.
+    A missing gender or race is taken from the other files with the same content and age if these agree on it.
+    Otherwise it stays missing, and the file keeps a row of its own.
 
     Args:
-        files: one row a file: `path`, `folder`, `digest`, the columns `LABEL`, and others that follow from the content.
+        files: one row a file: `path`, `folder`, `digest`, the columns `LABEL`, and others that depend on the content.
 
     Returns:
         The row of the first path of each photograph; `folder` is the first class folder among its files, and `copies`
@@ -35,6 +35,6 @@ def photographs(files: pl.DataFrame) -> pl.DataFrame:
 
 
 def _completed(name: str) -> pl.Expr:
-    """The column with its gaps filled by the one value that the other files of that content and age give."""
+    """The column with missing values filled if all other files with the same content and age have one value."""
     only = pl.col(name).min().over(_SAME) == pl.col(name).max().over(_SAME)
     return pl.col(name).fill_null(pl.when(only).then(pl.col(name).max().over(_SAME)))

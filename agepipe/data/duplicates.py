@@ -1,10 +1,9 @@
-"""Which photographs are the same one: exact copies by digest, near copies by appearance, and copies across data sets.
+"""Groups of duplicates: exact copies by digest, near duplicates by the correlation of thumbnails or perceptual hashes.
 
-Inside one data set, `groups` joins near duplicates, mirrored ones included: on aligned face chips a correlation of
-24×24 grey thumbnails above 0.975 always was the same photograph, looked at by eye, and so was one above 0.969 with a
-mirrored thumbnail (30 pairs of UTKFace; the first wrong pair has 0.967). Across data sets and years, `looks` gives each
-picture 256 bits of appearance that a model can carry along, and `near` finds re-encoded copies by them. Behind the bits
-a look has a sketch of the picture, by which `agepipe.model.recognition` finds copies that are cropped or turned.
+Inside one data set, `groups` joins near duplicates, including mirrored ones. On aligned face chips, inspected by eye,
+every pair whose 24×24 grey thumbnails correlate above 0.975 was one photograph, and so was every pair above 0.969 with
+one thumbnail mirrored (30 pairs of UTKFace; the first wrong pair has 0.967). `linked` joins photographs by their
+perceptual hashes (`agepipe.model.phash`).
 """
 
 from collections.abc import Sequence
@@ -31,9 +30,8 @@ def thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) -> list[str]:
     """The name of each row's group of duplicates: the smallest content digest in it.
 
-    Rows share a group when their digests or their thumbnails are equal, or when a chain of thumbnails with a
-    correlation above the threshold, as they are or mirrored, links them. The answer does not depend on the order of
-    the rows.
+    Rows share a group if their digests or thumbnails are equal, or if a chain of thumbnails links them whose
+    correlation, direct or mirrored, is above the threshold. The result does not depend on the order of the rows.
 
     Args:
         thumbs: uint8 `(n, side, side)`.
@@ -52,20 +50,20 @@ def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) 
 
 
 def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray[np.bytes_]) -> list[str]:
-    """Join what shares a digest, and name each component by the smallest digest (lowest rank) in it."""
+    """Join rows that share a digest, and name each component by its smallest digest (lowest rank)."""
     component = np.arange(len(labels) + len(names), dtype=np.int64)
     rows = labels + len(names)  # digests come first, so that the smallest member of a component is its lowest rank
     merge(component, rows, rank)
     return [name.decode() for name in names[component[rank]].tolist()]
 
 
-def tied(looks_: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:
-    """Components of looks that a chain of pairs within `limit` bits links, int64 `(n,)`; equal numbers are tied.
+def linked(hashes: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:
+    """Connected components of perceptual hashes, int64 `(n,)`: rows with equal numbers belong together.
 
-    A pair may also be that close where one of the two is mirrored. The cost does not grow with the square of the rows,
-    and what is tied does not depend on their order.
+    Two hashes are joined if they differ in at most `limit` bits, directly or with one picture mirrored. The cost does
+    not grow with the square of the rows, and the components do not depend on their order.
     """
-    if len(looks_) == 0:
+    if len(hashes) == 0:
         return np.empty(0, dtype=np.int64)
-    unique, kind = np.unique(words(looks_), axis=1, return_inverse=True)
+    unique, kind = np.unique(words(hashes), axis=1, return_inverse=True)
     return alike(unique, words([mirror()])[:, 0], limit)[kind.reshape(-1)]

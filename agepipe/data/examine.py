@@ -1,4 +1,4 @@
-"""One file of a source becomes a catalogue row with its picture, or a reject with its reason. Touches no disk."""
+"""Turn a file of a source into a catalogue row with its picture, or into a reject with its reason. Writes nothing."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -33,19 +33,22 @@ LEDGER: dict[str, Any] = {
     "reason": pl.String,
     "detail": pl.String,
 }
-"""One row a file, in the source's order; a reject has only its path, reason and detail, a photograph all but these."""
+"""Columns of the ledger, which has one row a file in the source's order.
+
+A reject has only `path`, `reason` and `detail`; a photograph has neither `reason` nor `detail`.
+"""
 
 _TOGETHER = 16
-"""Pictures that are measured at a time: few enough to stay in the processor's cache."""
+"""Pictures that are measured at a time; few enough to fit the processor's cache."""
 
 
 class Examined(NamedTuple):
-    """What became of some files."""
+    """The results of `examine` for some files."""
 
     ledger: pl.DataFrame
     """One row a file, in order: the columns of `LEDGER`."""
     pixels: NDArray[np.uint8]
-    """The pictures of the usable ones, in order, `(usable, size, size, 3)`."""
+    """Pictures of the usable files, in order, uint8 `(usable, size, size, 3)`."""
 
 
 def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np.uint8]) -> Examined:
@@ -54,8 +57,8 @@ def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np
     Args:
         entries: the files.
         settings: size and limits.
-        room: where the pictures go, uint8 `(at least len(entries), size, size, 3)`; a caller that gives the same room
-            again spares the system finding fresh memory.
+        room: buffer for the pictures, uint8 `(at least len(entries), size, size, 3)`; reusing one buffer is faster than
+            allocating a new one.
     """
     limits = Limits(settings.min_side, settings.max_pixels)
     rows: list[dict[str, Any]] = []
@@ -70,20 +73,20 @@ def examine(entries: Sequence[Entry], settings: IngestSettings, room: NDArray[np
 
 
 def _measure(rows: Sequence[dict[str, Any]], pixels: NDArray[np.uint8]) -> None:
-    """Add to the rows of photographs what is measured on many pictures together, which takes far fewer calls."""
+    """Add brightness, sharpness, perceptual hash and thumbnail to the rows; batches need far fewer calls."""
     usable = [row for row in rows if "reason" not in row]
     scratch = _Scratch.of(pixels.shape[1])
     for start in range(0, len(usable), _TOGETHER):
         luma = phash.luma(pixels[start : start + _TOGETHER])
         light = zip(*_light(luma, scratch), strict=True)
         small = phash.halved(luma)
-        measured = zip(light, phash.looks(small), duplicates.thumbnails(small), strict=True)
-        for row, ((brightness, sharpness), look, thumbnail) in zip(usable[start:], measured, strict=False):
-            row.update(brightness=brightness, sharpness=sharpness, look=look, thumbnail=thumbnail.tobytes())
+        measured = zip(light, phash.perceptual_hashes(small), duplicates.thumbnails(small), strict=True)
+        for row, ((brightness, sharpness), hash_, thumbnail) in zip(usable[start:], measured, strict=False):
+            row.update(brightness=brightness, sharpness=sharpness, look=hash_, thumbnail=thumbnail.tobytes())
 
 
 def _row(entry: Entry, settings: IngestSettings, limits: Limits, out: Image) -> dict[str, Any]:
-    """The row of a photograph, whose picture is written to `out`, or of a reject with its reason and detail."""
+    """The row of one file: of a photograph, whose picture is written to `out`, or of a reject."""
     label = refusal(entry, settings) or parse(entry.name, settings.min_age, settings.max_age)
     if isinstance(label, Reject):
         return {"path": entry.path, **label._asdict()}
@@ -103,7 +106,7 @@ def _row(entry: Entry, settings: IngestSettings, limits: Limits, out: Image) -> 
 
 
 def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
-    """Why a file need not be read at all, as far as its place, name and size tell."""
+    """The reject of a file that its path, name or size rules out, so that it need not be read; None for any other."""
     if entry.reject is not None:
         return entry.reject
     if not entry.name.lower().endswith(SUFFIXES):
@@ -112,7 +115,7 @@ def refusal(entry: Entry, settings: IngestSettings) -> Reject | None:
 
 
 class _Scratch(NamedTuple):
-    """Memory of `_light` for `_TOGETHER` pictures: finding it anew for each few takes longer than the work in it."""
+    """Buffers of `_light` for `_TOGETHER` pictures; allocating them for each batch takes longer than computing."""
 
     grey: NDArray[np.int16]
     bends: NDArray[np.int16]
@@ -120,7 +123,7 @@ class _Scratch(NamedTuple):
 
     @classmethod
     def of(cls, size: int) -> Self:
-        """For pictures of a size."""
+        """Buffers for pictures of this side, px."""
         shape = (_TOGETHER, size, size)
         return cls(np.empty(shape, np.int16), np.empty(shape, np.int16), np.empty(shape, np.float32))
 
@@ -130,7 +133,7 @@ def _light(luma: NDArray[np.uint8], scratch: _Scratch) -> tuple[list[float], lis
 
     Args:
         luma: uint8 `(at most _TOGETHER, size, size)`.
-        scratch: is overwritten.
+        scratch: buffers, which are overwritten.
     """
     count, size = luma.shape[:2]
     bends = _laplacian(luma, scratch).reshape(count, -1)
@@ -143,7 +146,7 @@ def _light(luma: NDArray[np.uint8], scratch: _Scratch) -> tuple[list[float], lis
 def _laplacian(luma: NDArray[np.uint8], scratch: _Scratch) -> NDArray[np.float32]:
     """Sum of the four neighbours less four times the middle, float32 `(n, size, size)`, 0 on the border.
 
-    It is taken of all pictures as one long row of whole numbers, in far less time than OpenCV's own takes.
+    All pictures are treated as one long row of integers, which is far faster than OpenCV's Laplacian.
     """
     count, size = luma.shape[:2]
     grey, bends = (part[:count].reshape(-1) for part in scratch[:2])
@@ -154,6 +157,6 @@ def _laplacian(luma: NDArray[np.uint8], scratch: _Scratch) -> NDArray[np.float32
         middle += grey[size + shift : len(grey) - size + shift]
     found = scratch.inside[:count]
     np.copyto(found, bends.reshape(found.shape))
-    found[:, 0] = found[:, -1] = 0  # there two pictures, or two rows, meet
+    found[:, 0] = found[:, -1] = 0  # here the neighbours belong to another picture or row
     found[:, :, 0] = found[:, :, -1] = 0
     return found

@@ -1,8 +1,8 @@
-"""What a UTKFace file name says: `age_gender_race_timestamp.jpg.chip.jpg`.
+"""Parse the labels in UTKFace file names: `age_gender_race_timestamp.jpg.chip.jpg`.
 
 Gender is 0 male, 1 female; race is 0 White, 1 Black, 2 Asian, 3 Indian, 4 Other. The published files have gaps: three
-lack the race, one lacks a dot, one has white space, some have odd timestamps. The age is what counts, so a name is
-used whenever its age can be told; a gender or race that is missing, or whose code is unknown, is None.
+lack the race, one lacks a dot, one has white space, some have timestamps of unusual length. Only the age is required:
+a name is used if it has an age, and a gender or race that is missing or has an unknown code is None.
 """
 
 import re
@@ -25,7 +25,7 @@ Reason = Literal[
     "link",
     "unreadable",
 ]
-"""Why a file is rejected; `unreadable` is a file that its folder or archive does not give out."""
+"""Reasons for rejecting a file; `unreadable` is a file that the folder or archive cannot read."""
 
 GENDERS = ("male", "female")
 RACES = ("White", "Black", "Asian", "Indian", "Other")
@@ -42,11 +42,11 @@ _ENDS = {
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"), "a raw photograph"),
 }  # fmt: skip
 FOREIGN = tuple(_ENDS)
-"""Endings of picture files of formats that are not read."""
+"""File name endings of picture formats that are not read."""
 
 
 class Label(NamedTuple):
-    """What a file name says of the person."""
+    """The labels in a file name."""
 
     age: int
     """Years."""
@@ -65,12 +65,12 @@ class Reject(NamedTuple):
 
 
 def parse(name: str, min_age: int = 1, max_age: int = 116) -> Label | Reject:
-    """The label in a file name (without folders), or why it has none.
+    """The labels in a file name (without folders), or the reject of a name without an age.
 
     Args:
         name: such as `25_0_2_20170104020210475.jpg.chip.jpg`; white space anywhere in it is ignored.
-        min_age: youngest age that is let through, years.
-        max_age: oldest age that is let through, years.
+        min_age: smallest accepted age, years.
+        max_age: largest accepted age, years.
     """
     compact = "".join(name.split())
     match = _WHOLE.fullmatch(compact) or _NO_RACE.fullmatch(compact) or _NEITHER.fullmatch(compact)
@@ -83,7 +83,7 @@ def parse(name: str, min_age: int = 1, max_age: int = 116) -> Label | Reject:
 
 
 def class_folder(folder: str) -> str | None:
-    """The name of a folder that stands for a class (`0` to `13`, `3-5`, `over80`); None for any other name."""
+    """The folder's name if it is that of a class (`0` to `13`, `3-5`, `over80`); None for any other name."""
     return folder if _names_class(folder) else None
 
 
@@ -97,7 +97,7 @@ def _names_class(folder: str) -> bool:
 
 
 def unknown_name(name: str, allowed: tuple[str, ...]) -> str:
-    """Why a file is not read by its name; names its format where the ending tells it."""
+    """Why a file is not read because of its name; names the format if the ending shows it."""
     kind = next((kind for end, kind in _ENDS.items() if name.lower().endswith(end)), "")
     advice = f"it is {kind}; convert it to JPEG: " if kind else ""
     return f"{advice}files ending in {', '.join(allowed)} are read."

@@ -1,7 +1,7 @@
-"""A source becomes a catalogue: a table, a pixel store, and the rejects with their reasons.
+"""Ingest a source into a catalogue: a table, a pixel store, and the rejects with their reasons.
 
-Archives and folders are read in one pass; threads decode, because OpenCV lets go of the interpreter's lock; finished
-chunks are journaled, so that a killed ingest goes on where it stopped and ends with the same bytes.
+Archives and folders are read in one pass. Threads decode, because OpenCV releases the interpreter's lock. Finished
+chunks are journaled, so that a killed ingest resumes where it stopped and writes the same bytes.
 """
 
 import logging
@@ -49,34 +49,34 @@ SCHEMA: dict[str, Any] = {
     "sharpness": pl.Float32,
 }
 """Columns of the catalogue: `index` is the position in the pixel store, which holds each content once, and `copies`
-lists the paths of further files with the same content and label; the others are told in `examine`."""
+lists the paths of further files with the same content and label; the others are those of `examine`."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
 VERSION = 5
-"""Raised when the same files would give another catalogue; part of its digest, which covers no pixels."""
+"""Increased when the same files give another catalogue; part of its digest, because that covers no pixels."""
 
 _CHUNK_PIXELS = 8 << 20
-"""Bytes of pictures in a chunk: the unit of work, and what a kill loses."""
+"""Bytes of pictures in a chunk: the unit of work, which a killed ingest repeats."""
 _CHUNK_FILES = 32 << 20
 """Bytes of files after which a chunk ends early, so that large photographs do not fill the memory."""
 _SHOWN = 5
-"""Files and archives that are not given out are named up to this number; they may hold more than one photograph."""
+"""Number of unreadable files and archives that are logged by name."""
 _WAITING = 2
-"""Chunks that lie ready, so that no decoder waits while another chunk is read or kept."""
+"""Chunks that are read ahead, so that no decoder waits while a chunk is read or written."""
 
 
 def ingest(
     source: Source, settings: IngestSettings, folder: Path, runtime: Runtime, progress: Progress = silent
 ) -> Catalogue:
-    """Decode each photograph of a source once, and catalogue it.
+    """Decode each photograph of a source once, and write the catalogue.
 
     Args:
         source: from `agepipe.data.sources.fingerprint`.
         settings: size, limits and the threshold for near duplicates.
-        folder: an empty folder, or one that an interrupted ingest of the same source and settings has left with its
-            `agepipe.core.artifacts.partial`; this one then goes on behind the last chunk that was finished.
-        runtime: how many decoders work at a time.
-        progress: told after each chunk, in bytes of the source.
+        folder: an empty folder, or the folder of an interrupted ingest of the same source and settings with its
+            `agepipe.core.artifacts.partial`, which is resumed after the last finished chunk.
+        runtime: how many threads decode.
+        progress: called after each chunk, in bytes of the source.
 
     Raises:
         SourceError: an archive is damaged, or no file is a usable photograph.
@@ -88,14 +88,14 @@ def ingest(
 
 
 def without_limit(settings: IngestSettings) -> IngestSettings:
-    """The settings that decide what a catalogue holds; the limit of rejects only says whether it is accepted."""
+    """The settings that determine the content of a catalogue; `max_reject_share` only decides if it is accepted."""
     return settings.model_copy(update={"max_reject_share": 1.0})
 
 
 def _read_all(
     source: Source, settings: IngestSettings, runtime: Runtime, journal: Journal, progress: Progress
 ) -> pl.DataFrame:
-    """Everything up to a whole ledger and pixel store."""
+    """Read all files into the pixel store; returns the whole ledger."""
     total = sum(_bytes(location) for location in source.locations)
     with _one_thread_each():
         for examined, position in _examined(_chunks(source, settings, journal.files), settings, runtime.worker_count):
@@ -113,9 +113,9 @@ def _bytes(location: Path) -> int:
 
 
 def _chunks(source: Source, settings: IngestSettings, skip: int) -> Iterator[tuple[list[Entry], int]]:
-    """The files behind the first `skip`, archive members read, in pieces, and the bytes up to the end of each.
+    """Chunks of the files after the first `skip`, archive members already read, with the source's bytes up to each end.
 
-    Where a piece ends depends on the files alone, not on where an earlier run was killed.
+    The ends of chunks depend on the files alone, not on where an earlier run was killed.
     """
     most = _most(settings)
     located = zip(source.locations, sources.prefixes(source), strict=True)
@@ -136,12 +136,12 @@ def _chunks(source: Source, settings: IngestSettings, skip: int) -> Iterator[tup
 
 
 def _most(settings: IngestSettings) -> int:
-    """Files in a chunk."""
+    """Maximum number of files in a chunk."""
     return max(8, _CHUNK_PIXELS // (settings.size**2 * 3))
 
 
 def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
-    """The same entry with its content in memory, if it is to be read at all."""
+    """The entry with its content read into memory; unchanged if it is rejected anyway."""
     if refusal(entry, settings):
         return entry
     try:
@@ -154,10 +154,10 @@ def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
 def _examined(
     chunks: Iterable[tuple[list[Entry], int]], settings: IngestSettings, workers: int
 ) -> Iterator[tuple[Examined, int]]:
-    """Examine chunks in parallel and give them in order; each is to be used before the next is asked for."""
+    """Examine chunks in parallel and yield them in order; each must be used before the iterator is advanced."""
     pending: deque[tuple[Future[Examined], int]] = deque()
     most = workers + _WAITING
-    # one for each chunk that is pending, and one for that which the caller has
+    # one for each pending chunk, and one for the chunk that the caller uses
     shape = (_most(settings), settings.size, settings.size, 3)
     room = cycle([np.empty(shape, dtype=np.uint8) for _ in range(most + 2)])
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
@@ -172,7 +172,7 @@ def _examined(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own inside ours."""
+    """Keep OpenCV from starting threads of its own."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -215,7 +215,7 @@ def _digest(catalogued: pl.DataFrame, settings: IngestSettings) -> str:
 
 
 def check_share(catalogue: Catalogue, settings: IngestSettings) -> None:
-    """Refuse a catalogue of a source that has too many unusable files.
+    """Refuse a catalogue whose source has too many unusable files.
 
     Raises:
         TooManyRejectsError: their share is above `settings.max_reject_share`.
@@ -225,18 +225,18 @@ def check_share(catalogue: Catalogue, settings: IngestSettings) -> None:
     )  # fmt: skip
 
 
-def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, kept: Path) -> None:
+def _check_share(rejects: pl.DataFrame, usable: int, settings: IngestSettings, path: Path) -> None:
     counts = rejects.group_by("reason").len().sort("len", "reason", descending=[True, False])
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.rows()) or "it holds no files"
     if usable == 0:
         firsts = rejects.unique("reason", keep="first", maintain_order=True).rows()
-        why = "; ".join(f"{path}: {detail.rstrip('.')}" for path, _, detail in firsts[:3])
-        told = f"{reasons}; {why}; all are listed in {kept}" if why else reasons
-        raise SourceError(f"source: no usable photograph ({told}); check source.data.")
+        why = "; ".join(f"{file}: {detail.rstrip('.')}" for file, _, detail in firsts[:3])
+        listed = f"{reasons}; {why}; all are listed in {path}" if why else reasons
+        raise SourceError(f"source: no usable photograph ({listed}); check source.data.")
     share = len(rejects) / (len(rejects) + usable)
     if share > settings.max_reject_share:
         raise TooManyRejectsError(
-            f"ingest: {len(rejects)} of {len(rejects) + usable} files are unusable ({reasons}; listed in {kept}), "
+            f"ingest: {len(rejects)} of {len(rejects) + usable} files are unusable ({reasons}; listed in {path}), "
             f"{share:.1%} where ingest.max_reject_share allows {settings.max_reject_share:.1%}; "
-            "mend the source or raise the share."
+            "fix the source or raise that limit."
         )

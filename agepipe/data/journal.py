@@ -1,7 +1,7 @@
-"""The half-done ingest: which files are finished, so that a killed one goes on and ends with the same bytes.
+"""Journal of an unfinished ingest, so that a killed one resumes and writes the same bytes.
 
-A chunk counts once its ledger file has its final name; its pictures were written before that. Pictures beyond the
-last counted chunk are cut off when the work goes on.
+A chunk is finished once its ledger file has its final name; its pictures are written before that. When an ingest
+resumes, pictures after the last finished chunk are cut off.
 """
 
 from pathlib import Path
@@ -16,24 +16,24 @@ from agepipe.data.pixel_store import PixelWriter
 
 
 class Journal:
-    """Finished chunks: their pictures in `folder/pixels.npy`, and one file each in `partial(folder)`."""
+    """Finished chunks: their pictures in `folder/pixels.npy`, and a ledger file of each in `partial(folder)`."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self._ledger = partial(folder)
         self._ledger.mkdir(parents=True, exist_ok=True)
         self._chunks = self._finished()
         self.files = sum(len(chunk) for chunk in self._chunks)
-        """Files that need not be looked at again."""
+        """Number of files in the finished chunks."""
         self._contents = {digest for chunk in self._chunks for digest in _digests(chunk)}
         self._pixels = PixelWriter(folder / "pixels.npy", size, rows=self.pictures)
 
     @property
     def pictures(self) -> int:
-        """Pictures in the store: one for each content among the photographs."""
+        """Number of pictures in the store, which holds each content once."""
         return len(self._contents)
 
     def _finished(self) -> list[pl.DataFrame]:
-        """The chunks up to the first that is missing."""
+        """The ledgers of the finished chunks."""
         chunks: list[pl.DataFrame] = []
         while (path := self._path(len(chunks))).exists():
             chunks.append(pl.read_ipc(path))
@@ -43,7 +43,7 @@ class Journal:
         return self._ledger / f"{position:06d}.arrow"
 
     def add(self, examined: Examined) -> None:
-        """Keep the next chunk; it is there whole or not at all. Of files with the same content one picture is kept."""
+        """Write the next chunk atomically; of files with the same content one picture is stored."""
         digests = _digests(examined.ledger)
         first = {digest: at for at, digest in reversed(list(enumerate(digests))) if digest not in self._contents}
         self._pixels.append(examined.pixels if len(first) == len(digests) else examined.pixels[sorted(first.values())])
@@ -56,7 +56,7 @@ class Journal:
         self._contents.update(first)
 
     def close(self) -> pl.DataFrame:
-        """End the pixel store, and give the whole ledger, one row a file, in the source's order."""
+        """Finish the pixel store; returns the whole ledger, one row a file, in the source's order."""
         self._pixels.finish()
         return pl.concat(self._chunks) if self._chunks else pl.DataFrame(schema=LEDGER)
 

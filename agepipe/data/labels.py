@@ -1,6 +1,6 @@
-"""Ages become classes: the catalogue with a column `label`, and what to do where copies of a photograph disagree.
+"""Add the class of each age to a catalogue, and resolve copies of a photograph that disagree on the age.
 
-The ranges travel with the rows; see `agepipe.model.ages`, the one place that knows the order of the classes.
+The ranges are stored with the rows; `agepipe.model.ages` alone defines the order of the classes.
 """
 
 import json
@@ -16,19 +16,19 @@ from agepipe.data.records import Catalogue, Rows
 from agepipe.model.ages import AgeRanges
 
 IDENTITY = ("digest", "age", "gender", "race", "group", "label")
-"""Columns that make labelled rows what they are; paths, order and positions do not."""
+"""Columns that the digest of labelled rows covers; it does not cover paths, order and positions."""
 
 
 def relabel(catalogue: Catalogue, settings: LabelSettings, folder: Path) -> Rows:
     """Give each photograph the class of its age.
 
-    Rows whose age lies outside all ranges are left out, counted, and kept in `outside.parquet` beside the table.
-    Copies that disagree on the age are handled as `settings.conflicts` says, and counted in `conflicts.json`.
+    Rows with an age outside all ranges are left out, counted, and written to `outside.parquet` beside the table.
+    Copies that disagree on the age are resolved by `settings.conflicts` and counted in `conflicts.json`.
 
     Args:
         catalogue: what to label.
         settings: the ranges, and what to do with copies that disagree.
-        folder: an empty folder, which gets the tables and the counts.
+        folder: an empty folder, to which the tables and counts are written.
 
     Raises:
         DataError: the catalogue's table is missing or damaged.
@@ -66,17 +66,18 @@ def class_column(ranges: AgeRanges, age: str = "age") -> pl.Expr:
 
 
 def settle(frame: pl.DataFrame, ranges: AgeRanges, settings: LabelSettings) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Handle groups of copies that disagree on the age.
+    """Resolve groups of copies that disagree on the age.
 
     Args:
         frame: a catalogue's table.
         ranges: to count the groups that disagree on the range as well.
-        settings: `conflicts` says what is done.
+        settings: `conflicts` selects how.
 
     Returns:
         The rows, and counts: `groups` that disagree on the age, `groups_across_ranges` among them, their `rows`,
-        and the rows `dropped` or `changed`. The median is of one age a row, and that of an even number of ages is
-        rounded half up; rows with the same content that then have the same label become one, and count as dropped.
+        and the rows `dropped` or `changed`. The median is taken over the rows of a group; that of an even number of
+        ages is rounded half up. Rows with the same content that then have the same label become one row, and the
+        others count as dropped.
     """
     disagree = pl.col("age").n_unique().over("group") > 1
     conflicting = frame.filter(disagree)
@@ -100,13 +101,13 @@ def settle(frame: pl.DataFrame, ranges: AgeRanges, settings: LabelSettings) -> t
 
 
 def rows_digest(frame: pl.DataFrame, ranges: AgeRanges, size: int) -> str:
-    """SHA-256, hex, of what labelled rows are: content, labels and groups in any order, the ranges, the store size."""
+    """SHA-256, hex, over content, labels and groups of the rows in any order, the ranges, and the picture size."""
     present = [name for name in IDENTITY if name in frame.columns]
     return digest_of("rows", frame.select(present).sort(present, nulls_last=True).rows(), ranges, size)
 
 
 def read_table(path: Path, columns: tuple[str, ...] = ("digest", "group", "age")) -> pl.DataFrame:
-    """A table that must have some columns.
+    """Read a table that must have these columns.
 
     Raises:
         DataError: the file is missing, is not Parquet, or lacks a column.
@@ -114,8 +115,8 @@ def read_table(path: Path, columns: tuple[str, ...] = ("digest", "group", "age")
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: the table cannot be read ({error}); make it anew.") from error
+        raise DataError(f"{path}: the table cannot be read ({error}); run its stage again with --refresh.") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise DataError(f"{path}: the table has no column '{missing[0]}'; make it anew.")
+        raise DataError(f"{path}: the table has no column '{missing[0]}'; run its stage again with --refresh.")
     return frame

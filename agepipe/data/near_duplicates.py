@@ -1,10 +1,10 @@
-"""Finds pairs of nearly equal pictures among very many, at a cost that does not grow with the square of the rows.
+"""Find near duplicates among many pictures, at a cost that does not grow with the square of the rows.
 
-Sorted sketches: every thumbnail becomes a string of bits, the signs of random projections of its low frequencies
-(Charikar, "Similarity estimation techniques from rounding algorithms", 2002). The strings are sorted, and each is
-compared with the few that follow it; other random projections give other orders, and a pair of copies is adjacent in
-one of them. A bucket of fixed length would collapse where all pictures look alike; a sorted list cannot: however the
-pictures are distributed, a row meets `WINDOW` others in each order. Candidates are verified by their exact correlation.
+Every thumbnail is hashed to a string of bits, the signs of random projections of its low frequencies (Charikar,
+"Similarity estimation techniques from rounding algorithms", 2002). The strings are sorted, and each is compared with
+the few that follow it. This is repeated with other random projections, which give other orders, so that a pair of
+copies is close in at least one. Hash buckets would grow without bound where all pictures are similar; in a sorted list
+a row is compared with `WINDOW` others whatever the pictures. Candidates are verified by their exact correlation.
 """
 
 from collections.abc import Callable
@@ -13,30 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOW = 12
-"""How many followers in a sorted order each row is compared with."""
+"""Number of following rows in a sorted order with which each row is compared."""
 BAND = 9
-"""Low frequencies kept along each axis: `BAND * BAND` features, a constant in the place of the mean."""
+"""Low frequencies along each axis: `BAND * BAND` features, the mean replaced by a constant."""
 FLOOR = 4.0
-"""A frequency counts in full only where it varies by more than so many times the noise between copies."""
+"""Multiple of the noise between copies by which a frequency must vary to have full weight."""
 SKETCH_LIMIT = 60
-"""Candidates whose 256-bit sketches differ in more bits are not verified: copies were never seen to differ in more than
-31, unrelated faces differ in about 117."""
+"""Candidates whose 256-bit sketches differ in more bits are not verified. Copies differ in at most 31 (measured),
+unrelated faces in about 117."""
 FEW = 2000
-"""Up to so many rows every candidate is verified: the scale of the features is not to be trusted there."""
+"""Up to this number of rows every candidate is verified, because the scale of the features is unreliable."""
 BLOCK = 8192
-"""Rows handled at a time, so that memory stays bounded."""
+"""Rows that are processed at a time, to bound the memory."""
 
 Codes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 Verify = Callable[[Indices, Indices], NDArray[np.bool_]]
-"""Which pairs of rows, `(pairs,)` and `(pairs,)`, are copies of each other."""
+"""Takes two arrays of rows, `(pairs,)` each; returns which pairs are copies, bool `(pairs,)`."""
 
 
 def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
-    """Connected components of the thumbnails whose correlation, as they are or mirrored, is above the threshold.
+    """Connected components of thumbnails whose correlation, direct or mirrored, is above the threshold.
 
     Args:
-        thumbs: uint8 `(n, side, side)`, distinct and in an order that does not depend on the files' order.
+        thumbs: uint8 `(n, side, side)`, distinct, in an order that does not depend on the order of the files.
         threshold: Pearson correlation above which two thumbnails are joined.
 
     Returns:
@@ -46,7 +46,7 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
     rows = np.arange(count, dtype=np.int64)
     if count < 2:
         return rows
-    labels = np.concatenate([rows, rows])  # behind each picture lies its mirror image, in the same component
+    labels = np.concatenate([rows, rows])  # the second half are the mirror images
     thumbs = np.concatenate([thumbs, thumbs[:, :, ::-1]])
     flat = thumbs.reshape(len(thumbs), -1)
     noise = 2 * (1 - threshold)
@@ -67,11 +67,11 @@ def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
 
 
 def alike(words: Codes, mirror: Codes, limit: int) -> Indices:
-    """Connected components of hashes that differ, as they are or mirrored, in at most `limit` bits.
+    """Connected components of hashes that differ, directly or mirrored, in at most `limit` bits.
 
     Args:
-        words: uint64 `(words, n)`, distinct and in an order that does not depend on the files' order.
-        mirror: uint64 `(words,)`: the bits that change where a picture is mirrored.
+        words: uint64 `(words, n)`, distinct, in an order that does not depend on the order of the files.
+        mirror: uint64 `(words,)`: the bits that change if a picture is mirrored.
         limit: Hamming distance up to which two hashes are joined.
 
     Returns:
@@ -91,23 +91,23 @@ def alike(words: Codes, mirror: Codes, limit: int) -> Indices:
 
 
 def tables(count: int) -> int:
-    """How many sorted orders are used for `count` rows: grows with their logarithm, for the same share found."""
+    """Number of sorted orders for `count` rows; it grows with their logarithm, for a constant recall."""
     return 8 + int(1.5 * np.log2(max(count, 2)))
 
 
 def _features(thumbs: NDArray[np.uint8], noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Low frequencies of the normalised thumbnails, scaled so that all count alike.
+    """Low frequencies of the normalised thumbnails, scaled to equal weight.
 
-    Each is centred and divided by its deviation, but not where that is below what copies may differ by: there, and
-    where all pictures are copies of one, only noise would be left. What such frequencies lack is made up by a
-    constant, which gives pictures that differ by noise alone the same code.
+    Each frequency is centred and divided by its standard deviation. A deviation below the differences between copies
+    is raised to these, because otherwise only noise would remain, for example where all pictures are copies of one.
+    A constant feature makes up for such frequencies, so that pictures that differ by noise alone get the same code.
 
     Args:
         thumbs: uint8 `(n, side, side)`.
         noise: largest squared distance between two normalised copies.
 
     Returns:
-        The features, float32 `(n, BAND * BAND)`, and what each was divided by, float32 `(BAND * BAND,)`.
+        The features, float32 `(n, BAND * BAND)`, and the divisor of each, float32 `(BAND * BAND,)`.
     """
     side = thumbs.shape[1]
     grid = (2 * np.arange(side) + 1) * np.arange(BAND)[:, None]
@@ -133,10 +133,10 @@ def _features(thumbs: NDArray[np.uint8], noise: float) -> tuple[NDArray[np.float
 def _within(
     features: NDArray[np.float32], spread: NDArray[np.float32], noise: float, left: Indices, right: Indices
 ) -> NDArray[np.bool_]:
-    """Whether the low frequencies of pairs allow them to be copies, bool `(pairs,)`: a quick look that refuses no copy.
+    """Whether pairs may be copies by their low frequencies, bool `(pairs,)`: a quick test that rejects no copy.
 
-    The squared distance of two normalised pictures is 2 - 2 × correlation, and that of a part of their frequencies,
-    in an orthonormal basis, cannot be larger.
+    The squared distance of two normalised pictures is 2 - 2 × correlation. In an orthonormal basis the distance of a
+    part of their frequencies cannot be larger.
     """
     found = np.empty(len(left), dtype=np.bool_)
     for start in range(0, len(left), BLOCK):
@@ -148,7 +148,7 @@ def _within(
 
 
 def _code(features: NDArray[np.float32], random: np.random.Generator) -> Codes:
-    """Signs of 64 random projections as one number, uint64 `(n,)`; the first projection is the highest bit."""
+    """Signs of 64 random projections as one integer, uint64 `(n,)`; the first projection is the highest bit."""
     planes = random.standard_normal((features.shape[1], 64)).astype(np.float32)
     codes = np.empty(len(features), dtype=np.uint64)
     for start in range(0, len(features), BLOCK):
@@ -158,12 +158,12 @@ def _code(features: NDArray[np.float32], random: np.random.Generator) -> Codes:
 
 
 def _packed(bits: NDArray[np.bool_] | NDArray[np.uint8]) -> Codes:
-    """64 bits a row, `(n, 64)`, as one number; the first is the highest bit, so that it decides the order first."""
+    """64 bits a row, `(n, 64)`, as one integer, uint64 `(n,)`; the first is the highest bit."""
     return np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
 def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, limit: int, verify: Verify) -> None:
-    """Compare each row with its followers in one order and merge, in place, the labels of the copies among them."""
+    """Compare each row with those that follow it in one order, and merge the labels of copies in place."""
     ordered = sketch[:, order]
     for step in range(1, min(WINDOW, len(order) - 1) + 1):
         differing = np.zeros(len(order) - step, dtype=np.uint16)
@@ -171,7 +171,7 @@ def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, limit: int,
             differing += np.bitwise_count(word[:-step] ^ word[step:])
         at = np.flatnonzero(differing <= limit)
         left, right = order[at], order[at + step]
-        apart = labels[left] != labels[right]  # what is joined already costs no second look
+        apart = labels[left] != labels[right]  # pairs that are joined already need no verification
         left, right = left[apart], right[apart]
         same = verify(left, right)
         merge(labels, left[same], right[same])
@@ -180,7 +180,7 @@ def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, limit: int,
 def correlation(flat: NDArray[np.uint8], left: Indices, right: Indices) -> NDArray[np.float64]:
     """Pearson correlation of pairs of rows of `flat` `(n, pixels)`, float64 `(pairs,)`; 0 where a row is constant.
 
-    The sums are taken in whole numbers, so that the result does not depend on the order of anything.
+    The sums are integers, so that the result does not depend on the order of summation.
     """
     found = np.zeros(len(left), dtype=np.float64)
     pixels = flat.shape[1]
@@ -196,10 +196,10 @@ def correlation(flat: NDArray[np.uint8], left: Indices, right: Indices) -> NDArr
 
 
 def merge(labels: Indices, left: Indices, right: Indices) -> None:
-    """Join the components of `left[i]` and `right[i]` for every i, in place; the smaller label wins.
+    """Join the components of `left[i]` and `right[i]` for every i, in place; the smaller label is kept.
 
-    A vectorised union-find: hook each root onto the smallest root that it is joined to, then shorten all paths, until
-    nothing changes.
+    A vectorised union-find: each root is attached to the smallest root that it is joined with, then all paths are
+    shortened, until nothing changes.
     """
     while len(left):
         a, b = labels[left], labels[right]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agepipe.core.errors import DataError
 
 _KEPT = 32 << 20
-"""Bytes last written that stay in the system's memory; all before is handed to the disk and let go."""
+"""Bytes last written that stay in the page cache; pages before them may be written to disk and evicted."""
 
 
 def open_pixels(path: Path, size: int | None = None, count: int | None = None) -> NDArray[np.uint8]:
@@ -38,9 +38,9 @@ def open_pixels(path: Path, size: int | None = None, count: int | None = None) -
 
 
 class PixelWriter:
-    """Appends pictures to a store; the header gets the number of rows at the end, by `finish`.
+    """Appends pictures to a store; `finish` writes the number of rows into the header.
 
-    A writer that is opened over an unfinished file goes on behind its first `rows` rows and drops the others.
+    A writer that opens an unfinished file continues after its first `rows` rows and discards the others.
     """
 
     def __init__(self, path: Path, size: int, rows: int = 0) -> None:
@@ -56,28 +56,32 @@ class PixelWriter:
         self._file.seek(end)
 
     def append(self, pictures: NDArray[np.uint8]) -> None:
-        """Write uint8 `(n, size, size, 3)` behind what is there."""
+        """Append pictures, uint8 `(n, size, size, 3)`.
+
+        Raises:
+            DataError: another type or shape.
+        """
         if pictures.dtype != np.uint8 or pictures.shape[1:] != (self._size, self._size, 3):
             raise DataError(f"pixel store of {self._size} px: cannot hold {pictures.dtype} {pictures.shape}.")
         self._file.write(np.ascontiguousarray(pictures).data)
         self._rows += len(pictures)
-        self._let_go()
+        self._evict()
 
-    def _let_go(self) -> None:
-        """Have what lies far behind written out: finding fresh memory takes longer than copying into used.
+    def _evict(self) -> None:
+        """Advise the system to evict pages written long ago, because reusing memory is faster than finding free pages.
 
-        It is advice: nothing is waited for, and what a slow disk has not taken yet stays in memory.
+        The call does not block: pages that a slow disk has not written yet stay in memory.
         """
         if hasattr(os, "posix_fadvise"):
             behind = max(0, self._file.tell() - _KEPT)
             os.posix_fadvise(self._file.fileno(), max(0, behind - _KEPT), min(behind, _KEPT), os.POSIX_FADV_DONTNEED)
 
     def flush(self) -> None:
-        """Hand everything that was appended to the operating system."""
+        """Flush appended pictures to the operating system."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Write the header; the file is a whole `.npy` from now on."""
+        """Write the header, which makes the file a complete `.npy`."""
         self._file.seek(0)
         self._file.write(_header(self._rows, self._size))
         self._file.flush()
@@ -92,7 +96,7 @@ class PixelWriter:
 
 
 def _header(rows: int, size: int) -> bytes:
-    """The `.npy` header; numpy pads it to 64 bytes and leaves room for the rows to grow, so its length is fixed."""
+    """The `.npy` header; its length is fixed, because numpy pads it and leaves room for more rows."""
     out = io.BytesIO()
     npy.write_array_header_1_0(out, {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)})
     return out.getvalue()

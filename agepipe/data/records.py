@@ -8,7 +8,7 @@ from agepipe.model.ages import AgeRanges
 
 
 class Source(Record):
-    """Photographs to read: the digest covers names, sizes and times, so that it is quick to take."""
+    """Photographs to read; the digest covers names, sizes and times, so that it is quick to compute."""
 
     name: str
     """A short readable name for folders and titles, such as `utkface`."""
@@ -16,14 +16,14 @@ class Source(Record):
     """Folders and archives to read, in order."""
 
     def files(self) -> tuple[Path, ...]:
-        """The locations."""
+        """The locations: the only files that must exist."""
         return self.locations
 
 
 class Catalogue(Made):
-    """What ingest made of a source: one table row for each usable photograph, one stored picture for each content.
+    """The result of ingest: one table row for each usable photograph, one stored picture for each content.
 
-    The digest is over the content digests and labels of all rows, whatever their order or paths.
+    The digest is over the content digests and labels of all rows, independent of their order and paths.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Catalogue(Made):
 
 
 class DataReport(Made):
-    """What the photographs are; the digest is over the catalogue and the labels' settings."""
+    """A report on the photographs of a catalogue; the digest is over the catalogue and the labels' settings."""
 
     @property
     def page(self) -> Path:
-        """One HTML file that opens from disk."""
+        """The report as one HTML file without further files."""
         return self.folder / "data-report.html"
 
     @property
@@ -69,7 +69,7 @@ class Rows(Record):
     """Labelled rows: a Parquet table whose `index` points into the pixel store.
 
     The digest is over content digest, age, gender, race, group and class of each row in any order, the ranges and the
-    store size: not over paths or positions.
+    picture size, but not over paths or positions.
     """
 
     table: Path
@@ -85,17 +85,17 @@ class Rows(Record):
 
 
 class Partition(Record):
-    """Development and test rows that share no photograph, nor copies of one."""
+    """Development and test rows that share no photograph and no copies of one."""
 
     development: Rows
     test: Rows
     whole: str
     """Digest of the rows that were split."""
     earlier: str | None = None
-    """Digest of the partition that this one extends, if it does."""
+    """Digest of the earlier partition that this one extends; None if it extends none."""
     left_out: int = 0
-    """New rows that would have tied a test group to a development group."""
+    """Number of rows that were left out because they connect a test group with a development group."""
     settings: SplitSettings
-    """What it was drawn by."""
+    """The settings of the split."""
     members: Path
-    """Parquet: `digest`, `group`, `look`, `side` of every row placed; what a later split extends."""
+    """Parquet: `digest`, `group`, `look`, `side` of every placed row, from which a later split extends this one."""

@@ -1,6 +1,6 @@
-"""Where photographs come from: folders, archives, a Kaggle download, or faces that are drawn.
+"""Sources of photographs: folders, archives, a Kaggle download, or drawn sample faces.
 
-`fingerprint` finds out what there is, quickly: it lists names, sizes and times and decodes nothing.
+`fingerprint` is quick: it lists names, sizes and times and decodes nothing.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import SourceSettings
 from agepipe.core.artifacts import turn
-from agepipe.core.errors import SourceError
+from agepipe.core.errors import SourceError, first_line
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
 from agepipe.data import archives
@@ -24,14 +24,14 @@ EMPTY = "give a folder with UTKFace photographs or with .zip, .tar, .tar.gz or .
 
 
 def fingerprint(settings: SourceSettings, runtime: Runtime, progress: Progress = silent) -> Source:
-    """Find the photographs that the settings name, and identify them by names, sizes and times.
+    """Locate the photographs that the settings name, and identify them by names, sizes and times.
 
-    `sample` is drawn into the workspace unless it is there; its digest depends on its settings and version alone.
+    `sample` is drawn into the workspace if it does not exist; its digest depends on its settings and version alone.
 
     Args:
         settings: what to read, and how to draw `sample`.
-        runtime: the workspace in which drawn faces are kept.
-        progress: watches the drawing of `sample`.
+        runtime: the workspace in which drawn faces are stored.
+        progress: called while `sample` is drawn.
 
     Raises:
         SourceError: a path does not exist, is empty or is no readable archive, or a download failed.
@@ -46,11 +46,11 @@ def fingerprint(settings: SourceSettings, runtime: Runtime, progress: Progress =
 
 
 def check(data: Sequence[str]) -> None:
-    """Refuse what cannot hold photographs, without decoding, drawing or downloading anything.
+    """Check the names of sources, without decoding, drawing or downloading anything.
 
     Raises:
-        SourceError: nothing is named, a path does not exist, is empty or is no readable archive, or a data set of
-            Kaggle cannot be asked for.
+        SourceError: nothing is named, a path does not exist, is empty or is no readable archive, or the name of a
+            Kaggle data set is malformed or kagglehub is not installed.
     """
     if not data:
         raise SourceError(f"source.data is empty; {EMPTY}")
@@ -64,9 +64,9 @@ def check(data: Sequence[str]) -> None:
 
 
 def prefixes(source: Source) -> list[str]:
-    """What the paths of each location start with in the catalogue.
+    """The prefix of each location's paths in the catalogue.
 
-    An archive's name always; a folder's name only where several locations must be told apart.
+    It is the name of an archive, and the name of a folder only if there are several locations.
     """
     several = len(source.locations) > 1
     return ["" if path.is_dir() and not several else f"{path.name}/" for path in source.locations]
@@ -106,20 +106,20 @@ def _check_folder(folder: Path) -> None:
 def _stamp(found: archives.Found) -> tuple[str, int, int]:
     status = found.status()
     if status is None or found.fault is not None:
-        return found.path, -1, 0  # what cannot be read is part of the source: once it can be, the source is another
+        return found.path, -1, 0  # an unreadable file counts as well, so that the digest changes once it is readable
     return found.path, status.st_size, status.st_mtime_ns
 
 
 def _sample(settings: SourceSettings, runtime: Runtime, progress: Progress) -> tuple[Path, str]:
-    from agepipe.data.sample import source as sample  # drawing is needed by this source alone
+    from agepipe.data.sample import source as sample  # only this source needs the drawing code
 
     digest = digest_of("sample", sample.VERSION, settings.sample_count, settings.sample_seed)
     folder = runtime.workspace / "samples" / digest[:16]
     if folder.is_dir():
         return folder, digest
     with turn(folder):
-        if not folder.is_dir():  # another process may have drawn it meanwhile
-            drawn = folder.with_name(f"{folder.name}.partial")  # always the same, so that a killed drawing goes on
+        if not folder.is_dir():  # another process may have drawn it in the meantime
+            drawn = folder.with_name(f"{folder.name}.partial")  # always the same name, so that a killed drawing resumes
             sample.draw(drawn, settings.sample_count, settings.sample_seed, progress)
             drawn.rename(folder)
     return folder, digest
@@ -142,17 +142,13 @@ def _download(handle: str) -> Path:
         return Path(kagglehub.dataset_download(handle))
     except Exception as error:  # kagglehub, requests and urllib3 each raise their own
         raise SourceError(
-            f"source: Kaggle's data set '{handle}' could not be downloaded ({_first_line(error)}); check the name and "
+            f"source: Kaggle's data set '{handle}' could not be downloaded ({first_line(error)}); check the name and "
             "the network, or download it by hand and give its path."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def _name(data: tuple[str, ...], locations: tuple[Path, ...]) -> str:
-    """A readable name: `utkface` for utkface-1.tar and utkface-2.tar, the first of several that share nothing."""
+    """A readable name: `utkface` for utkface-1.tar and utkface-2.tar; else the first name and a count."""
     names = list(_names(data, locations))
     if len(names) == 1:
         return names[0]

@@ -1,7 +1,7 @@
-"""The test rows are locked away before the first network exists; no photograph lies on both sides.
+"""Split labelled rows into development and test rows, before any network is trained; no photograph is on both sides.
 
-A split is drawn from the content of the photographs and a seed. A source that has grown extends an earlier split: what
-it placed stays on its side, copies of it follow, and only new groups are drawn.
+A split depends on the content of the photographs and a seed. For a source that has grown, an earlier split is extended:
+rows that it placed stay on their side, copies of them follow, and only new groups are sampled.
 """
 
 from pathlib import Path
@@ -15,22 +15,23 @@ from agepipe.core.record import digest_of
 from agepipe.data.groups import MEMBERS, Links, across, bound
 from agepipe.data.labels import read_table, rows_digest
 from agepipe.data.records import Partition, Rows
-from agepipe.data.stratify import check_sides, drawn, folds, holdout, units
+from agepipe.data.stratify import check_sides, drawn, units
 
 COLUMNS = ("digest", "group", "look", "label")
-"""Columns of labelled rows that a split looks at."""
+"""Columns of labelled rows that a split uses."""
 
 
 def split(rows: Rows, settings: SplitSettings, folder: Path, earlier: Path | None = None) -> Partition:
     """Divide labelled rows into development and test rows.
 
-    Stratified by range, copies kept together, the same whatever the order or the paths of the files. In the tables
-    that come out, `group` also binds photographs that only their looks show to be one (see `agepipe.data.groups`).
+    The split is stratified by range, keeps copies together, and does not depend on the order or paths of the files.
+    In its tables `group` also joins photographs whose perceptual hashes alone show that they are copies (see
+    `agepipe.data.groups`).
 
     Args:
-        rows: what to split.
+        rows: the rows to split.
         settings: share of the test rows, and the seed.
-        folder: an empty folder, which gets the tables.
+        folder: an empty folder, to which the tables are written.
         earlier: `Partition.members` of a split to extend; ignored unless `settings.extend`.
 
     Raises:
@@ -53,7 +54,7 @@ def split(rows: Rows, settings: SplitSettings, folder: Path, earlier: Path | Non
 
 
 def _part(table: pl.DataFrame, rows: Rows, path: Path) -> Rows:
-    """One side of the rows, written to the path."""
+    """Write one side of the rows to the path; returns their record."""
     table.write_parquet(path)
     changes = {"digest": rows_digest(table, rows.ranges, rows.size), "count": len(table)}
     return rows.model_copy(update={**changes, "table": path, "outside": 0, "run": None})
@@ -63,19 +64,21 @@ def read_members(path: Path | None) -> pl.DataFrame:
     """The members of an earlier split; no rows for None.
 
     Raises:
-        DataError: the file is missing, or is not the members of a split.
+        DataError: the file is missing, or is not a table of the members of a split.
     """
     if path is None:
         return pl.DataFrame(schema=MEMBERS)
     found = read_table(path, tuple(MEMBERS)).select(list(MEMBERS))
     strange = found.filter(~pl.col("side").is_in(["test", "development"]) | pl.col("side").is_null())
     if len(strange):
-        raise DataError(f"{path}: side {strange['side'][0]!r} is neither 'test' nor 'development'; split anew.")
+        raise DataError(
+            f"{path}: side {strange['side'][0]!r} is neither 'test' nor 'development'; make it again with --refresh."
+        )
     return found
 
 
 def members_digest(members: pl.DataFrame) -> str:
-    """SHA-256, hex, of which content lies on which side."""
+    """SHA-256, hex, over the side and group of each content."""
     columns = ["digest", "group", "side"]
     return digest_of("members", members.select(columns).unique().sort(columns).rows())
 
@@ -83,7 +86,7 @@ def members_digest(members: pl.DataFrame) -> str:
 def place(
     frame: pl.DataFrame, settings: SplitSettings, before: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Give each row a side.
+    """Assign a side to each row.
 
     Args:
         frame: labelled rows, with the columns `COLUMNS`.
@@ -91,54 +94,54 @@ def place(
         before: the members of an earlier split, or no rows.
 
     Returns:
-        The rows with `side` and with `group` as it holds for the split; the members, one row for each content, those
-        of the earlier split that are no longer among the rows included; and the rows that were left out: new ones that
-        tie a test row to a development row, and development rows of the earlier split that show a test row's
-        photograph.
+        The rows with `side`, and with `group` as the split uses it; the members, one row for each content, including
+        those of the earlier split that are no longer among the rows; and the rows that were left out: new rows that
+        connect a test row with a development row, and development rows of the earlier split that are copies of a test
+        row.
 
     Raises:
         ConfigError: one side would be empty.
     """
     links: list[tuple[str, str]] = []
-    torn: list[str] = []
+    excluded: list[str] = []
     fixed = set(before["digest"])
     while True:
-        every, ties, left_out = _draw(frame, settings, before, links)
-        placed = every.filter(~pl.col("digest").is_in(torn))
+        every, grouped, left_out = _draw(frame, settings, before, links)
+        placed = every.filter(~pl.col("digest").is_in(excluded))
         sides = {side: placed.filter(pl.col("side") == side) for side in ("development", "test")}
         found = across(sides["development"], sides["test"])
-        if not found:  # each search names one development row for a test row, and there may be more
+        if not found:  # a search finds one development row for each test row, and there may be more
             break
         links += [pair for pair in found if not fixed.issuperset(pair)]
-        torn += [pair[1] for pair in found if fixed.issuperset(pair)]  # an earlier split has placed both
-    left_out = pl.concat([left_out, every.filter(pl.col("digest").is_in(torn)).drop("side")])
+        excluded += [pair[1] for pair in found if fixed.issuperset(pair)]  # an earlier split has placed both
+    left_out = pl.concat([left_out, every.filter(pl.col("digest").is_in(excluded)).drop("side")])
     check_sides((placed["side"] == "test").to_numpy().astype(np.bool_), "split.test", settings.test, placed)
-    members = pl.concat([placed.select(list(MEMBERS)), ties.head(len(before)).select(list(MEMBERS))])
+    members = pl.concat([placed.select(list(MEMBERS)), grouped.head(len(before)).select(list(MEMBERS))])
     return placed, members.unique("digest", keep="first", maintain_order=True).sort("digest"), left_out
 
 
 def _draw(
     frame: pl.DataFrame, settings: SplitSettings, before: pl.DataFrame, links: Links
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The rows with `side` and `group`, what binds them and the earlier members, and the rows that were left out."""
-    ties = bound(frame, before, links)
-    here = ties.tail(len(frame))
-    placed = frame.with_columns(here["group"], here["side"], here["tie"])
-    left_out = placed.filter(pl.col("tie")).drop("tie", "side")
-    placed = placed.filter(~pl.col("tie")).drop("tie")
+    """The rows with `side` and `group`; the table of `agepipe.data.groups.bound`; and the rows that were left out."""
+    grouped = bound(frame, before, links)
+    here = grouped.tail(len(frame))
+    placed = frame.with_columns(here["group"], here["side"], here["bridge"])
+    left_out = placed.filter(pl.col("bridge")).drop("bridge", "side")
+    placed = placed.filter(~pl.col("bridge")).drop("bridge")
     fixed = placed.select("group", (pl.col("side") == "test").alias("drawn")).unique("group")
     chosen = drawn(
         units(placed, "test", settings.seed).join(fixed, on="group", how="left", maintain_order="left"), settings.test
     )
     side = pl.when(pl.col("group").is_in(list(chosen))).then(pl.lit("test")).otherwise(pl.lit("development"))
-    return placed.with_columns(pl.coalesce("side", side).alias("side")), ties, left_out
+    return placed.with_columns(pl.coalesce("side", side).alias("side")), grouped, left_out
 
 
 def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:
     """Refuse two tables that share a photograph.
 
     Raises:
-        LeakageError: says how many test rows have their file, or a copy of it, among the development rows, and which.
+        LeakageError: names the number of test rows that are, or are copies of, development rows, and one of them.
     """
     for column, what in (("digest", "are the same files as"), ("group", "are copies of")):
         shared = test.filter(pl.col(column).is_in(development[column].unique().to_list()))
@@ -147,6 +150,3 @@ def check_apart(development: pl.DataFrame, test: pl.DataFrame) -> None:
                 f"split: {len(shared)} of {len(test)} test rows {what} development rows, "
                 f"'{shared[column][0]}' among them; keep each group of copies on one side."
             )
-
-
-__all__ = ["check_apart", "folds", "holdout", "members_digest", "place", "read_members", "split"]

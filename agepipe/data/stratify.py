@@ -1,7 +1,7 @@
-"""Draws groups of photographs for the test side, for validation and for folds: stratified by range, groups whole.
+"""Stratified sampling of groups of photographs for the test side, for validation and for folds; groups stay whole.
 
-A draw depends on the names of the groups, their sizes and their classes, and on a seed: never on the order of rows.
-Groups are put in order by a keyed hash of their names. A group counts in the class that most of its rows have.
+The sample depends on the names of the groups, their sizes and classes, and a seed, but not on the order of rows. Groups
+are ordered by a keyed hash of their names. A group counts for its most frequent class.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from agepipe.model.ages import AgeRanges
 
 
 def units(frame: pl.DataFrame, purpose: str, seed: int) -> pl.DataFrame:
-    """One row a group: `group`, `label` (its most frequent class), `rows`; by class, then in the order of the draw.
+    """One row a group: `group`, `label` (its most frequent class), `rows`; sorted by class, then in sampling order.
 
     Args:
         frame: `group` and `label` of each row.
-        purpose: keeps draws for different ends apart where they share a seed.
-        seed: another seed gives another order.
+        purpose: makes samples for different purposes independent if they share a seed.
+        seed: determines the order.
     """
     counted = (
         frame.group_by("group", "label")
@@ -36,16 +36,16 @@ def units(frame: pl.DataFrame, purpose: str, seed: int) -> pl.DataFrame:
 
 
 def drawn(found: pl.DataFrame, share: float) -> set[str]:
-    """The groups to draw so that their share of the rows of each class comes as near to `share` as groups allow.
+    """Sample groups so that their share of the rows of each class is as close to `share` as whole groups allow.
 
-    A class with two groups or more has at least one on each side; a class with one group is not drawn from.
+    A class with two or more groups has at least one on each side; a class with one group is not sampled.
 
     Args:
-        found: from `units`, with a column `drawn` (true, false, or null where it is still to be decided).
-        share: wanted share of the rows, in (0, 1).
+        found: from `units`, with a column `drawn` (true, false, or null for a group that is undecided).
+        share: target share of the rows, in (0, 1).
 
     Returns:
-        Names of the undecided groups that are drawn.
+        Names of the undecided groups that were sampled.
     """
     chosen: set[str] = set()
     for part in found.partition_by("label", maintain_order=True):
@@ -60,7 +60,7 @@ def _drawn_of_class(part: pl.DataFrame, share: float) -> list[str]:
     target, taken = share * int(part["rows"].sum()), fixed[True]
     chosen: list[str] = []
     for group, rows in free:
-        if taken + rows / 2 < target:  # taking it comes nearer to the target than leaving it
+        if taken + rows / 2 < target:  # closer to the target with this group than without it
             chosen.append(group)
             taken += rows
     if free and not chosen and not fixed[True]:
@@ -71,16 +71,16 @@ def _drawn_of_class(part: pl.DataFrame, share: float) -> list[str]:
 
 
 def folds(frame: pl.DataFrame, count: int, seed: int, ranges: AgeRanges | None = None) -> NDArray[np.int64]:
-    """Stratified grouped folds, the same for every group whatever the order of the rows.
+    """Stratified grouped folds, which do not depend on the order of the rows.
 
-    In each class the folds differ by no more rows than its largest group has. A class with a single group lies in
-    one fold, whatever the number of folds.
+    In each class the folds differ by no more rows than its largest group has. A class with a single group is in one
+    fold.
 
     Args:
         frame: `group` and `label` of each row.
         count: number of folds.
-        seed: seed of the draw.
-        ranges: to name the ranges in errors.
+        seed: random seed.
+        ranges: names the ranges in errors.
 
     Returns:
         The fold of each row, int64 `(rows,)`.
@@ -127,8 +127,8 @@ def holdout(frame: pl.DataFrame, share: float, seed: int) -> NDArray[np.bool_]:
 
     Args:
         frame: `group` and `label` of each row.
-        share: wanted share of the rows.
-        seed: seed of the draw.
+        share: target share of the rows.
+        seed: random seed.
 
     Raises:
         ConfigError: one of the two parts would be empty.
@@ -141,7 +141,7 @@ def holdout(frame: pl.DataFrame, share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def check_sides(mask: Sequence[bool] | NDArray[np.bool_], setting: str, share: float, frame: pl.DataFrame) -> None:
-    """Refuse a division of the rows that leaves one side empty.
+    """Refuse a split of the rows that leaves one side empty.
 
     Raises:
         ConfigError: names the setting.
@@ -150,5 +150,5 @@ def check_sides(mask: Sequence[bool] | NDArray[np.bool_], setting: str, share: f
         groups = frame["group"].n_unique()
         raise ConfigError(
             f"{setting} is {share}, but {len(frame)} rows in {groups} groups of photographs leave one side empty, "
-            "for no range has two groups; add photographs or widen the ranges."
+            "because no range has two groups; add photographs or widen the ranges."
         )

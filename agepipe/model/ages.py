@@ -1,7 +1,7 @@
-"""AgeRanges: the only place that turns ages into classes and classes into names.
+"""AgeRanges: the only place that maps ages to classes and classes to names.
 
-The order of the ranges is the order of the classes, everywhere. No code sorts class names: as text '10' sorts
-before '2'. The ranges travel inside every table of labelled rows and inside every model.
+The order of the ranges is the order of the classes everywhere. Class names are never sorted, because as text '10' sorts
+before '2'. The ranges are stored with every record of labelled rows and in every model.
 """
 
 import re
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from agepipe.core.errors import ConfigError
 
 OLDEST = 116
-"""The oldest age in UTKFace, in years: where an open last range is taken to end when a mid age is needed."""
+"""The oldest age in UTKFace, in years: the assumed end of an open last range where a mid age is needed."""
 
 UTKFACE_RANGES = (
     "1-2", "3-5", "6-10", "11-14", "15-17", "18-22", "23-27",
@@ -45,14 +45,14 @@ class AgeRange(BaseModel):
 
     @property
     def words(self) -> str:
-        """`3 to 5`, `7`, `over 80`: a spreadsheet would take `3-5` for a date."""
+        """`3 to 5`, `7`, `over 80`; a spreadsheet would read `3-5` as a date."""
         if self.high is None:
             return f"over {self.low - 1}"
         return str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
 
     @property
     def mid_age(self) -> float:
-        """The middle of the range in years; an open range is taken to end ten years above its lower end."""
+        """The middle of the range in years; an open range is assumed to be ten years wide."""
         high = min(self.low + 9, OLDEST) if self.high is None else self.high
         return (self.low + max(high, self.low)) / 2
 
@@ -137,7 +137,7 @@ class AgeRanges(BaseModel):
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The ranges in class order as a person reads them and a spreadsheet leaves them."""
+        """The ranges in class order as words, which a spreadsheet does not change."""
         return tuple(item.words for item in self.ranges)
 
     @cached_property
@@ -178,14 +178,14 @@ class AgeRanges(BaseModel):
         return None if found < 0 else found
 
     def within(self, labels: NDArray[np.integer], years: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Ages in years, each moved to the nearest age of the range that is answered with it, float64 as `years`."""
+        """Ages in years, each clipped to its predicted range, float64, shaped as `years`."""
         return np.clip(np.asarray(years, dtype=np.float64), self.lows[labels], self.highs[labels])
 
     def span(self, first: int, last: int) -> tuple[int, int | None]:
-        """From which year to which the classes `first` to `last` reach; None where the last range is open."""
+        """First and last year of the classes `first` to `last`; the last is None if that range is open."""
         return self.ranges[first].low, self.ranges[last].high
 
     def span_words(self, first: int, last: int) -> str:
-        """The same as a person reads it: `28 to 40`, `7` for a single year, `over 27` for an open end."""
+        """`span` as words: `28 to 40`, `7` for a single year, `over 27` for an open end."""
         low, high = self.span(first, last)
         return AgeRange(low=low, high=high).words

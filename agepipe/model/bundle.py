@@ -1,8 +1,8 @@
-"""The bundle: a folder that holds all that a trained network needs to serve and to be judged, without pickle.
+"""The bundle: a folder with all that serving and evaluating a trained network needs, without pickle.
 
 - model.onnx       images uint8 [N, size, size, 3] RGB in; probabilities [N, classes] and years [N] out
-- card.json        what the network is: ranges in class order, sizes, statistics, settings, versions
-- lineage.parquet  every photograph that it has seen, by content and by appearance, and in which role
+- card.json        description of the network: ranges in class order, sizes, statistics, settings, versions
+- lineage.parquet  every photograph that it has seen, by content digest and perceptual hash, with its role
 - curves.parquet   one row an epoch
 """
 
@@ -23,14 +23,14 @@ CARD = "card.json"
 LINEAGE = "lineage.parquet"
 CURVES = "curves.parquet"
 WEIGHTS = "network.pt"
-"""State dict, for a warm start: `learn.weights` may name it, and the lineage goes along. No server reads it."""
+"""State dict for a warm start: `learn.weights` may name it; the lineage is read with it. Serving does not use it."""
 
 Calibrated = Literal["", "validation rows", "out-of-fold predictions"]
-"""What a model's temperature and thresholds come from; empty where nothing was calibrated."""
+"""The predictions that temperature and thresholds were fitted on; empty if nothing was calibrated."""
 
 
 class Card(BaseModel):
-    """What a network is; the ranges' order is the order of the columns of `probabilities`."""
+    """Description of a network; the order of the ranges is the order of the columns of `probabilities`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,22 +38,22 @@ class Card(BaseModel):
     size: int = Field(ge=1)
     """Side of the pictures that the exported network takes, px: that of the pixel store."""
     input: int = Field(ge=1)
-    """Side of what the network itself sees, px; cropped out of the picture inside the export."""
+    """Side of the network's own input, px; the export crops it out of the picture."""
     network: str
     mean: tuple[float, float, float]
-    """Mean of the training pixels, a channel, in [0, 1]; applied inside the export."""
+    """Mean of the training pixels per channel, in [0, 1]; applied inside the export."""
     std: tuple[float, float, float]
-    """Standard deviation of the training pixels, a channel, in [0, 1]; applied inside the export."""
+    """Standard deviation of the training pixels per channel, in [0, 1]; applied inside the export."""
     temperature: float = Field(default=1.0, gt=0.0)
-    """By what the logits of the ranges are divided before the softmax; applied inside the export."""
+    """Divisor of the logits of the ranges before the softmax; applied inside the export."""
     decoding: Decoding = "likeliest"
-    """How one range is answered from the probabilities."""
+    """How a range is chosen from the probabilities."""
     thresholds: dict[int, float] = {}
     """Thresholds of prediction sets by level in percent (`agepipe.model.calibration`); empty if not calibrated."""
     calibrated: Calibrated = ""
-    """What temperature and thresholds come from."""
+    """The predictions that temperature and thresholds were fitted on."""
     rows: str
-    """Digest of the rows that it was fitted on."""
+    """Digest of the rows that the network was fitted on."""
     config: dict[str, Any] = {}
     """The `learn` and `final` settings that it was trained with, as JSON values."""
     lineage: Literal["known", "unknown"] = "known"
@@ -62,13 +62,13 @@ class Card(BaseModel):
 
     @property
     def rule(self) -> Rule:
-        """How one range and the 90 % set are answered."""
+        """How a range and the 90 % set are chosen."""
         return Rule(self.decoding, self.thresholds.get(DEFAULT_LEVEL))
 
     def spans(self, probabilities: NDArray[np.floating]) -> list[tuple[int | None, int | None]]:
         """First and last year of each row's 90 % set, from `(n, classes)`.
 
-        The last is None for an open range; both are None where nothing was calibrated.
+        The last is None for an open range; both are None if nothing was calibrated.
         """
         decoding, threshold = self.rule
         if threshold is None:
@@ -95,7 +95,7 @@ def read_card(folder: Path) -> Card:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256, hex, over network file and card: the digest of the `Model`, wherever its folder lies.
+    """SHA-256, hex, over network file and card: the digest of the `Model`, independent of its folder.
 
     Raises:
         ModelError: one of the two files is missing.

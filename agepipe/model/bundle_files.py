@@ -1,6 +1,6 @@
 """Write the card of a bundle, and read and write its tables.
 
-Training and evaluation need this and serving does not, so a registered version does not carry this module.
+Only training and evaluation need this module, so a registered version does not contain it.
 """
 
 from pathlib import Path
@@ -9,18 +9,17 @@ from typing import Literal
 import polars as pl
 
 from agepipe.core.artifacts import replacing
-from agepipe.core.errors import ModelError
+from agepipe.core.errors import ModelError, first_line
 from agepipe.model.bundle import CARD, CURVES, LINEAGE, Card, read_card
 
 Role = Literal["fitted", "chosen", "calibrated"]
-"""What a photograph was to the model: its weights were fitted on it, an epoch or setting chosen by it, or its
-probabilities calibrated on it."""
+"""What the model used a photograph for: fitting weights, choosing an epoch or setting, or calibrating probabilities."""
 
 LINEAGE_SCHEMA: dict[str, type[pl.DataType]] = {"digest": pl.String, "look": pl.Binary, "role": pl.String}
 
 
 def write_card(folder: Path, card: Card) -> Path:
-    """Write the card whole or not at all; returns its path."""
+    """Write the card atomically; returns its path."""
     path = folder / CARD
     with replacing(path) as draft:
         draft.write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -40,7 +39,7 @@ def read_lineage(folder: Path) -> pl.DataFrame:
 
 
 def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
-    """Write the lineage whole or not at all; returns its path."""
+    """Write the lineage atomically; returns its path."""
     path = folder / LINEAGE
     with replacing(path) as draft:
         table.select(pl.col(name).cast(kind) for name, kind in LINEAGE_SCHEMA.items()).write_parquet(draft)
@@ -48,7 +47,7 @@ def write_lineage(folder: Path, table: pl.DataFrame) -> Path:
 
 
 def read_curves(folder: Path) -> pl.DataFrame:
-    """One row an epoch; an imported network has no curves, and so no rows.
+    """The training curves, one row an epoch; no rows for an imported network.
 
     Raises:
         ModelError: the table cannot be read.
@@ -61,12 +60,8 @@ def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     try:
         table = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ModelError(f"{path}: not a readable Parquet table ({_first_line(error)}); export again.") from error
+        raise ModelError(f"{path}: not a readable Parquet table ({first_line(error)}); export again.") from error
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise ModelError(f"{path}: the columns {', '.join(missing)} are missing; export the model again.")
     return table
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

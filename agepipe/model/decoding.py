@@ -1,7 +1,7 @@
-"""From probabilities of ranges to an answer: one range, and a set of neighbouring ranges that holds the true one.
+"""Predictions from the probabilities of ranges: one range, and a set of neighbouring ranges.
 
-A prediction set grows from the answer towards its more probable neighbour until it has gathered the model's threshold,
-so it is contiguous by construction. `agepipe.model.calibration` computes the thresholds.
+A prediction set starts with the predicted range. It is extended by the more probable of its two neighbours until its
+probability mass exceeds the model's threshold, so it is contiguous. `agepipe.model.calibration` computes thresholds.
 """
 
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Decoding = Literal["likeliest", "median"]
-"""How one range is answered: the most probable one, or the median of the distribution, which costs the fewest ranges
-of error on average."""
+"""How a range is chosen: the most probable one (`likeliest`), or the median of the distribution, which minimises the
+expected error in ranges."""
 
 DEFAULT_LEVEL = 90
 
 
 class Rule(NamedTuple):
-    """How a model's probabilities become an answer."""
+    """How a range and a prediction set are chosen from a model's probabilities."""
 
     decoding: Decoding = "likeliest"
     threshold: float | None = None
-    """Up to what the set of `DEFAULT_LEVEL` gathers; None where nothing was calibrated."""
+    """Probability mass at which the set of `DEFAULT_LEVEL` stops growing; None if nothing was calibrated."""
 
 
 Floats = NDArray[np.float64]
@@ -30,22 +30,22 @@ Classes = NDArray[np.int64]
 
 
 def decide(probabilities: NDArray[np.floating], decoding: Decoding = "likeliest") -> Classes:
-    """The answered class of each row, int64 `(n,)`, from `(n, classes)`; the younger one of two that are level.
+    """The predicted class of each row, int64 `(n,)`, from `(n, classes)`; the younger of two equally probable ones.
 
-    `median` minimises the expected number of ranges between answer and truth, for the median minimises the expected
-    absolute error (Gneiting, "Making and evaluating point forecasts", 2011, section 3.3).
+    `median` minimises the expected number of ranges between prediction and truth, because the median minimises the
+    expected absolute error (Gneiting, "Making and evaluating point forecasts", 2011, section 3.3).
     """
     if decoding == "likeliest":
         return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
     sums = np.cumsum(probabilities, axis=1, dtype=np.float64)
-    # half of the sum, not 0.5: what a network gives sums to one only up to rounding
+    # half of the sum, not 0.5: the probabilities of a network sum to one only up to rounding
     return np.asarray((sums < sums[:, -1:] / 2).sum(axis=1), dtype=np.int64)
 
 
 def sets(
     probabilities: NDArray[np.floating], threshold: float, decoding: Decoding = "likeliest"
 ) -> tuple[Classes, Classes]:
-    """First and last class of each row's set, two int64 `(n,)`; it grows while it has not gathered more."""
+    """First and last class of each row's set, two int64 `(n,)`; a set grows while its mass is at most the threshold."""
     first = last = np.zeros(len(probabilities), dtype=np.int64)
     for low, high, before in nested_sets(probabilities, decoding):
         grown = (before <= threshold) | (threshold >= 1)
@@ -54,10 +54,10 @@ def sets(
 
 
 def nested_sets(probabilities: NDArray[np.floating], decoding: Decoding) -> Iterator[tuple[Classes, Classes, Floats]]:
-    """Each row's nested sets, one class larger at a time: first and last class, and what the one before gathered."""
+    """Nested sets of each row, each one class larger: first and last class, and the mass of the set before."""
     shares = np.asarray(probabilities, dtype=np.float64)
     count, classes = shares.shape
-    # a class beyond either end is less likely than any, so that it is never taken in
+    # a class beyond either end has a negative probability, so that it is never added
     padded = np.pad(shares, ((0, 0), (1, 1)), constant_values=-1.0)
     rows = np.arange(count)
     low = high = decide(shares, decoding)

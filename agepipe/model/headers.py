@@ -1,4 +1,4 @@
-"""What a picture file announces before anything of it is decoded: its kind, size, orientation and need of memory."""
+"""Headers of picture files: format, size, orientation and memory for decoding, without decoding the picture."""
 
 import re
 import struct
@@ -11,7 +11,8 @@ from agepipe.core.errors import ImageError
 
 Fault = Literal["not an image", "truncated", "damaged", "too small", "too large"]
 
-_BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+PILLOW_ERRORS = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+"""What Pillow raises over damaged files."""
 _XMP_TURN = re.compile(rb"tiff:Orientation(?:=[\"']|>)([1-8])")
 _FTYP = b"ftyp"
 _BRANDS = {
@@ -28,25 +29,25 @@ _STARTS = {
 
 
 class Header(NamedTuple):
-    """What a file says of its picture."""
+    """The header of a picture file."""
 
     format: str
     width: int
-    """As stored, px; the orientation is not applied."""
+    """As stored, px, before the orientation is applied."""
     height: int
     turn: int = 1
     """EXIF orientation."""
     working: int = 0
-    """Bytes that decoding takes beside the picture itself."""
+    """Bytes of memory that decoding takes besides the picture itself."""
 
 
 def turn_of(exif: bytes, xmp: bytes = b"") -> int:
-    """The orientation in an EXIF block, else in an XMP block, else 1; a damaged block says nothing."""
+    """The orientation in an EXIF block, else in an XMP block, else 1; a damaged block is ignored."""
     block = Exif()
     try:
         block.load(exif)
         return int(block[ExifTags.Base.Orientation])
-    except _BROKEN:
+    except PILLOW_ERRORS:
         found = _XMP_TURN.search(xmp)
         return int(found[1]) if found else 1
 
@@ -55,7 +56,7 @@ def webp(data: bytes) -> Header:
     """The header of a WebP.
 
     Raises:
-        ImageError: the file stops early, or has no picture.
+        ImageError: the file is truncated, or contains no picture.
     """
     chunks = dict[bytes, int]()
     at, end = 12, 8 + int.from_bytes(data[4:8], "little")
@@ -87,7 +88,7 @@ def _webp_body(data: bytes, chunks: dict[bytes, int], name: bytes) -> bytes:
 
 
 def unknown(data: bytes) -> ImageError:
-    """The error for content that is no JPEG, PNG, WebP or BMP; it names the kinds that people have."""
+    """The error for content that is no JPEG, PNG, WebP or BMP; it names other common formats."""
     kind = "empty" if not data else _kind(data)
     if kind:
         return ImageError("not an image", f"it is {kind}; convert it to JPEG (JPEG, PNG, WebP and BMP are read).")
@@ -98,5 +99,5 @@ def _kind(data: bytes) -> str:
     if data[4:8] == _FTYP:
         brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(data[3], 64), 4))]
         known = [_BRANDS[brand] for brand in brands if brand in _BRANDS]
-        return max(known, default="a video")  # "an AVIF" sorts last: AVIF names HEIC's general brands beside its own
+        return max(known, default="a video")  # "an AVIF" is the maximum: AVIF files list HEIC's general brands as well
     return next((kind for start, kind in _STARTS.items() if data.startswith(start)), "")

@@ -1,12 +1,11 @@
-"""The one way from a file's bytes to a square RGB picture: ingest, serving and prediction all take it.
+"""Decode the bytes of a file to an RGB picture, and fit it to a square; ingest, serving and prediction all use this.
 
-The header is read first, by a few lines here: nothing is decoded, and no memory taken, before the announced size is
-accepted. Then the file must be whole: what a decoder has to repair or fill up is no photograph. A picture that would
-take too much memory comes at a half, a quarter or an eighth of its sides.
+The header is read first: nothing is decoded and no memory is allocated before the announced size is accepted. The file
+must be complete: one that a decoder has to repair or fill up is rejected. A picture that would take too much memory is
+decoded at a half, a quarter or an eighth of its sides.
 """
 
 import io
-import struct
 from typing import Any, NamedTuple, cast
 
 import cv2
@@ -16,25 +15,23 @@ from PIL.BmpImagePlugin import BmpImageFile
 
 from agepipe.core.errors import ImageError
 from agepipe.model import headers, jpeg, png
-from agepipe.model.headers import Header
+from agepipe.model.headers import PILLOW_ERRORS, Header
 
 Image = NDArray[np.uint8]
 
 MAX_PIXELS = 40_000_000
-"""Pixels that a decoded picture may have, unless a caller allows more; a larger one is made smaller."""
+"""Maximum pixels of a decoded picture unless a caller sets another limit; larger pictures are decoded smaller."""
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp")
-"""File names that promise a photograph which can be read."""
+"""File name endings of photographs that can be read."""
 
-_BROKEN = (SyntaxError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error)
-"""What Pillow's plugins raise over damaged files."""
 _DECODE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _PIXEL = 6
-"""Bytes that a pixel takes: its colours, once as decoded and once upright."""
+"""Bytes of memory a pixel: its colours, once as decoded and once upright."""
 _SHRINKS = (1, 2, 4, 8)
 
 
 class Limits(NamedTuple):
-    """Which pictures are let through."""
+    """Which pictures are accepted."""
 
     min_side: int = 1
     """Smallest side, px."""
@@ -43,12 +40,12 @@ class Limits(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """Bytes that decoding may take beside the file: of a JPEG, which shrinks while it is decoded, seldom much."""
+        """Bytes of memory that decoding may take besides the file; a JPEG takes less, as it shrinks while decoding."""
         return 20 * self.max_pixels
 
     @property
     def file(self) -> int:
-        """Bytes above which a file is not even read."""
+        """Maximum bytes of a file; a larger one is not read."""
         return 4 * self.max_pixels
 
 
@@ -56,25 +53,26 @@ DEFAULT_LIMITS = Limits()
 
 
 class Photograph(NamedTuple):
-    """A decoded picture, and how large it is in its file."""
+    """A decoded picture and its original size."""
 
     image: Image
     """Upright, uint8 RGB `(height, width, 3)`."""
     width: int
-    """Of the original, upright, px: more than `image` has where that was made smaller."""
+    """Width of the original, upright, px; `image` is smaller if it was decoded at a part of its size."""
     height: int
+    """Height of the original, upright, px."""
 
     @property
     def scale(self) -> float:
-        """Pixels of the original for each pixel of `image`, along a side."""
+        """Ratio of the original's width to that of `image`."""
         return self.width / int(self.image.shape[1])
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
-    """The whole photograph, upright (its EXIF orientation applied), uint8 RGB `(height, width, 3)`.
+    """Decode a photograph, upright (its EXIF orientation applied), uint8 RGB `(height, width, 3)`.
 
-    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture do no harm. A picture of more pixels than the
-    limits allow is made smaller; `photograph` says by how much.
+    JPEG, PNG, WebP and BMP are read. Bytes after the end of the picture are ignored. A picture with more pixels than
+    the limits allow is decoded at a smaller size; `photograph` returns the original size as well.
 
     Raises:
         ImageError: with the reason `not an image`, `truncated`, `damaged`, `too small` or `too large`.
@@ -83,7 +81,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
 
 
 def photograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Photograph:
-    """The same as `decode`, with the size of the original.
+    """Decode a photograph as `decode`, and return the original size as well.
 
     Raises:
         ImageError: as `decode`.
@@ -94,7 +92,7 @@ def photograph(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Photograph:
 
 
 def _decoded(data: bytes, limits: Limits) -> tuple[Image, Header]:
-    """The picture as stored, made smaller where it must be."""
+    """The picture as stored, decoded smaller if the limits require it, and its header."""
     if data.startswith(b"\xff\xd8\xff"):
         found = jpeg.read(data)
         return jpeg.decode(data, found, _shrink(found.header, limits)), found.header
@@ -110,10 +108,10 @@ def _decoded(data: bytes, limits: Limits) -> tuple[Image, Header]:
 
 
 def _shrink(header: Header, limits: Limits) -> int:
-    """By what the sides are divided: 1, 2, 4 or 8; only JPEG is decoded so, of the others the whole is in memory.
+    """The divisor of the sides: 1, 2, 4 or 8. Only a JPEG shrinks while decoding; other formats are decoded whole.
 
     Raises:
-        ImageError: the picture is too small, or takes too much memory even so.
+        ImageError: the picture is too small, or takes too much memory even at an eighth.
     """
     pixels, said = header.width * header.height, f"{header.width}×{header.height} px"
     if min(header.width, header.height) < limits.min_side:
@@ -140,15 +138,15 @@ def _png(data: bytes, limits: Limits) -> tuple[Image, Header]:
 
 def _bmp(data: bytes, limits: Limits) -> tuple[Image, Header]:
     try:
-        opened = BmpImageFile(io.BytesIO(data))  # reads the header alone
-    except _BROKEN as error:
+        opened = BmpImageFile(io.BytesIO(data))  # reads only the header
+    except PILLOW_ERRORS as error:
         raise ImageError("not an image", f"its BMP header cannot be read ({error}).") from error
     width, height = opened.size
     header = Header("BMP", width, height, working=4 * width * height)
     shrink = _shrink(header, limits)
     try:
         opened.load()
-    except _BROKEN as error:
+    except PILLOW_ERRORS as error:
         raise ImageError("truncated", f"its BMP data stops early ({error}).") from error
     del opened
     return _smaller(_by_opencv(data, header), shrink), header
@@ -172,12 +170,12 @@ def _smaller(image: Image, shrink: int) -> Image:
 
 
 def fit(image: Image, size: int, out: Image | None = None) -> Image:
-    """The centre square, scaled: uint8 `(size, size, 3)`; areas are averaged to shrink, linear to enlarge.
+    """Crop the centre square and resize it: uint8 `(size, size, 3)`; area averaging to shrink, linear to enlarge.
 
     Args:
         image: uint8 `(height, width, 3)`.
         size: side of the result, px.
-        out: where to write the result, if the caller has a place for it.
+        out: buffer for the result; None allocates one.
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -188,7 +186,7 @@ def fit(image: Image, size: int, out: Image | None = None) -> Image:
 
 
 def _upright(image: Image, turn: int) -> Image:
-    """Undo the EXIF orientations 2 to 8; any other value leaves the picture as it is."""
+    """Undo the EXIF orientations 2 to 8; the picture is unchanged for any other value."""
     turned: Any = image
     if turn in (5, 6, 7, 8):
         turned = turned.transpose(1, 0, 2)

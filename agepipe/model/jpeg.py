@@ -1,8 +1,8 @@
-"""JPEG files (ITU-T T.81): what the header announces, and strict decoding, also at a half, a quarter or an eighth.
+"""JPEG files (ITU-T T.81): header, and strict decoding, also at a half, a quarter or an eighth of the sides.
 
-libjpeg repairs damage and goes on with a warning, which OpenCV and Pillow drop. simplejpeg, which gives the same pixels
-by the same library, reports the first warning. What libjpeg does not warn of is looked for here: scans that are
-missing, and a hole of zeros.
+libjpeg repairs damage and continues with a warning, which OpenCV and Pillow ignore. simplejpeg, which decodes the same
+pixels with the same library, reports the first warning. This module also detects damage without a warning: missing
+scans and holes of zeros.
 """
 
 import re
@@ -25,19 +25,19 @@ _PROGRESSIVE = frozenset({b"\xff\xc2", b"\xff\xca"})
 _BARE = frozenset({b"\xff\x01", *(bytes((0xFF, code)) for code in range(0xD0, 0xD8))})
 """Markers without a segment."""
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""What ends the coded data of a scan."""
+"""The end of the coded data of a scan."""
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 _BLOCK_BYTES = 128
-"""Memory of the coefficients of a block, where a decoder must keep those of the whole picture."""
+"""Bytes of the coefficients of a block, which a decoder of several scans holds for the whole picture."""
 _BLOCK_BITS = 2
-"""A block takes at least this many bits in a sequential scan: one for its mean, one for the end of the block."""
+"""Minimum bits of a block in a sequential scan: one for its mean, one for the end of the block."""
 _MOST_SCANS = 200
-"""More scans than an encoder makes; each costs a pass over the whole picture."""
+"""Maximum number of scans, more than encoders write; each costs a pass over the whole picture."""
 _HOLE = bytes(32)
-"""So many zeros in a scan hold a whole block, of coefficients that no encoder writes, unless zeros mean flat blocks."""
+"""A run of zeros that covers a whole block, which no encoder writes unless zeros code an even area."""
 _HARMLESS = ("unknown JFIF revision", "nknown Adobe color transform", "Invalid SOS parameters", "subsampling")
-"""What is said of unusual headers, whose picture is whole; OpenCV decodes them, but is not strict."""
+"""Warnings about unusual headers of complete pictures; OpenCV decodes them, though not strictly."""
 _WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 _CUT = ("Premature end", "premature end")
 _REDUCED = {
@@ -49,26 +49,26 @@ _REDUCED = {
 
 
 class Jpeg(NamedTuple):
-    """The parts of a header that decoding needs."""
+    """The parts of a JPEG header that decoding needs."""
 
     header: Header
     frame: bytes
     """Marker of the frame."""
     components: dict[int, tuple[int, int]]
-    """By number: horizontal and vertical sampling."""
+    """Horizontal and vertical sampling by component number."""
     tables: list[bytes]
     """Contents of the segments with Huffman tables."""
     scan: int
-    """Where the first scan begins, bytes."""
+    """Offset of the first scan, bytes."""
     scans: bool
-    """Whether there are several scans, so that the decoder keeps all coefficients."""
+    """Whether there are several scans, so that the decoder holds all coefficients in memory."""
 
 
 def read(data: bytes) -> Jpeg:
-    """Read everything before the first scan.
+    """Read the header: everything before the first scan.
 
     Raises:
-        ImageError: the header is damaged or stops early.
+        ImageError: the header is damaged or truncated.
     """
     kind, frame, exif, xmp = b"", b"", b"", b""
     tables = list[bytes]()
@@ -101,7 +101,7 @@ def read(data: bytes) -> Jpeg:
 
 
 def _segments(data: bytes, at: int) -> Iterator[tuple[bytes, int, int]]:
-    """Marker, start and end of the content of each segment, the end marker last; the coded data of scans is skipped.
+    """Marker, start and end of the content of each segment, up to the end marker; coded data of scans is skipped.
 
     Raises:
         ImageError: a segment does not begin with a marker, or there is no end marker.
@@ -132,7 +132,7 @@ def _bad_header(data: bytes, at: int) -> ImageError:
 
 
 def _blocks(width: int, height: int, sampling: list[tuple[int, int]]) -> int:
-    """Blocks of 8×8 samples, of all components."""
+    """Number of blocks of 8×8 samples, over all components."""
     most_h, most_v = (max(column) for column in zip(*sampling, strict=True))
     return sum(-(-width * h // (8 * most_h)) * -(-height * v // (8 * most_v)) for h, v in sampling)
 
@@ -143,10 +143,10 @@ def decode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> NDArray[np.uint8]:
     Args:
         data: the file.
         jpeg: its header.
-        shrink: 1, 2, 4 or 8: sides are divided by it, rounded up, while decoding.
+        shrink: 1, 2, 4 or 8: the divisor of the sides, which are rounded up.
 
     Raises:
-        ImageError: the picture is not whole, or cannot be decoded.
+        ImageError: the picture is incomplete, or cannot be decoded.
     """
     if jpeg.scans:
         _check_scans(data, jpeg)
@@ -155,7 +155,7 @@ def decode(data: bytes, jpeg: Jpeg, shrink: int = 1) -> NDArray[np.uint8]:
     try:
         image = _strict(data, jpeg, shrink, "cmyk" if four else "rgb")
     except ValueError as error:
-        image = _second_look(data, jpeg, shrink, str(error))
+        image = _after_warning(data, jpeg, shrink, str(error))
     return _by_opencv(data, shrink) if four else image
 
 
@@ -165,8 +165,8 @@ def _strict(data: bytes, jpeg: Jpeg, shrink: int, colours: str) -> NDArray[np.ui
     return cast(NDArray[np.uint8], found)
 
 
-def _second_look(data: bytes, jpeg: Jpeg, shrink: int, said: str) -> NDArray[np.uint8]:
-    """What may be accepted although the strict decoder refused it."""
+def _after_warning(data: bytes, jpeg: Jpeg, shrink: int, said: str) -> NDArray[np.uint8]:
+    """Decode a picture that the strict decoder refused with a harmless warning; raise an error after any other."""
     if said.startswith(_WARNINGS):
         cut = any(words in said for words in _CUT)
         raise ImageError("truncated" if cut else "damaged", f"its JPEG data is not whole ({said}).")
@@ -185,23 +185,23 @@ def _by_opencv(data: bytes, shrink: int) -> NDArray[np.uint8]:
 
 
 def _check_hole(data: bytes, jpeg: Jpeg) -> None:
-    """Refuse a run of zeros inside a sequential scan: what a download or a disk has left out."""
+    """Refuse a run of zeros inside a sequential scan, which an incomplete download or a faulty disk leaves."""
     at = data.find(_HOLE, jpeg.scan) if jpeg.frame in _SEQUENTIAL else -1
     if at < 0 or _zeros_are_flat(jpeg.tables):
         return
     following = next((start for _, start, end in _segments(data, jpeg.scan) if at < end), at)
-    if at < following:  # in front of a segment, and so in the coded data of a scan
+    if at < following:  # between segments, so in the coded data of a scan
         raise ImageError("damaged", f"its JPEG data has a hole: zeros from byte {at} on.")
 
 
 def _zeros_are_flat(tables: list[bytes]) -> bool:
-    """Whether in each table the shortest code, which is all zeros, ends a block, so that zeros are an even area."""
+    """Whether the shortest code of each table, which is all zeros, ends a block, so that zeros code an even area."""
     firsts = [first for segment in tables for first in _first_symbols(segment)]
     return bool(firsts) and not any(firsts)
 
 
 def _first_symbols(tables: bytes) -> Iterator[int]:
-    """The symbol with the shortest code of each table for coefficients other than the mean."""
+    """The symbol with the shortest code in each table for coefficients other than the mean."""
     at = 0
     while at + 17 < len(tables):
         if tables[at] >> 4:
@@ -210,7 +210,7 @@ def _first_symbols(tables: bytes) -> Iterator[int]:
 
 
 def _check_scans(data: bytes, jpeg: Jpeg) -> None:
-    """Refuse a file whose scans do not give every coefficient of every component in full, or that has too many."""
+    """Refuse a file whose scans do not contain every coefficient of every component in full, or that has too many."""
     bits = {number: [1] * 64 for number in jpeg.components}
     scans = [data[start:end] for marker, start, end in _segments(data, jpeg.scan) if marker == _SCAN]
     if len(scans) > _MOST_SCANS:

@@ -1,10 +1,11 @@
-"""A model is never judged on a photograph that it has seen, neither the same file nor a changed copy of it.
+"""Find the photographs that a model has seen, as the same file or as a changed copy, so that no evaluation uses them.
 
-A copy is recognised by its look (`agepipe.model.phash.looks`): by the bits where it was saved again, mirrored or
-turned by quarters, and by the sketch where it was cropped or turned a little (`agepipe.model.recognition`). Measured on
-2,666 UTKFace chips, of 256 bits: copies saved again as JPEG at quality 50, or at a third of the size, differ in at
-most 9, at quality 20 in at most 16, with another brightness and contrast in at most 20 but for four. Of the 227 million
-pairs of 21,329 chips that a split does not bind none differs in fewer than 25, stored at another size 23.
+A copy is recognised by its perceptual hash (`agepipe.model.phash`): by the bits if it was re-encoded, mirrored or
+rotated by 90°, and by the sketch if it was cropped or rotated slightly (`agepipe.model.recognition`). Measured on 2,666
+UTKFace chips, of 256 bits: copies re-encoded as JPEG at quality 50, or at a third of the size, differ in at most 9; at
+quality 20 in at most 16; with other brightness and contrast in at most 20, with four exceptions. Of the 227 million
+pairs of 21,329 chips that a split does not group, none differs in fewer than 25, and in fewer than 23 when stored at
+another size.
 """
 
 from dataclasses import dataclass
@@ -16,15 +17,15 @@ from numpy.typing import NDArray
 
 from agepipe.core.errors import LeakageError
 from agepipe.model.bundle_files import Role
-from agepipe.model.phash import COPY_BITS, same
+from agepipe.model.phash import COPY_BITS, copies_among
 
 MARGIN = 4
-"""The split binds looks that are so many bits further apart, so that none of its own test rows ever looks like a
-development row, not even when its pictures were stored at another size."""
+"""A split groups hashes that differ in this many bits more than a lineage recognises, so that none of its test rows
+counts as seen, not even if the pictures were stored at another size."""
 LIMIT = COPY_BITS - MARGIN
-"""Looks that differ in at most so many bits are those of one photograph."""
+"""Hashes that differ in at most this number of bits are of one photograph."""
 SHOWN = 5
-"""How many seen rows a message names."""
+"""Maximum number of seen rows that a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Overlap:
     seen: NDArray[np.bool_]
     """`(rows,)`, true for a row that the model has seen."""
     by_content: int
-    """Rows whose file is one that it has seen, byte for byte."""
+    """Rows whose file the model has seen, byte for byte."""
     by_appearance: int
-    """Further rows that are changed copies of one that it has seen."""
+    """Further rows that are changed copies of photographs that the model has seen."""
     roles: dict[str, int]
-    """Seen rows by the gravest role that they had."""
+    """Number of seen rows by their most severe role: fitted, then chosen, then calibrated."""
     examples: tuple[str, ...]
     """The first few: path and role."""
 
@@ -71,49 +72,49 @@ def overlap(lineage: pl.DataFrame, rows: pl.DataFrame) -> Overlap:
 
 
 def _roles(lineage: pl.DataFrame) -> dict[str, str]:
-    """The gravest role of each photograph by digest: fitted, then chosen, then calibrated."""
+    """The most severe role of each photograph by digest: fitted, then chosen, then calibrated."""
     order = {name: rank for rank, name in enumerate(get_args(Role))}
     pairs = sorted(zip(lineage["digest"], lineage["role"], strict=True), key=lambda pair: -order.get(pair[1], 0))
     return dict(pairs)
 
 
 def _copies(
-    lineage: pl.DataFrame, role: dict[str, str], rows: pl.DataFrame, asked: NDArray[np.bool_]
+    lineage: pl.DataFrame, role: dict[str, str], rows: pl.DataFrame, unknown: NDArray[np.bool_]
 ) -> NDArray[np.object_]:
-    """The role of the photograph that each asked row is a copy of; empty for none; `(rows,)`."""
+    """The role of the photograph that each of the `unknown` rows is a copy of, or an empty text; `(rows,)`."""
     found = np.full(len(rows), "", dtype=object)
     known = lineage.drop_nulls("look").unique("digest", keep="first", maintain_order=True)
-    if known.is_empty() or not asked.any():
+    if known.is_empty() or not unknown.any():
         return found
     digests = known["digest"].to_list()
-    looks = rows["look"].filter(pl.Series(asked)).to_list()
-    places = same(looks, known["look"].to_list(), LIMIT, 0.0)
-    found[asked] = [role[digests[place]] if place >= 0 else "" for place in places]
+    hashes = rows["look"].filter(pl.Series(unknown)).to_list()
+    places = copies_among(hashes, known["look"].to_list(), LIMIT, 0.0)
+    found[unknown] = [role[digests[place]] if place >= 0 else "" for place in places]
     return found
 
 
 INSTEAD = "evaluate on other rows, or give --exclude-seen to leave these out"
-"""What to do when an evaluation is refused."""
+"""The remedy in the error of an evaluation."""
 
 
 def refuse(found: Overlap, what: str = "the model", field: str = "rows", instead: str = INSTEAD) -> None:
-    """Stop whatever would judge a model on rows that it has seen.
+    """Raise an error if a model has seen any of the rows.
 
     Args:
-        found: those rows.
-        what: the model, or the weights that it starts from.
-        field: what the message begins with.
-        instead: what to do, where it ends.
+        found: the seen rows.
+        what: the subject of the message: the model, or the weights that it starts from.
+        field: the beginning of the message.
+        instead: the remedy, at the end of the message.
 
     Raises:
-        LeakageError: says how many, which, in which role, and what to do.
+        LeakageError: names the number, the roles and some of the seen rows, and the remedy.
     """
     if found.count == 0:
         return
     roles = ", ".join(f"{count} {name}" for name, count in found.roles.items())
     more = ", ..." if found.count > len(found.examples) else ""
     raise LeakageError(
-        f"{field}: {what} has seen {found.count} of the {len(found.seen)} rows it would be judged on ({roles}; "
+        f"{field}: {what} has seen {found.count} of the {len(found.seen)} rows it would be evaluated on ({roles}; "
         f"{found.by_content} the same file, {found.by_appearance} a copy of one): {', '.join(found.examples)}{more}; "
         f"{instead}."
     )

@@ -1,8 +1,8 @@
-"""What MLflow loads to serve a registered model: pictures as base64 text in, ranges with probabilities out.
+"""The MLflow model of a registered version: takes pictures as base64 text, returns ranges with probabilities.
 
 This file is copied into the model beside the bundle and the modules that it imports. MLflow runs it to load the model
-(*models from code*), so nothing is pickled. It ends in `set_model`, which is its purpose and its only side effect;
-nothing else imports it.
+(*models from code*), so nothing is pickled. Its only side effect is the call of `set_model` at its end; no other module
+imports it.
 """
 
 import base64
@@ -31,10 +31,10 @@ COLUMN = "image"
 
 
 class ServedModel(PythonModel):
-    """Faces in, for each its range, probability, age in years, 90 % set and all probabilities."""
+    """Predicts range, probability, age in years, 90 % set and all probabilities of each face."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the bundle that lies in the model."""
+        """Load the bundle in the model."""
         folder = Path(context.artifacts["bundle"])
         self.predictor, self.digest, self.title = Predictor.load(folder), digest(folder), _title(folder.parents[1])
 
@@ -46,16 +46,16 @@ class ServedModel(PythonModel):
         Args:
             model_input: A frame with the column `image`; called directly, also a list of texts or of
                 `{"image": text}`, or `{"image": text or list of texts}`.
-            params: `{"card": True}` adds what the model is, as `agepipe camera --endpoint` asks.
+            params: `{"card": True}` adds a description of the model; `agepipe camera --endpoint` requests it.
 
         Returns:
             One row a picture: `range`, `probability`, `age` (years), `low` and `high` (first and last year of the
-            90 % set; `high` is null for an open range, both where nothing was calibrated), `probabilities` (a list in
-            class order); where asked for also `card` (JSON: the ranges in class order and more), `digest` and `title`
-            (name and version; empty where MLflow was not given a registered version).
+            90 % set; `high` is null for an open range, both if nothing was calibrated), `probabilities` (a list in
+            class order); if requested also `card` (JSON: ranges in class order and more), `digest` and `title` (name
+            and version; empty if MLflow did not load a registered version).
 
         Raises:
-            MlflowException: names the row that is no picture, and what is wrong with it (HTTP status 400).
+            MlflowException: names the row that is not a picture, and why (HTTP status 400).
         """
         card = self.predictor.card
         size = card.size
@@ -68,7 +68,7 @@ class ServedModel(PythonModel):
                 "range": [card.ranges.names[label] for label in best],
                 "probability": found.probabilities[np.arange(len(best)), best].astype(float),
                 "age": found.years.astype(float),
-                # as objects, for pandas would make 27.0 of 27 and NaN of what is null in JSON
+                # as objects, because pandas would convert 27 to 27.0, and None to NaN, which is not null in JSON
                 "low": pd.Series([low for low, _ in spans], dtype=object),
                 "high": pd.Series([high for _, high in spans], dtype=object),
                 "probabilities": [[float(value) for value in row] for row in found.probabilities],
@@ -82,7 +82,7 @@ class ServedModel(PythonModel):
 
 
 def _title(model: Path) -> str:
-    """Name and version, which MLflow writes beside a model that it takes out of its registry."""
+    """Name and version, which MLflow writes beside a model that it loads from its registry."""
     if not (model / REGISTERED_MODEL_META_FILE_NAME).is_file():
         return ""
     known = read_yaml(str(model), REGISTERED_MODEL_META_FILE_NAME)
@@ -103,7 +103,7 @@ def _texts(given: pd.DataFrame | Mapping[str, Any] | Sequence[Any]) -> Iterator[
 
 
 def _picture(text: object, row: int, size: int) -> NDArray[np.uint8]:
-    """The photograph as the network takes it, uint8 `(size, size, 3)`."""
+    """The photograph as input of the network, uint8 `(size, size, 3)`."""
     if not isinstance(text, str):
         raise _refused(f"row {row} is {type(text).__name__}, but a photograph file as base64 text is needed.")
     body = text.partition(",")[2] if text.startswith("data:") else text

@@ -1,4 +1,4 @@
-"""PNG files: what the header announces, and whether the picture is whole, found out without holding it in memory."""
+"""PNG files: header, and a check that the picture is complete without holding it in memory."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,34 +9,34 @@ from agepipe.model.headers import Header, turn_of
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-"""Chunks that make the picture; all others are kept from the decoder, which would unpack them."""
+"""Chunks that the picture needs; all others are removed, because the decoder would decompress them."""
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Samples of a pixel, by type of colour."""
+"""Samples a pixel, by colour type."""
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps across and down, of the passes of an interlaced picture (Adam7)."""
 _PIECE = 1 << 20
-"""Bytes that are unpacked at a time."""
+"""Bytes that are decompressed at a time."""
 _MOST_TEXT = 1 << 20
-"""Bytes that are unpacked of a text, in which an orientation may stand."""
+"""Maximum bytes that are decompressed of a text chunk, which may contain an orientation."""
 _XMP, _RAW = b"XML:com.adobe.xmp\0", (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 
 
 class Png(NamedTuple):
-    """A file whose chunks are sound."""
+    """A file with intact chunks."""
 
     turn: int
     """EXIF orientation."""
     lines: int
-    """Bytes of the unpacked picture: all lines with their filters."""
+    """Bytes of the decompressed picture: all lines with their filter bytes."""
     chunks: list[tuple[bytes, int, int]]
-    """Kind, start and end of the content."""
+    """Type, and start and end of the content."""
 
 
 def header(data: bytes) -> Header:
-    """Size and kind, from the first chunk alone.
+    """Size and format, from the first chunk alone.
 
     Raises:
-        ImageError: it is no header.
+        ImageError: the header is malformed or truncated.
     """
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if len(data) < 33:
@@ -47,10 +47,10 @@ def header(data: bytes) -> Header:
 
 
 def read(data: bytes) -> Png:
-    """Read the chunks and check their sums; nothing of the picture is unpacked.
+    """Read the chunks and verify their checksums; the picture is not decompressed.
 
     Raises:
-        ImageError: the file is damaged or stops early.
+        ImageError: the file is damaged or truncated.
     """
     _, width, height, *_ = header(data)
     chunks = list(_chunks(data))
@@ -84,7 +84,7 @@ def _turn(data: bytes, chunks: list[tuple[bytes, int, int]]) -> int:
     exif: bytes | None = None
     xmp: bytes | None = None
     raw: bytes | None = None
-    for kind, start, end in chunks:  # only the first of each kind, even an empty one: thousands take minutes
+    for kind, start, end in chunks:  # only the first of each type, even an empty one: thousands would take minutes
         if kind == b"eXIf" and exif is None:
             exif = data[start:end]
         elif kind == b"iTXt" and xmp is None and data.startswith(_XMP, start):
@@ -96,18 +96,18 @@ def _turn(data: bytes, chunks: list[tuple[bytes, int, int]]) -> int:
 
 
 def _text(body: bytes) -> bytes:
-    """An international text: whether it is packed, how, its language, its translated name, and itself."""
+    """The text of an iTXt chunk, after its compression flag, method, language and translated keyword."""
     text = body[2:].split(b"\0", 2)[-1]
     return _unpacked(text) if body[:1] == b"\1" else text
 
 
 def _raw_profile(body: bytes, *, packed: bool) -> bytes:
-    """An EXIF block as ImageMagick writes it: name and length in lines of their own, then hexadecimal digits."""
+    """An EXIF block in ImageMagick's form: a line each with name and length, then hexadecimal digits."""
     lines = (_unpacked(body[1:]) if packed else body).split(b"\n")[3:]
     try:
         return bytes.fromhex(b"".join(lines).decode("ascii"))
     except ValueError:
-        return b""  # a damaged block says nothing about the picture
+        return b""  # a damaged block is ignored, because the picture does not depend on it
 
 
 def _unpacked(body: bytes) -> bytes:
@@ -118,15 +118,15 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def check_whole(data: bytes, png: Png) -> None:
-    """Unpack the picture piece by piece and count.
+    """Decompress the picture piece by piece and count its bytes.
 
     Raises:
-        ImageError: it has fewer bytes than the header announces, or they are damaged.
+        ImageError: it has fewer bytes than the header announces, or is damaged.
     """
     unpack, found = zlib.decompressobj(), 0
     try:
         for kind, start, end in png.chunks:
-            if kind == b"IDAT" and found <= png.lines:  # up to the sum behind the picture
+            if kind == b"IDAT" and found <= png.lines:  # including the checksum after the picture
                 found += _unpacked_size(unpack, data[start:end], png.lines - found)
     except zlib.error as error:
         raise ImageError("damaged", f"its PNG data cannot be unpacked ({error}).") from error
@@ -135,7 +135,7 @@ def check_whole(data: bytes, png: Png) -> None:
 
 
 def _unpacked_size(unpack: "zlib._Decompress", packed: bytes, least: int) -> int:
-    """Bytes that come out, counted until there are more than `least`."""
+    """Number of decompressed bytes, counted until there are more than `least`."""
     found = 0
     while found <= least:
         piece = len(unpack.decompress(packed, _PIECE))
@@ -146,7 +146,7 @@ def _unpacked_size(unpack: "zlib._Decompress", packed: bytes, least: int) -> int
 
 
 def plain(data: bytes, png: Png) -> bytes:
-    """The file with nothing but its picture."""
+    """The file without the chunks that the picture does not need."""
     if all(kind in _NEEDED for kind, _, _ in png.chunks):
         return data
     return SIGNATURE + b"".join(data[start - 8 : end + 4] for kind, start, end in png.chunks if kind in _NEEDED)

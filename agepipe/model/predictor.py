@@ -1,6 +1,6 @@
-"""Pictures in, probabilities and years out: the exported network in ONNX Runtime, with nothing of torch.
+"""Run the exported network in ONNX Runtime, without torch: probabilities and years of pictures.
 
-One thread by default: with two, latency collapses as soon as something else wants a core.
+It uses one thread by default: with two, latency increases many times as soon as another process needs a core.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,28 +12,28 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
-from agepipe.core.errors import DataError, ModelError
+from agepipe.core.errors import DataError, ModelError, first_line
 from agepipe.core.progress import Progress, silent
 from agepipe.model.bundle import CARD, NETWORK, Card, read_card
 from agepipe.model.decoding import decide
 
 BATCH = 256
-"""Pictures that go through the network at a time; bounds memory, and larger gains nothing on a CPU."""
+"""Pictures in a batch; this bounds the memory, and larger batches are no faster on a CPU."""
 
 BROKEN = (
     runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf,
     runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException,
 )  # fmt: skip
-"""What ONNX Runtime raises for a file or graph that it cannot run; these share no base but Exception."""
+"""What ONNX Runtime raises for a file or graph that it cannot run; these have no common base but Exception."""
 
 
 class Prediction(NamedTuple):
-    """What a network says about `n` pictures."""
+    """The predictions of a network for `n` pictures."""
 
     probabilities: NDArray[np.float32]
     """`(n, classes)`, columns in the order of the card's ranges."""
     years: NDArray[np.float32]
-    """`(n,)`, age in years, in the range that the card's decoding answers, unless it was asked for raw."""
+    """`(n,)`, age in years, clipped to the predicted range unless raw ages were requested."""
 
 
 class Predictor:
@@ -49,7 +49,7 @@ class Predictor:
         """Load a bundle.
 
         Raises:
-            ModelError: a file is missing or damaged, or the graph does not do what the card says.
+            ModelError: a file is missing or damaged, or the graph does not agree with the card.
         """
         card = read_card(folder)
         session = _session(folder / NETWORK, threads)
@@ -57,11 +57,11 @@ class Predictor:
         return cls(card, session)
 
     def predict(self, images: NDArray[np.uint8], progress: Progress = silent) -> Prediction:
-        """Predict pictures, uint8 `(n, size, size, 3)` RGB at the card's size; may be memory-mapped.
+        """Predict pictures, uint8 `(n, size, size, 3)` RGB at the card's size, which may be memory-mapped.
 
         Raises:
             DataError: another type or shape.
-            ModelError: the network fails, or answers with values that are not finite.
+            ModelError: the network fails, or returns values that are not finite.
         """
         self._check_images(images)
         starts = range(0, len(images), BATCH)
@@ -70,13 +70,13 @@ class Predictor:
     def predict_batches(
         self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress = silent, *, raw: bool = False
     ) -> Prediction:
-        """The same for pictures that come in batches, so that only one batch need be in memory.
+        """Predict batches of pictures, of which only one has to be in memory at a time.
 
-        With `raw` the ages stay as the network says them, also outside the answered ranges.
+        With `raw` the ages are not clipped to the predicted ranges.
 
         Raises:
             DataError: another type or shape.
-            ModelError: the network fails, or answers with values that are not finite.
+            ModelError: the network fails, or returns values that are not finite.
         """
         parts = list(self._parts(batches, total, progress))
         empty = np.empty((0, len(self.card.ranges)), dtype=np.float32)
@@ -84,7 +84,7 @@ class Predictor:
             np.concatenate([empty, *(part.probabilities for part in parts)]),
             np.concatenate([empty[:, 0], *(part.years for part in parts)]),
         )
-        return found if raw else self._agreeing(found)
+        return found if raw else self._clipped(found)
 
     def _parts(self, batches: Iterable[NDArray[np.uint8]], total: int, progress: Progress) -> Iterator[Prediction]:
         done = 0
@@ -100,17 +100,17 @@ class Predictor:
                 ["probabilities", "years"], {"images": np.ascontiguousarray(batch)}
             )
         except BROKEN as error:
-            raise ModelError(f"{NETWORK}: the network failed on {batch.shape} ({_first_line(error)}).") from error
+            raise ModelError(f"{NETWORK}: the network failed on {batch.shape} ({first_line(error)[:200]}).") from error
         found = Prediction(np.asarray(probabilities, dtype=np.float32), np.asarray(years, dtype=np.float32))
         expected = ((len(batch), len(self.card.ranges)), (len(batch),))
         if (found.probabilities.shape, found.years.shape) != expected:
-            raise ModelError(f"{NETWORK}: answers with shapes {[a.shape for a in found]}, but {expected} are needed.")
+            raise ModelError(f"{NETWORK}: returns shapes {[a.shape for a in found]}, but {expected} are needed.")
         if not all(np.isfinite(values).all() for values in found):
-            raise ModelError(f"{NETWORK}: answers with values that are not finite; train or export the model again.")
+            raise ModelError(f"{NETWORK}: returns values that are not finite; train or export the model again.")
         return found
 
-    def _agreeing(self, found: Prediction) -> Prediction:
-        """The ages moved into the answered ranges, so that evaluation judges the very answer that is shown."""
+    def _clipped(self, found: Prediction) -> Prediction:
+        """Clip the ages to the predicted ranges, so that evaluation uses the same ages as serving."""
         labels = decide(found.probabilities, self.card.decoding)
         return found._replace(years=self.card.ranges.within(labels, found.years).astype(np.float32))
 
@@ -119,7 +119,7 @@ class Predictor:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != needed:
             raise DataError(
                 f"images: {images.dtype} {images.shape}, but uint8 (n, {', '.join(map(str, needed))}) RGB is needed; "
-                "bring pictures to size with agepipe.model.imaging.fit."
+                "resize pictures with agepipe.model.imaging.fit."
             )
 
 
@@ -133,7 +133,9 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except BROKEN as error:
-        raise ModelError(f"{path}: not a network that can be run ({_first_line(error)}); export it again.") from error
+        raise ModelError(
+            f"{path}: not a network that can be run ({first_line(error)[:200]}); export it again."
+        ) from error
 
 
 def _check_graph(folder: Path, card: Card, session: onnxruntime.InferenceSession) -> None:
@@ -157,11 +159,7 @@ def _check_graph(folder: Path, card: Card, session: onnxruntime.InferenceSession
 
 
 def _fits(found: list[int | str | None], expected: tuple[int, ...]) -> bool:
-    """Whether the known sizes after the first agree; a name or None is a size that may vary."""
+    """Whether the fixed sizes after the first agree; a name or None is a variable size."""
     sizes = found[1:]
     pairs = zip(sizes, expected, strict=False)
     return len(sizes) == len(expected) and all(not isinstance(size, int) or size == wanted for size, wanted in pairs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

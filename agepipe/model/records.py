@@ -13,6 +13,6 @@ class Model(Made):
     """The bundle: `model.onnx`, `card.json`, `lineage.parquet`, `curves.parquet`; see `agepipe.model.bundle`."""
     lineage: Literal["known", "unknown"] = "known"
     metrics: dict[str, float] = {}
-    """Validation figures of the kept epoch."""
+    """Validation figures of the chosen epoch."""
     epochs: int = 0
     seconds: float = 0.0

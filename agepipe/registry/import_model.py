@@ -1,4 +1,4 @@
-"""Take a network that was trained elsewhere into the registry, by what its user says of it."""
+"""Register a network that was trained elsewhere, from its weights and the user's description."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,27 +23,27 @@ def _parted(value: object) -> object:
 
 
 class Answers(Settings):
-    """What a file of weights does not say."""
+    """The description of a network that its file of weights does not contain."""
 
     network: str = "resnet50"
-    """Which torchvision classifier it is."""
+    """Name of the torchvision classifier."""
     size: Annotated[int, Field(ge=32, le=512)] = 200
     """Side of its input, px."""
     order: Order
-    """`age` when the outputs stand youngest first, `text` when as the folders of an `ImageFolder` sort, which are named
-    0, 1, ... or by single years."""
+    """`age` if the outputs are ordered by age, youngest first; `text` if they are ordered as the folders of an
+    `ImageFolder` sort, which are named 0, 1, ... or by single years."""
     ranges: Annotated[RangeSpec, BeforeValidator(_parted)] = "utkface"
-    """What the outputs stand for."""
+    """The age ranges of the outputs."""
     mean: Annotated[tuple[Channel, Channel, Channel], BeforeValidator(_parted)] = MEAN
-    """By which its training normalised."""
+    """Mean of the normalisation in training, per channel."""
     std: Annotated[tuple[Channel, Channel, Channel], BeforeValidator(_parted)] = STD
-    """The same."""
+    """Standard deviation of the normalisation in training, per channel."""
     name: str = "agepipe"
     """Name of the registered model."""
 
 
 def answers(given: Mapping[str, Any]) -> Answers:
-    """What the user says, checked.
+    """Validate the user's description.
 
     Raises:
         ConfigError: names the field.
@@ -52,11 +52,11 @@ def answers(given: Mapping[str, Any]) -> Answers:
 
 
 def adopt(path: Path, said: Answers, runtime: Runtime) -> Registered:
-    """Make a bundle of the file and give it a version, which is a challenger whatever it is compared with.
+    """Export the file as a bundle and register it; it becomes a challenger, because its lineage is unknown.
 
     Raises:
         ConfigError: the network, the size or the ranges are not known.
-        ModelError: the file does not hold this network.
+        ModelError: the file does not contain this network.
     """
     learn = changed(LearnSettings(), {"network": said.network, "size": said.size}, "option")
     ranges = AgeRanges.of(said.ranges)

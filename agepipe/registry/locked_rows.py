@@ -1,4 +1,4 @@
-"""The test rows that were locked away before registered models were trained."""
+"""The test rows that were set aside before registered models were trained."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from agepipe.registry import lookup
 
 
 def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
-    """The rows that were locked away before this registered model was trained.
+    """The test rows of the split that a registered model was trained on.
 
     Raises:
-        ModelError: it is not registered, or the rows are not in this workspace.
+        ModelError: the model is not registered, or the rows are not in this workspace.
     """
     partition = lookup.partition_of(model, name, runtime)
     if partition is None or not partition.test.intact():
@@ -25,10 +25,10 @@ def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
 
 
 def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew: bool, runtime: Runtime) -> Rows:
-    """The locked test rows that all models have in common, or with `anew` the first ones that any of them has.
+    """The test rows that all models share, or with `anew` those of the first model that has any in this workspace.
 
     Raises:
-        ModelError: they have not the same, or no rows at all are here.
+        ModelError: the models have different test rows, or none are in this workspace.
     """
     partitions = [lookup.partition_of(model, name, runtime) for model in models]
     found = [one.test if one is not None and one.test.intact() else None for one in partitions]
@@ -41,7 +41,7 @@ def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew:
     other = [title for title, rows in zip(titles, found, strict=True) if rows is None or rows.digest != there[0].digest]
     if other and not anew:
         raise ModelError(
-            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to judge all "
-            "on the first one's that none has seen, or name photographs with --data."
+            f"models: no locked test rows in common ({', '.join(other)} has others, or none); give --anew to evaluate "
+            "all on the first one's test rows that none has seen, or name photographs with --data."
         )
     return there[0]

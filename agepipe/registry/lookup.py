@@ -1,4 +1,4 @@
-"""Finding registered models: by alias, version, run or folder, and on what rows they were trained and judged."""
+"""Find registered models by alias, version, run or folder, and the rows that they were trained and evaluated on."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from agepipe.registry.versions import CHAMPION, Version
 
 
 def versions(name: str, runtime: Runtime) -> list[Version]:
-    """All versions of a model as they stand, newest first; a local store is only read, and never made.
+    """All versions of a model, newest first; a local store is only read, and never created.
 
     Raises:
         TrackingError: the store cannot be read, or the server does not answer.
@@ -30,7 +30,7 @@ def versions(name: str, runtime: Runtime) -> list[Version]:
     registered = client.search_registered_models(f"name = '{name}'")
     if not registered:
         return []
-    aliases = registered[0].aliases  # those of a version that a search finds are empty
+    aliases = registered[0].aliases  # a search returns versions without aliases
     known = [
         Version(
             name=name, number=int(item.version), run=item.run_id, source=item.source, tags=item.tags,
@@ -42,18 +42,18 @@ def versions(name: str, runtime: Runtime) -> list[Version]:
 
 
 def champion(name: str, runtime: Runtime) -> Version | None:
-    """The version that serves; None when there is none yet."""
+    """The champion; None if there is none."""
     return next((version for version in versions(name, runtime) if CHAMPION in version.aliases), None)
 
 
 def partition(name: str, runtime: Runtime) -> Partition | None:
-    """How the champion's rows were split; None when there is no champion, or it was not told."""
+    """The split of the champion's rows; None if there is no champion, or it was registered without a split."""
     found = champion(name, runtime)
     return None if found is None else _partition(found, runtime)
 
 
 def partition_of(model: Model, name: str, runtime: Runtime) -> Partition | None:
-    """How a registered model's rows were split; None when it is not registered, or was not told."""
+    """The split of a registered model's rows; None if it is not registered, or was registered without a split."""
     found = of_digest(model.digest, name, runtime)
     return None if found is None else _partition(found, runtime)
 
@@ -68,7 +68,7 @@ def _partition(found: Version, runtime: Runtime) -> Partition | None:
         f"{address}/partition", runtime.workspace / "splits" / f"fetched-{found.tags[tags.PARTITION][:10]}", runtime
     )
     kept = Partition.model_validate_json((folder / "partition.json").read_bytes())
-    if kept.members.is_absolute():  # WORKSPACE/splits/NAME/members.parquet, as earlier versions wrote it
+    if kept.members.is_absolute():  # WORKSPACE/splits/NAME/members.parquet, from an earlier version of agepipe
         kept = kept.relative_to(kept.members.parent.parent.parent)
     copy = folder / kept.members.name
     here = kept.resolved_in(runtime.workspace)
@@ -76,7 +76,7 @@ def _partition(found: Version, runtime: Runtime) -> Partition | None:
 
 
 def resolve(reference: str, runtime: Runtime, name: str = "") -> Model:
-    """The model that a user names; its folder lies on this machine.
+    """The model that a user names; its folder is on this machine.
 
     Args:
         reference: An alias, a version, `models:/NAME@ALIAS`, `models:/NAME/VERSION`, a run id, or a bundle's folder.
@@ -84,7 +84,7 @@ def resolve(reference: str, runtime: Runtime, name: str = "") -> Model:
         name: The registered model; empty takes `agepipe`, or the only one there is.
 
     Raises:
-        ModelError: there is no such model; the message says what there is.
+        ModelError: there is no such model; the message lists the existing versions.
     """
     if not reference:
         raise ModelError("model: it is empty; name an alias, a version, a run, or the folder of a bundle.")
@@ -102,10 +102,10 @@ def resolve(reference: str, runtime: Runtime, name: str = "") -> Model:
 
 
 def weights_file(reference: str, runtime: Runtime) -> Path:
-    """The state dict of a registered version, its lineage beside it: what another network may start from.
+    """The state dict of a registered version, from which another network can start; the lineage is in its folder.
 
     Raises:
-        ModelError: there is no such version, or none was kept with it.
+        ModelError: there is no such version, or it was registered without a state dict.
     """
     path = resolve(reference, runtime).folder / bundle.WEIGHTS
     if not path.is_file():
@@ -117,11 +117,11 @@ def weights_file(reference: str, runtime: Runtime) -> Path:
 
 
 def _of_run(run_id: str, runtime: Runtime) -> Model | None:
-    """The model that a pipeline's run registered or found registered, or the bundle that a run left unregistered."""
+    """The model that a pipeline's run registered or found in the registry, or the bundle in the artifacts of a run."""
     run = _run(run_id, runtime)
     if run is None:
         return None
-    if registered := run.tags.get(tags.REGISTERED):  # a pipeline that found its model made by an earlier one
+    if registered := run.tags.get(tags.REGISTERED):  # also the run of a pipeline whose model was registered before
         name, _, number = registered.rpartition("/")
         return model_of(numbered(int(number), name, runtime), runtime)
     if not _has_bundle(run_id, run, runtime):
@@ -131,7 +131,7 @@ def _of_run(run_id: str, runtime: Runtime) -> Model | None:
 
 
 def _run(run_id: str, runtime: Runtime) -> tables.Stored | None:
-    """A run of the experiment that was not deleted; None where there is none."""
+    """A run of the experiment that is not deleted; None if there is none."""
     path = store.database(runtime)
     if path is not None:
         found = tables.run(path, run_id)
@@ -153,7 +153,7 @@ def _in_folder(folder: Path) -> Model:
 
 
 def title(reference: str, model: Model, runtime: Runtime, name: str = "") -> str:
-    """What to call a model that was named by this reference: `version 2 (champion)` for one that is registered."""
+    """The title of a model: `version 2 (champion)` if it is registered, else the last part of the reference."""
     found = of_digest(model.digest, name, runtime)
     if found is None:
         return Path(reference).name
@@ -161,22 +161,22 @@ def title(reference: str, model: Model, runtime: Runtime, name: str = "") -> str
 
 
 def model_of(found: Version, runtime: Runtime) -> Model:
-    """The model of a version; its folder lies on this machine.
+    """The model of a version; its folder is on this machine.
 
     Raises:
-        ModelError: the files are gone, or are not those that were registered.
+        ModelError: the files are missing, or are not those that were registered.
     """
     target = runtime.workspace / "models" / f"{found.name}-v{found.number}-{found.digest[:10]}"
     folder = _local(f"{found.source}/artifacts/bundle", target, runtime)
     model = _in_folder(folder)
     if found.digest not in ("", model.digest):
         raise ModelError(f"{folder}: its files are not those of version {found.number}; promote another version.")
-    told = json.loads(found.tags.get(tags.MODEL, "{}"))
-    return Model.model_validate({**model.model_dump(), **told, "folder": folder, "run": found.run})
+    recorded = json.loads(found.tags.get(tags.MODEL, "{}"))
+    return Model.model_validate({**model.model_dump(), **recorded, "folder": folder, "run": found.run})
 
 
 def _local(uri: str, target: Path, runtime: Runtime) -> Path:
-    """The folder of an artifact: where it lies, or in `target` where it has to be fetched from a server."""
+    """The folder of an artifact: its own if it is local, or in `target` after a download from a server."""
     folder = _folder(uri, target)
     if folder.is_dir():
         return folder
@@ -190,19 +190,19 @@ def _local(uri: str, target: Path, runtime: Runtime) -> Path:
 
 
 def _folder(uri: str, target: Path) -> Path:
-    """Where the artifact lies, or will lie in `target` once it is fetched."""
+    """The path of a local artifact, or the path in `target` to which it is downloaded."""
     parts = urlsplit(uri)
     return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else target / Path(parts.path).name
 
 
 def files(found: Version) -> Path | None:
-    """The folder of a version's MLflow model; None where a server has it."""
+    """The folder of a version's MLflow model; None if it is on a server."""
     local = urlsplit(found.source).scheme in ("", "file")
     return _folder(found.source, Path()) if local and found.source else None
 
 
 def of_digest(digest: str, name: str, runtime: Runtime) -> Version | None:
-    """The version of a model's digest, of whatever name where none is given; None when it is not registered."""
+    """The version with this model digest, under any name if none is given; None if it is not registered."""
     for one in (name,) if name else candidates(runtime):
         if found := next((version for version in versions(one, runtime) if version.digest == digest), None):
             return found
@@ -210,7 +210,7 @@ def of_digest(digest: str, name: str, runtime: Runtime) -> Version | None:
 
 
 def numbered(number: int, name: str, runtime: Runtime) -> Version:
-    """The version of a number.
+    """The version with this number.
 
     Raises:
         ModelError: there is no such version.
@@ -223,7 +223,7 @@ def numbered(number: int, name: str, runtime: Runtime) -> Version:
 
 
 def named(name: str, runtime: Runtime) -> str:
-    """The name itself; for none, `agepipe`, or the only registered model of agepipe's that there is."""
+    """The name itself; for an empty one the only registered model of agepipe, else `agepipe`."""
     if name:
         return name
     names = candidates(runtime)
@@ -231,9 +231,9 @@ def named(name: str, runtime: Runtime) -> str:
 
 
 def candidates(runtime: Runtime) -> list[str]:
-    """The models that a reference without a name may mean: agepipe's own, or all where none of them is known as such.
+    """The models that a reference without a name may mean: those that agepipe registered, or all if there are none.
 
-    A registry may hold models of other programs as well.
+    A registry may contain models of other programs as well.
     """
     known = _names(runtime)
     return [name for name, ours in known.items() if ours] or list(known)
@@ -250,6 +250,27 @@ def _names(runtime: Runtime) -> dict[str, bool]:
 
 
 def unknown(reference: str, name: str, there: Sequence[Version], runtime: Runtime) -> ModelError:
-    """The error for a reference that leads nowhere; it lists what there is, and names the store."""
+    """The error for a reference that names no model: it lists versions, aliases and other registered models.
+
+    Args:
+        reference: the reference that the user gave.
+        name: the registered model in which it was looked up; may be empty.
+        there: the versions of that model.
+        runtime: the store.
+    """
     name = named(name, runtime)
-    return tags.unknown(reference, name, there, runtime.tracking, [one for one in candidates(runtime) if one != name])
+    others = [one for one in candidates(runtime) if one != name]
+    elsewhere = f"; or give --name: the store holds {', '.join(others)} as well" if others else ""
+    if not there:
+        return ModelError(
+            f"model: {reference!r} is not known, because '{name}' has no versions in {runtime.tracking}; check "
+            "--tracking or the folder that you are in, or train and register one in minutes with `agepipe run "
+            f"sample`{elsewhere}."
+        )
+    numbers = ", ".join(str(version.number) for version in there[:10])
+    aliases = sorted({f"{alias} (version {v.number})" for v in there for alias in v.aliases})
+    return ModelError(
+        f"model: {reference!r} is not known; '{name}' has the versions {numbers} and the aliases "
+        f"{', '.join(aliases) or 'none'} in {runtime.tracking}; a run id or the folder of a bundle can be given as "
+        f"well{elsewhere}."
+    )

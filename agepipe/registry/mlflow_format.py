@@ -1,4 +1,4 @@
-"""Values as a tracking store takes them: flat, short and text."""
+"""Convert values to the form that MLflow stores: flat names and short texts."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,11 +10,11 @@ from pydantic import BaseModel
 from agepipe.data.records import Rows
 
 VALUE_LENGTH = 6000
-"""MLflow refuses longer parameters."""
+"""Maximum length of an MLflow parameter value."""
 TAG_LENGTH = 8000
-"""MLflow refuses longer tags."""
+"""Maximum length of an MLflow tag value."""
 DIGEST_LENGTH = 32
-"""MLflow refuses more than 36 characters as the digest of a data set."""
+"""Length of the digest of a data set; MLflow's maximum is 36."""
 
 _TYPES: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"Boolean"}), "boolean"),
@@ -27,7 +27,7 @@ _TYPES: tuple[tuple[frozenset[str], str], ...] = (
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings and settings by dotted name, each value as text; a mapping without entries as `{}`."""
+    """Flatten nested mappings and settings to dotted names with texts; an empty mapping becomes `{}`."""
     return {name: short(value, VALUE_LENGTH) for name, value in _leaves(values, prefix)}
 
 
@@ -41,7 +41,7 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 
 
 def short(value: object, length: int = TAG_LENGTH) -> str:
-    """The value as text, cut to the length with an ellipsis where it is longer."""
+    """The value as text, truncated to the length with an ellipsis."""
     text = str(value)
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -49,7 +49,7 @@ def short(value: object, length: int = TAG_LENGTH) -> str:
 def described(rows: Rows) -> dict[str, str]:
     """Name, digest, source, schema and profile of labelled rows, for MLflow's data set inputs.
 
-    The digest is the rows' own: MLflow's would not see the order of the rows, nor the pictures.
+    The digest is that of the rows, because MLflow's own covers neither the order of rows nor the pictures.
     """
     columns = [
         {"name": name, "type": _type(kind), "required": False}

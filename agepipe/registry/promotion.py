@@ -1,9 +1,10 @@
-"""How a version gets an alias, whatever dies in the middle: MLflow has no transaction and no compare-and-swap.
+"""Assign an alias to a version in a crash-safe way: MLflow has neither transactions nor compare-and-swap.
 
-First what is about to happen is written into one tag of the version, then the alias moves, then reason, history and
-the note on the version that lost its place follow from that tag, which goes last. Moving the alias is the commit point:
-where it has not moved, the registry is as it was and the tag is dropped; where it has, `mend` writes what is missing.
-Every command that changes the registry mends it first. All is called with the registry's lock held.
+A promotion first writes one tag that holds the whole decision, then moves the alias, then writes reason, history and a
+note on the replaced version from that tag, and finally deletes the tag. Moving the alias is the commit point. If a
+promotion is interrupted before it, the registry is unchanged and `recover` deletes the tag; after it, `recover` writes
+what is missing. Every command that changes the registry calls `recover` first. All functions require the registry's
+lock.
 """
 
 from agepipe.config.runtime import Runtime
@@ -15,17 +16,17 @@ from agepipe.registry.versions import CHALLENGER, CHAMPION, Pending, Version
 
 
 def place(found: Version, alias: str, reason: str, before: Version | None, runtime: Runtime) -> None:
-    """Give a version an alias and write down why; `before` is the champion that it was compared with.
+    """Assign an alias to a version and record the reason; `before` is the champion that it was compared with.
 
     Raises:
-        ModelError: somebody whom the lock does not bind has made another version the champion meanwhile.
+        ModelError: a process that does not share the lock has changed the champion in the meantime.
     """
     beaten = before.number if before is not None and alias == CHAMPION else None
     move(found, Pending.now(alias, reason, beaten=beaten, replaces=beaten), before, runtime)
 
 
 def move(found: Version, pending: Pending, before: Version | None, runtime: Runtime) -> None:
-    """Carry out what is pending: announce it, commit it, finish it.
+    """Execute a decision: write its tag, move the alias, write what follows.
 
     Raises:
         ModelError: as `place`.
@@ -37,7 +38,7 @@ def move(found: Version, pending: Pending, before: Version | None, runtime: Runt
 
 
 def _check_unmoved(name: str, before: Version | None, runtime: Runtime) -> None:
-    """Refuse where the champion is not the one that was looked at; only other machines can have moved it."""
+    """Raise an error if the champion has changed since it was read; only other machines can have changed it."""
     now = champion(name, runtime)
     if (now and now.number) != (before and before.number):
         raise ModelError(
@@ -47,7 +48,7 @@ def _check_unmoved(name: str, before: Version | None, runtime: Runtime) -> None:
 
 
 def finish(found: Version, pending: Pending, runtime: Runtime) -> None:
-    """Write what follows from an alias that has moved; harmless where some of it is written already."""
+    """Write what follows from an alias that has moved; idempotent."""
     client = tracking.client(runtime)
     if pending.alias == CHAMPION and CHALLENGER in found.aliases:
         client.delete_registered_model_alias(found.name, CHALLENGER)
@@ -62,8 +63,8 @@ def finish(found: Version, pending: Pending, runtime: Runtime) -> None:
     client.delete_model_version_tag(found.name, str(found.number), tags.PENDING)
 
 
-def mend(name: str, runtime: Runtime) -> None:
-    """Finish what a crash cut off after its commit, and drop what it cut off before."""
+def recover(name: str, runtime: Runtime) -> None:
+    """Complete promotions that were interrupted after their alias moved, and discard those interrupted before."""
     for version in versions(name, runtime):
         if (pending := version.pending) is None:
             continue

@@ -4,7 +4,7 @@ from agepipe.core.record import Record
 
 
 class Registered(Record):
-    """A version in the model registry and what became of it; the digest is the model's."""
+    """A registered version and its alias; the digest is the model's."""
 
     name: str
     version: int

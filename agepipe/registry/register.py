@@ -1,9 +1,9 @@
-"""The one module that talks to the model registry: versions, who is champion, and why.
+"""Register models, and change which version is champion.
 
-A model is registered once, known by its digest. Moving the alias is what commits a promotion
-(`agepipe.registry.promotion`); what was cut off is mended by the next command, and a registration carried on.
-Registrations and promotions take turns on a file lock. What MLflow loads to serve a version is
-`agepipe.model.mlflow_model`, with the bundle and the source of `SHIPPED` beside it: no pickle.
+A model is registered once, identified by its digest. Moving the alias commits a promotion
+(`agepipe.registry.promotion`). An interrupted promotion is completed or discarded by the next command, and an
+interrupted registration is continued. A file lock serialises registrations and promotions. MLflow serves a version from
+`agepipe.model.mlflow_model`, the bundle and the source files in `SHIPPED`, without pickle.
 """
 
 import base64
@@ -22,43 +22,17 @@ import agepipe
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core import provenance
-from agepipe.core.errors import ModelError, TrackingError
+from agepipe.core.errors import ModelError, TrackingError, first_line
 from agepipe.data.records import Partition
 from agepipe.evaluation.records import Evaluation
 from agepipe.model import bundle
 from agepipe.model.records import Model
 from agepipe.registry import store, tracking
 from agepipe.registry import versions as tags
-from agepipe.registry.lookup import (
-    champion,
-    model_of,
-    named,
-    numbered,
-    of_digest,
-    partition,
-    partition_of,
-    resolve,
-    title,
-    versions,
-    weights_file,
-)  # fmt: skip
-from agepipe.registry.promotion import mend, move, place
+from agepipe.registry.lookup import champion, model_of, named, numbered, of_digest
+from agepipe.registry.promotion import move, place, recover
 from agepipe.registry.records import Registered
 from agepipe.registry.versions import CHALLENGER, CHAMPION, Pending, Version
-
-__all__ = [
-    "champion",
-    "partition",
-    "partition_of",
-    "promote",
-    "register",
-    "release",
-    "resolve",
-    "rollback",
-    "title",
-    "versions",
-    "weights_file",
-]
 
 PACKAGE = Path(agepipe.__file__).parent
 SHIPPED = (
@@ -67,20 +41,20 @@ SHIPPED = (
     "model/__init__.py", "model/ages.py", "model/bundle.py", "model/decoding.py", "model/headers.py",
     "model/imaging.py", "model/jpeg.py", "model/png.py", "model/predictor.py",
 )  # fmt: skip
-"""Files of the package that `agepipe.model.mlflow_model` imports; a registered version carries these and no others."""
+"""Files of the package that `agepipe.model.mlflow_model` imports; a registered version contains these and no others."""
 
 HEADLESS = "opencv-python-headless"
-"""The build of OpenCV without windows, which also loads where there is no libGL, as in a slim container."""
+"""The build of OpenCV without windows, which also loads without libGL, as in a slim container."""
 REQUIREMENTS = ("mlflow", "numpy", HEADLESS, "pillow", "simplejpeg", "onnxruntime", "pydantic", "pandas")
 """Distributions that `SHIPPED` and `agepipe.model.mlflow_model` import."""
 
 
 class Decision(Protocol):
-    """What a comparison with the champion says; `agepipe.evaluation.gate.Comparison` is one."""
+    """The result of a comparison with the champion; `agepipe.evaluation.gate.Comparison` implements it."""
 
     @property
     def promote(self) -> bool:
-        """Whether the candidate takes over."""
+        """Whether the candidate becomes champion."""
 
     @property
     def reason(self) -> str:
@@ -97,23 +71,23 @@ def register(
     partition: Partition | None = None,
     parent: str | None = None,
 ) -> Registered:
-    """Give the model a version and decide what becomes of it; one that has a version keeps it as it stands.
+    """Register a model and decide its alias; a model that is registered already keeps its version and alias.
 
     Args:
-        model: The model; its digest is what it is known by.
-        evaluation: Its test figures; none for a model that nobody has judged yet.
+        model: The model, identified by its digest.
+        evaluation: Its test figures; None for a model that has not been evaluated.
         release: The name to register it under.
         runtime: The store.
-        decide: Compares the model with the champion that it is given; none leaves it a challenger.
-        partition: How its rows were split, kept so that a later split can extend it.
-        parent: The pipeline's run, named in the version's tags.
+        decide: Takes the champion and compares the model with it; with None the model becomes a challenger.
+        partition: The split of its rows, which a later split can extend.
+        parent: The pipeline's run, recorded in the version's tags.
 
     Raises:
-        ModelError: the evaluation is of another model, or the champion's files are gone.
+        ModelError: the evaluation is of another model, or the champion's files are missing.
     """
     if evaluation is not None and evaluation.model != model.digest:
         raise ModelError(
-            f"evaluation: it judged the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
+            f"evaluation: it is of the model {evaluation.model[:10]}, not {model.digest[:10]}; evaluate the model "
             "that is to be registered."
         )
     with _turn(release.model, runtime):
@@ -150,7 +124,7 @@ def _created(
 
 
 def _run(model: Model, runtime: Runtime) -> str:
-    """The run that trained the model, or a new one where that is not in this store."""
+    """The run that trained the model, or a new run if that is not in this store."""
     experiment = tracking.prepare(runtime)
     if model.run and tracking.client(runtime).search_runs([experiment], f"attributes.run_id = '{model.run}'"):
         return model.run
@@ -159,7 +133,7 @@ def _run(model: Model, runtime: Runtime) -> str:
 
 
 def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
-    """Write `folder/model` as MLflow loads it: from code, with the bundle and the code that it imports."""
+    """Write `folder/model` as an MLflow model from code, with the bundle and the code that it imports."""
     kept = (bundle.NETWORK, bundle.CARD, bundle.LINEAGE, bundle.CURVES, bundle.WEIGHTS)
     for name in SHIPPED:
         target = folder / "agepipe" / name
@@ -171,15 +145,15 @@ def _package(model: Model, folder: Path, model_id: str, run_id: str) -> None:
         if path.exists():
             shutil.copy(path, folder / "bundle")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own classes and examples set off its own and pandas' warnings
+        warnings.simplefilter("ignore")  # MLflow's own classes and examples cause warnings of MLflow and pandas
         _save(folder, model_id, run_id)
-    description = folder / "model" / "MLmodel"  # where the bundle lay for a moment is of no use to anyone
+    description = folder / "model" / "MLmodel"  # the temporary path of the bundle is removed
     description.write_text(description.read_text(encoding="utf-8").replace(f"{folder}/", ""), encoding="utf-8")
 
 
 def _save(folder: Path, model_id: str, run_id: str) -> None:
-    """Nothing is left for MLflow to infer: it would run the model and pip to do so."""
-    tracking.quiet()
+    """Save the MLflow model; signature and requirements are given, because MLflow would run the model and pip."""
+    store.quiet()
     import mlflow.pyfunc
     from mlflow.models import Model as Description
     from mlflow.models import ModelSignature
@@ -215,7 +189,7 @@ def _requirements() -> list[str]:
 
 
 def _settle(found: Version, model: Model, runtime: Runtime, decide: Callable[[Model], Decision] | None) -> None:
-    """Decide what becomes of a version that is not the champion, and carry it out."""
+    """Decide the alias of a version that is not the champion, and assign it."""
     before = champion(found.name, runtime)
     if before is not None and before.number == found.number:
         return
@@ -237,16 +211,16 @@ def _decided(
 
 
 def release(model: Model, name: str, runtime: Runtime, decide: Callable[[Model], Decision]) -> Registered:
-    """Decide anew about a registered version: champion if it beats the present one, challenger otherwise.
+    """Decide the alias of a registered version again: champion if it beats the current one, challenger otherwise.
 
     Args:
-        model: The candidate; the champion itself stays what it is.
+        model: The candidate; nothing changes if it is the champion.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         runtime: The store.
-        decide: Compares the candidate with the champion that it is given.
+        decide: Takes the champion and compares the candidate with it.
 
     Raises:
-        ModelError: the candidate is not registered, or the champion's files are gone.
+        ModelError: the candidate is not registered, or the champion's files are missing.
     """
     with _turn(name, runtime) as name:
         found = of_digest(model.digest, name, runtime)
@@ -260,15 +234,15 @@ def release(model: Model, name: str, runtime: Runtime, decide: Callable[[Model],
 
 
 def promote(name: str, version: int, because: str, runtime: Runtime) -> Registered:
-    """Make a version the champion by hand.
+    """Make a version the champion, whatever a comparison says.
 
     Raises:
-        ModelError: there is no such version, or no reason was given.
+        ModelError: there is no such version, or the reason is empty.
     """
-    because = " ".join(because.split())  # a line of the history
+    because = " ".join(because.split())  # one line of the history
     if not because:
         raise ModelError("because: it is empty; say in a sentence why this version becomes the champion.")
-    numbered(version, named(name, runtime), runtime)  # a wrong number is refused without waiting for a turn
+    numbered(version, named(name, runtime), runtime)  # a wrong number is refused without waiting for the lock
     with _turn(name, runtime) as name:
         found, before = numbered(version, name, runtime), champion(name, runtime)
         if before is None or before.number != version:
@@ -277,12 +251,12 @@ def promote(name: str, version: int, because: str, runtime: Runtime) -> Register
 
 
 def rollback(name: str, runtime: Runtime) -> int:
-    """Give the champion's place back to the version that held it before; returns that version.
+    """Make the previous champion the champion again; returns its version.
 
     Raises:
-        ModelError: there is no champion, or it was the first.
+        ModelError: there is no champion, or it has no predecessor.
     """
-    if champion(name, runtime) is None:  # refused without waiting for a turn
+    if champion(name, runtime) is None:  # refused without waiting for the lock
         raise _no_earlier(named(name, runtime), runtime)
     with _turn(name, runtime) as name:
         current = champion(name, runtime)
@@ -302,21 +276,21 @@ def _no_earlier(name: str, runtime: Runtime) -> ModelError:
 
 @contextmanager
 def _turn(name: str, runtime: Runtime) -> Iterator[str]:
-    """Take a turn at changing a registered model, which is mended first; gives its name where that was left open.
+    """Hold the lock of the registry after recovering from interrupted promotions; yields the registered model's name.
 
     Raises:
-        TrackingError: the store failed in the middle.
+        TrackingError: the store failed during the change.
     """
-    tracking.quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
 
     try:
         with store.locked(runtime, "registry"):
             name = named(name, runtime)
-            mend(name, runtime)
+            recover(name, runtime)
             yield name
     except MlflowException as error:
         raise TrackingError(
-            f"tracking: {runtime.tracking} failed while the registry was changed ({str(error).splitlines()[0]}); once "
-            "it answers again give the same command again: what was done is mended, what was not is done."
+            f"tracking: {runtime.tracking} failed while the registry was changed ({first_line(error)}); once "
+            "it answers again, give the same command again, which completes the change."
         ) from error

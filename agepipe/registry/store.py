@@ -1,11 +1,10 @@
-"""Where the tracking store lies, who may change it, and how it is moved. Speaks SQLite and HTTP, not MLflow.
+"""Location, locks and relocation of the tracking store. Uses SQLite and HTTP, not MLflow.
 
-A local store is two things side by side: the database `mlflow.db` and the folder `artifacts`. MLflow writes the
-absolute address of the artifacts into the database, so a folder that was moved points to where it was; `relocate`
-makes it point to where it is.
+A local store consists of the database `mlflow.db` and the folder `artifacts` beside it. MLflow writes the absolute
+address of the artifacts into the database, so a store that was moved still points to its former folder until
+`relocate` rewrites the addresses.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,14 +19,16 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from filelock import FileLock
+
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import ConfigError, TrackingError
+from agepipe.core.errors import ConfigError, TrackingError, first_line
 from agepipe.core.sqlite import odd, sqlite
 from agepipe.registry.tables import PATIENCE, ROOT_TAG, unreadable
 
 SCHEME = "sqlite:///"
 SECONDS = 5.0
-"""How long a server may be silent when it is first asked."""
+"""Timeout of the first request to a server, s."""
 
 ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -36,7 +37,7 @@ ADDRESSES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Every table and column of MLflow's database that holds the address of an artifact folder."""
+"""Tables and columns of MLflow's database that contain the address of an artifact folder."""
 
 
 FOREIGN = (
@@ -45,7 +46,7 @@ FOREIGN = (
     "MLFLOW_REGISTRY_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", "MLFLOW_ARTIFACTS_DESTINATION",
     "MLFLOW_ARTIFACTS_ONLY", "MLFLOW_SERVE_ARTIFACTS", "MLFLOW_STATIC_PREFIX", "MLFLOW_HOST", "MLFLOW_PORT",
 )  # fmt: skip
-"""Variables by which MLflow finds the store, experiment, run or server of another program; ours is always named."""
+"""Environment variables that select a store, experiment, run or server of MLflow; agepipe always names its own."""
 
 _SILENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -58,9 +59,9 @@ _SILENT = {
 
 
 def quiet() -> None:
-    """Keep MLflow off the terminal and off the network; what the user has set in the environment stands.
+    """Turn off MLflow's terminal output and telemetry; variables that the user has set are not changed.
 
-    MLflow reads most of these when it is imported, so this comes first.
+    Call it before MLflow is imported, which then reads most of the variables.
     """
     for name, value in _SILENT.items():
         os.environ.setdefault(name, value)
@@ -86,30 +87,30 @@ def database(runtime: Runtime) -> Path | None:
 
 
 def address(runtime: Runtime) -> str:
-    """The tracking URI, the same from whatever folder it is asked for."""
+    """The tracking URI, independent of the working directory."""
     path = database(runtime)
     if path is None:
         return runtime.tracking.rstrip("/")
-    # The driver is named because MLflow would take `sqlite:///` off and make folders of a quoted path.
+    # Without the driver MLflow would strip `sqlite:///` and create folders named by the quoted path.
     return sqlite(path, "+pysqlite" if odd(path) else "")
 
 
 def artifacts(path: Path) -> Path:
-    """The artifact folder of the store with this database."""
+    """The artifact folder of a store, by its database."""
     return path.parent / "artifacts"
 
 
 def environ(runtime: Runtime) -> dict[str, str]:
-    """The environment of a child process in which MLflow works with this store and no other."""
+    """The environment for a child process in which MLflow uses this store."""
     inherited = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return {**inherited, "MLFLOW_TRACKING_URI": address(runtime), "MLFLOW_REGISTRY_URI": address(runtime)}
 
 
 @contextmanager
 def locked(runtime: Runtime, purpose: str) -> Iterator[None]:
-    """Take turns with other threads and processes; the lock ends with the process that holds it.
+    """Hold a lock that excludes other threads and processes; it is released if the process dies.
 
-    The lock lies beside a local store. For a server it lies in the workspace, and so binds those who share that.
+    The lock file is beside a local store. For a server it is in the workspace, and excludes those that share that.
     """
     path = database(runtime)
     if path is None:
@@ -118,13 +119,12 @@ def locked(runtime: Runtime, purpose: str) -> Iterator[None]:
     else:
         file = path.with_name(f".{path.stem}-{purpose}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(file):
         yield
 
 
 def check_server(runtime: Runtime) -> None:
-    """See whether anything answers at a server's address, without MLflow, which takes seconds to import.
+    """Check that a server answers, without MLflow, which takes seconds to import.
 
     Raises:
         TrackingError: nothing answers there.
@@ -132,7 +132,7 @@ def check_server(runtime: Runtime) -> None:
     try:
         urllib.request.urlopen(address(runtime) + "/health", timeout=SECONDS).close()
     except urllib.error.HTTPError:
-        return  # `check_answer` says what is wrong with it
+        return  # `check_answer` reports the status
     except (OSError, ValueError, HTTPException) as error:
         raise TrackingError(
             f"tracking: no MLflow server answers at {runtime.tracking} ({error}); start it, or use a local store "
@@ -141,10 +141,10 @@ def check_server(runtime: Runtime) -> None:
 
 
 def check_answer(runtime: Runtime, status: int, text: str) -> None:
-    """Refuse a server whose answer to the question for an experiment is none of MLflow's.
+    """Check that the response to a request for an experiment is one of MLflow's.
 
     Raises:
-        TrackingError: says what it answered and what to do.
+        TrackingError: names the status and the remedy.
     """
     if status == 200 and _key(text, "experiment"):
         return
@@ -153,7 +153,7 @@ def check_answer(runtime: Runtime, status: int, text: str) -> None:
     if status in (401, 403):
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for it"
     elif status >= 500:
-        remedy = "it has a fault of its own; look into its log, or use a local store"
+        remedy = "the server failed; read its log, or use a local store"
     else:
         remedy = "it is no MLflow server; check the address"
     raise TrackingError(f"tracking: {runtime.tracking} answers with HTTP status {status}; {remedy}.")
@@ -168,18 +168,19 @@ def _key(text: str, key: str) -> Any:
 
 
 def unusable(runtime: Runtime, error: Exception, version: str) -> TrackingError:
-    """What to tell the user when this version of MLflow cannot open the store."""
+    """The error for a store that the installed version of MLflow cannot open."""
     if "database schema" in str(error):
         return TrackingError(
             f"tracking: {runtime.tracking} was changed by another version of MLflow than {version}, which cannot read "
             "it; install the version that changed it, or name another database (tracking=sqlite:///PATH/mlflow.db)."
         )
-    first = str(error).splitlines()[0]
-    return TrackingError(f"tracking: {runtime.tracking} cannot be used ({first}); check the path or address.")
+    return TrackingError(
+        f"tracking: {runtime.tracking} cannot be used ({first_line(error)}); check the path or address."
+    )
 
 
-def known(path: Path) -> bool:
-    """Whether this database is a store that agepipe has made an experiment in.
+def prepared(path: Path) -> bool:
+    """Whether the database contains an experiment that agepipe has created.
 
     Raises:
         TrackingError: the file is no database.
@@ -189,15 +190,15 @@ def known(path: Path) -> bool:
             return bool(_roots(connection))
     except sqlite3.DatabaseError as error:
         if "no such table" in str(error):
-            return False  # MLflow has yet to make it
+            return False  # MLflow has not created the tables yet
         raise unreadable(path, error) from error
 
 
 def check_writable(path: Path, option: str = "tracking") -> None:
-    """Refuse a database that is there and cannot be changed now; MLflow would go on trying for minutes.
+    """Check that an existing database can be changed; MLflow would retry for minutes.
 
     Raises:
-        TrackingError: it is locked by another process, may not be written, or is no database.
+        TrackingError: it is locked by another process, is not writable, or is no database.
     """
     if not path.exists():
         return
@@ -210,16 +211,16 @@ def check_writable(path: Path, option: str = "tracking") -> None:
 
 
 def relocate(path: Path) -> int:
-    """Make a store that was moved point to its artifacts where they lie now, beside the database.
+    """Rewrite the artifact addresses of a store that was moved, to the folder of the database.
 
     Args:
-        path: The SQLite database, where it lies now.
+        path: The SQLite database at its current path.
 
     Returns:
-        How many addresses were rewritten; 0 when nothing had moved.
+        The number of rewritten addresses; 0 if the store was not moved.
 
     Raises:
-        TrackingError: there is no such file, it is not MLflow's, or it never was a store of agepipe.
+        TrackingError: there is no such file, it is not a database of MLflow, or agepipe has never used it.
     """
     path = path.expanduser().resolve()
     if not path.is_file():
@@ -236,7 +237,9 @@ def relocate(path: Path) -> int:
     except sqlite3.DatabaseError as error:
         raise TrackingError(f"{path}: not a database that MLflow made ({error}); give the mlflow.db.") from error
     if not roots:
-        raise TrackingError(f"{path}: agepipe has never written to it, so it cannot tell where it lay before.")
+        raise TrackingError(
+            f"{path}: agepipe has never written to it, so its former folder is not known; name a store of agepipe."
+        )
     return moved
 
 
@@ -247,7 +250,8 @@ def _roots(connection: sqlite3.Connection) -> list[str]:
 
 def _rewrite(connection: sqlite3.Connection, old: str, new: str) -> int:
     count = 0
-    for before, after in ((old, new), (_plain(old), _plain(new))):  # MLflow's own Default experiment has no scheme
+    # MLflow's own experiment, Default, has addresses without a scheme
+    for before, after in ((old, new), (_plain(old), _plain(new))):
         for table, column in ADDRESSES:
             changed = connection.execute(
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",

@@ -1,6 +1,6 @@
-"""The model registry of a local store, read from its SQLite file: nothing is written, no lock taken, no table made.
+"""Read the model registry of a local store from its SQLite file, without writing, locking or creating tables.
 
-MLflow itself prepares a database before it reads it, which a store on a read-only disk does not allow.
+MLflow itself prepares a database before it reads it, which fails on a read-only disk.
 """
 
 import sqlite3
@@ -13,18 +13,18 @@ from agepipe.core.errors import TrackingError
 from agepipe.registry.versions import DIGEST, Version
 
 PATIENCE = 8.0
-"""Seconds for which a database that another process has locked is waited for."""
+"""Maximum wait for a database that another process has locked, s."""
 ROOT_TAG = "agepipe.root"
 """Tag of an experiment: the folder of the database, as a URI, when its artifact addresses were last written."""
 UNWRITABLE = ("unable to open", "readonly", "read-only", "disk I/O")
-"""What SQLite says where it would have to write a file of its own before it can read."""
+"""Messages of SQLite if it must write a file of its own before it can read."""
 
 
 class Stored(NamedTuple):
     """A run in the store."""
 
     artifacts: str
-    """Address of its artifact folder."""
+    """URI of its artifact folder."""
     tags: dict[str, str]
     experiment: str
     stage: str
@@ -32,7 +32,7 @@ class Stored(NamedTuple):
 
 
 def versions(path: Path, name: str) -> list[Version]:
-    """All versions of a registered model, newest first; none where there is no such file, table or model.
+    """All versions of a registered model, newest first; empty if there is no such file, table or model.
 
     Raises:
         TrackingError: the file is no database, is locked, or cannot be read.
@@ -77,7 +77,7 @@ def names(path: Path) -> dict[str, bool]:
 
 
 def run(path: Path, run_id: str) -> Stored | None:
-    """A run of any experiment, also a deleted one: its files may still be there; None where there is none.
+    """A run of any experiment, even a deleted one, whose files may still exist; None if there is none.
 
     Raises:
         TrackingError: the file is no database, is locked, or cannot be read.
@@ -96,7 +96,7 @@ def run(path: Path, run_id: str) -> Stored | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """The database, to be read only; None where there is no such file."""
+    """Open the database read-only; yields None if there is no such file."""
     if not path.is_file():
         yield None
         return
@@ -108,7 +108,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 
 def _readable(path: Path) -> sqlite3.Connection:
-    """Open a database that may lie where nothing can be written."""
+    """Open a database read-only, also on a disk that cannot be written."""
     database = _connected(path, "mode=ro")
     try:
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -125,13 +125,13 @@ def _connected(path: Path, how: str) -> sqlite3.Connection:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether changes of a database still lie beside it, in a journal that a killed process has left."""
+    """Whether a killed process has left a journal with changes beside the database."""
     beside = [path.with_name(path.name + end) for end in ("-journal", "-wal")]
     return any(file.is_file() and file.stat().st_size for file in beside)
 
 
 def unreadable(path: Path, error: sqlite3.Error, option: str = "tracking") -> TrackingError:
-    """What to tell the user about a database that SQLite cannot use; `option` is the one that says where it lies."""
+    """The error for a database that SQLite cannot use; `option` is the option that names its path."""
     other = (
         "name another database (--tracking sqlite:///PATH/mlflow.db)"
         if option == "tracking"
@@ -171,6 +171,6 @@ def _roots(database: sqlite3.Connection | None) -> list[str]:
 
 
 def _here(address: str, roots: list[str], path: Path) -> str:
-    """The address of an artifact of a store that was moved, as if `store.relocate` had rewritten it."""
+    """The URI of an artifact after its store was moved, as `store.relocate` would rewrite it."""
     root = next((root for root in roots if address.startswith(root + "/")), None)
     return address if root is None else path.parent.as_uri() + address.removeprefix(root)

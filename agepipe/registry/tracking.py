@@ -1,11 +1,11 @@
-"""The one module that logs to MLflow: explicit run ids over an explicit address, never an active run.
+"""Log to MLflow with explicit run ids and an explicit store, never with an active run.
 
-MLflow's active run is not inherited by threads or processes; a run id passes as an argument beside the `Runtime`.
+Threads and processes do not inherit MLflow's active run, so run ids are passed as arguments beside the `Runtime`.
 
-A local store is read and written directly, as files: a SQLite database with the folder `artifacts` beside it, whose
-absolute address MLflow keeps in the database. Through a server the addresses would survive a move, but nothing could
-be read or logged without first starting one, which takes half a minute. So: direct files, and `relocate` after a
-move, which `prepare` does by itself. With `tracking = "http://..."` the server's own artifacts are used instead.
+A local store is accessed directly as files: an SQLite database with the folder `artifacts` beside it, whose absolute
+address MLflow writes into the database. With a server the addresses would not depend on the folder, but the server
+would have to be started first, which takes half a minute. After a move `prepare` rewrites the addresses
+(`agepipe.registry.store.relocate`). With `tracking = "http://..."` the server's own artifacts are used instead.
 """
 
 import os
@@ -19,17 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
-from agepipe.core.provenance import environment as environment
-from agepipe.core.provenance import gone, process
+from agepipe.core.provenance import environment, gone, process
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.registry import store
 from agepipe.registry.mlflow_format import described, flat, short
-from agepipe.registry.store import quiet as quiet
-from agepipe.registry.store import relocate as relocate
 from agepipe.registry.tables import ROOT_TAG
 
-if TYPE_CHECKING:  # MLflow takes seconds to import, and reports its use unless told before that it must not
+if TYPE_CHECKING:  # MLflow takes seconds to import, and telemetry must be turned off before that
     from mlflow import MlflowClient
     from mlflow.entities import Run as Entity
 
@@ -39,19 +36,19 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 KEY, KIND, PROCESS, ERROR = "agepipe.key", "agepipe.kind", "agepipe.process", "agepipe.error"
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 BATCH = 100
-"""MLflow refuses more parameters at once."""
+"""Maximum number of parameters in a call of MLflow."""
 
 
 def client(runtime: Runtime) -> "MlflowClient":
-    """The client of this process for a store, made once: opening a database costs more than using it."""
+    """The client of this process for a store, which is cached because opening a database is slow."""
     return _client(store.address(runtime), store.database(runtime), os.getpid())
 
 
 @cache
 def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
-    quiet()
+    store.quiet()
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)  # MLflow makes it only where the address names no driver
+        path.parent.mkdir(parents=True, exist_ok=True)  # MLflow creates it only if the address names no driver
         store.check_writable(path)
     from mlflow import MlflowClient
 
@@ -59,21 +56,21 @@ def _client(address: str, path: Path | None, _: int) -> "MlflowClient":
 
 
 def answering(runtime: Runtime) -> "MlflowClient":
-    """The client for a server that was just seen to answer.
+    """The client for a server, after a check that the server answers.
 
     Raises:
-        TrackingError: it does not answer as MLflow does.
+        TrackingError: the server does not answer, or is not MLflow.
     """
     check_server(runtime)
     return client(runtime)
 
 
 def prepare(runtime: Runtime, *, reading: bool = False) -> str:
-    """Make the store and the experiment, before anything fans out; quick and harmless when they are there.
+    """Create the store and the experiment if they do not exist; call it before starting parallel work.
 
     Args:
         runtime: The store.
-        reading: Whether nothing will be logged, so that an experiment that was deleted will do.
+        reading: Whether nothing will be logged, so that a deleted experiment is accepted.
 
     Returns:
         The experiment's id.
@@ -86,19 +83,19 @@ def prepare(runtime: Runtime, *, reading: bool = False) -> str:
     with store.locked(runtime, "prepare"):
         if path is None:
             check_server(runtime)
-        elif path.exists() and store.known(path):
-            relocate(path)
+        elif path.exists() and store.prepared(path):
+            store.relocate(path)
         return _experiment(runtime, path, reading)
 
 
 def check_server(runtime: Runtime) -> None:
-    """Ask a server one real question, without the retries by which MLflow would go on asking for minutes.
+    """Send one request to a server, without MLflow's retries, which take minutes.
 
     Raises:
-        TrackingError: nothing answers there, it wants a password, or it is no MLflow server.
+        TrackingError: nothing answers, a password is required, or it is no MLflow server.
     """
     store.check_server(runtime)
-    quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -114,7 +111,7 @@ def check_server(runtime: Runtime) -> None:
 
 
 def _experiment(runtime: Runtime, path: Path | None, reading: bool) -> str:
-    quiet()
+    store.quiet()
     from mlflow.exceptions import MlflowException
     from mlflow.version import VERSION
 
@@ -137,18 +134,18 @@ def _experiment(runtime: Runtime, path: Path | None, reading: bool) -> str:
 
 
 class Run:
-    """An MLflow run to write to, from any thread or process."""
+    """An MLflow run that any thread or process can write to."""
 
     def __init__(self, runtime: Runtime, found: "Entity", *, resumed: bool = False) -> None:
-        """Use `run`; `resumed` tells whether an earlier process began it."""
+        """Use `run`; `resumed` is true if an earlier process created the run."""
         self.run_id: str = found.info.run_id
         self.resumed = resumed
-        self._where = runtime
+        self._runtime = runtime
         self._client = client(runtime)
         self._logged = set(found.data.params)  # MLflow never lets a parameter change
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Log settings, nested ones by dotted name; what the run has already stays as it is."""
+        """Log settings, nested ones by dotted name; parameters that the run has already are not changed."""
         from mlflow.entities import Param
 
         new = [Param(name, value) for name, value in flat(values).items() if name not in self._logged]
@@ -157,24 +154,24 @@ class Run:
         self._logged.update(param.key for param in new)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures in one call, for an epoch where `step` says which: ten cost no more than one."""
+        """Log figures in one call, which takes as long for ten as for one; `step` is the epoch."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         self._client.log_batch(self.run_id, [Metric(k, float(v), now, step or 0) for k, v in values.items()])
 
     def tags(self, values: Mapping[str, object]) -> None:
-        """Set tags; they may change."""
+        """Set tags; existing ones are replaced."""
         from mlflow.entities import RunTag
 
         self._client.log_batch(self.run_id, tags=[RunTag(name, short(value)) for name, value in values.items()])
 
     def description(self, sentence: str) -> None:
-        """What the run is, at the top of its page; Markdown."""
+        """Set the description at the top of the run's page; Markdown."""
         self.tags({NOTE: without_mentions(sentence)})
 
     def artifacts(self, source: Path, folder: str = "") -> None:
-        """Copy all that a folder holds into the run."""
+        """Upload the content of a folder to the run."""
         self._client.log_artifacts(self.run_id, str(source), folder or None)
 
     def text(self, text: str, file: str) -> None:
@@ -182,17 +179,17 @@ class Run:
         self._client.log_text(self.run_id, text, file)
 
     def dataset(self, rows: Rows, context: Literal["training", "search", "test"]) -> None:
-        """Name the rows that the run worked on, by their own digest."""
+        """Log the rows that the run uses, with their digest."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         tags = [InputTag("mlflow.data.context", context)]
-        # MLflow looks for the data set and then inserts it: two trials that start at once would both insert.
-        with store.locked(self._where, "dataset"):
+        # MLflow searches for the data set and then inserts it, so two trials that start at once would both insert it.
+        with store.locked(self._runtime, "dataset"):
             self._client.log_inputs(self.run_id, [DatasetInput(Dataset(**described(rows)), tags)])
 
 
 def without_mentions(text: str) -> str:
-    """The text with each `@name` escaped: MLflow's pages make a link to GitHub's user of that name out of it."""
+    """The text with each `@name` escaped, which MLflow's pages would turn into a link to a GitHub user."""
     return re.sub(r"(?<!\S)@(?=\w)", r"\\@", text)
 
 
@@ -209,20 +206,20 @@ def run(
     after: str | None = None,
     watch: bool = False,
 ) -> Iterator[Run]:
-    """Open a run and end it as the block ends: FINISHED, FAILED on an error, KILLED on an interruption.
+    """Open a run, and end it with the block: FINISHED, FAILED after an error, KILLED after an interruption.
 
-    An earlier run of this kind and key that failed, or whose process is gone, is taken up again.
+    An earlier run of this kind and key that failed, or whose process has ended, is resumed.
 
     Args:
         runtime: The store.
-        kind: What the run does.
-        name: What the table of runs shows.
-        key: What tells this piece of work from all others, such as a digest of its inputs and settings.
+        kind: The kind of work.
+        name: The name in the table of runs.
+        key: Identifies the work among all of its kind, such as a digest of its inputs and settings.
         parent: The run to nest it under.
         params: Settings to log, nested ones by dotted name.
         tags: Further tags.
-        after: A run that this work goes on with, finished or not, if it is nested under the same parent.
-        watch: Log the machine's load every few seconds as well.
+        after: A run that is continued, finished or not, if it is nested under the same parent.
+        watch: Log the load of the machine every few seconds as well.
     """
     given = {**({PARENT: parent} if parent else {}), **(tags or {})}
     found = _continued(runtime, after, parent) or _reopened(runtime, kind, key)
@@ -234,7 +231,7 @@ def run(
         with system_metrics(runtime, opened.run_id) if watch else nullcontext():
             yield opened
     except BaseException as error:
-        with suppress(Exception):  # the error to see is the one that ended the work, even when the store is lost
+        with suppress(Exception):  # the error that ended the work is raised, even if the store fails
             if not isinstance(error, Exception):
                 _end_nested(runtime, opened.run_id, repr(error))
             end(runtime, opened.run_id, "FAILED" if isinstance(error, Exception) else "KILLED", repr(error))
@@ -255,23 +252,23 @@ def _reopened(runtime: Runtime, kind: Kind, key: str) -> Run | None:
     for found in client(runtime).search_runs([prepare(runtime)], query):
         owner = found.data.tags.get(PROCESS, "")
         if found.info.status == "RUNNING" and not gone(owner):
-            continue  # someone is at work on it
-        return _taken_up(runtime, found)
+            continue  # another process works on it
+        return _resumed(runtime, found)
     return None
 
 
 def _continued(runtime: Runtime, after: str | None, parent: str | None) -> Run | None:
     found = own(runtime, after, parent)
-    return None if found is None else _taken_up(runtime, found)
+    return None if found is None else _resumed(runtime, found)
 
 
 def own(runtime: Runtime, run_id: str | None, parent: str | None) -> "Entity | None":
-    """The run of this id if it is nested under the same parent; None for one of an earlier pipeline, or none."""
+    """The run with this id if it is nested under this parent; None for a run of an earlier pipeline, or no run."""
     found = client(runtime).search_runs([prepare(runtime)], f"attributes.run_id = '{run_id}'") if run_id else []
     return next((one for one in found if one.data.tags.get(PARENT) == parent), None)
 
 
-def _taken_up(runtime: Runtime, found: "Entity") -> Run:
+def _resumed(runtime: Runtime, found: "Entity") -> Run:
     again = Run(runtime, found, resumed=True)
     again.tags({PROCESS: process(), ERROR: ""})
     client(runtime).update_run(again.run_id, status="RUNNING")
@@ -279,39 +276,39 @@ def _taken_up(runtime: Runtime, found: "Entity") -> Run:
 
 
 def mark(runtime: Runtime, run_id: str | None, tags: Mapping[str, object], parent: str | None) -> None:
-    """Set tags on a finished run that is nested under `parent`; a run of an earlier pipeline keeps its own."""
+    """Set tags on a finished run if it is nested under `parent`; a run of an earlier pipeline is not changed."""
     if (found := own(runtime, run_id, parent)) is not None:
         Run(runtime, found).tags(tags)
 
 
 def end(runtime: Runtime, run_id: str, status: Status, error: str = "") -> None:
-    """End a run, with the reason where it did not finish."""
+    """End a run; `error` is why it did not finish."""
     if error:
         client(runtime).set_tag(run_id, ERROR, short(error))
     client(runtime).set_terminated(run_id, status)
 
 
 def _end_nested(runtime: Runtime, run_id: str, error: str) -> None:
-    """End what was nested under a run that was interrupted, in processes that could not do so themselves."""
+    """End the runs nested under an interrupted one, whose processes could not end them."""
     query = f"tags.`{PARENT}` = '{run_id}' AND attributes.status = 'RUNNING'"
     for found in client(runtime).search_runs([prepare(runtime)], query, max_results=1000):
         end(runtime, found.info.run_id, "KILLED", error)
 
 
 def sweep(runtime: Runtime) -> list[str]:
-    """End runs whose process is gone, as after `kill -9`; returns their ids. Those of other hosts are left alone."""
+    """End runs whose process has ended, as after `kill -9`; returns their ids. Runs of other hosts are not changed."""
     ended = []
     for found in client(runtime).search_runs([prepare(runtime)], "attributes.status = 'RUNNING'", max_results=1000):
         if gone(found.data.tags.get(PROCESS, process())):
-            end(runtime, found.info.run_id, "KILLED", "its process ended without a word")
+            end(runtime, found.info.run_id, "KILLED", "its process ended unexpectedly")
             ended.append(found.info.run_id)
     return ended
 
 
 @contextmanager
 def system_metrics(runtime: Runtime, run_id: str, interval: float = 5.0) -> Iterator[None]:
-    """Log load of processor, memory, disk, network and GPU every `interval` seconds while the block runs."""
-    quiet()
+    """Log the load of processor, memory, disk, network and GPU every `interval` seconds while the block runs."""
+    store.quiet()
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run_id, interval, resume_logging=True, tracking_uri=store.address(runtime))
@@ -323,8 +320,8 @@ def system_metrics(runtime: Runtime, run_id: str, interval: float = 5.0) -> Iter
 
 
 def download(runtime: Runtime, uri: str, folder: Path) -> None:
-    """Copy the artifacts at an address, a file or a folder, into a folder on this machine."""
-    quiet()
+    """Download the artifacts at a URI, a file or a folder, into a folder on this machine."""
+    store.quiet()
     from mlflow.artifacts import download_artifacts
 
     download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(runtime))

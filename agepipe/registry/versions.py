@@ -1,7 +1,7 @@
-"""What is written on a version in the model registry, and how a user names a model. Knows no MLflow."""
+"""Tags of versions in the model registry, and references by which a user names a model. Does not use MLflow."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Self
 
@@ -20,38 +20,38 @@ MODEL, DIGEST, REASON = "agepipe.model", "agepipe.digest", "agepipe.reason"
 REPLACES, REPLACED_BY = "agepipe.replaces", "agepipe.replaced_by"
 SETTLED, HISTORY = "agepipe.settled", "agepipe.history"
 PENDING = "agepipe.pending"
-"""Tag of a version whose alias is about to move, or has moved with the rest still to be written: a `Pending`."""
+"""Tag of a version during a promotion: a `Pending`, from before its alias moves until all other tags are written."""
 REGISTERED = "model.version"
-"""Tag of a pipeline's run: `NAME/NUMBER` of the version that it ended with."""
+"""Tag of a pipeline's run: `NAME/NUMBER` of the version that it registered or found."""
 WARNING = "test.warning"
-"""Tag of a version that is not better than a constant guess in every main figure: in which it is not."""
+"""Tag of a version that is no better than a constant guess in some main figures: a sentence that names them."""
 PARTITION, PIPELINE, EVALUATED = "agepipe.partition", "agepipe.pipeline", "agepipe.evaluation_run"
 
 
 class Pending(BaseModel):
-    """What is about to become of a version: all that must be written once its alias has moved."""
+    """A decision about a version: all that must be written once its alias has moved."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     alias: str
     reason: str
     at: str
-    """When it was decided, as the history says it."""
+    """Time of the decision, in the form of the history."""
     beaten: int | None
-    """The champion that loses its place by it."""
+    """The version that stops being champion; None for a challenger or a first champion."""
     replaces: int | None
-    """The champion before this one, to which a rollback goes."""
+    """The champion before this one, which a rollback restores."""
 
     @classmethod
     def now(cls, alias: str, reason: str, *, beaten: int | None, replaces: int | None) -> Self:
-        """What was decided just now."""
+        """A decision with the current time."""
         return cls(
             alias=alias, reason=reason, at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", beaten=beaten, replaces=replaces
         )
 
 
 class Version(BaseModel):
-    """A version in the registry as it stands."""
+    """A version in the registry."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class Version(BaseModel):
     number: int
     run: str | None
     source: str
-    """Address of the MLflow model's files."""
+    """URI of the MLflow model's files."""
     aliases: tuple[str, ...]
     tags: dict[str, str]
 
@@ -70,12 +70,12 @@ class Version(BaseModel):
 
     @property
     def alias(self) -> str:
-        """`champion`, `challenger`, or `retired` for one that another has replaced."""
+        """`champion`, `challenger`, or `retired` for a version without an alias."""
         return next((alias for alias in (CHAMPION, CHALLENGER) if alias in self.aliases), RETIRED)
 
     @property
     def settled(self) -> bool:
-        """Whether what became of it was decided and carried out."""
+        """Whether its alias was decided and assigned."""
         return SETTLED in self.tags
 
     @property
@@ -85,7 +85,7 @@ class Version(BaseModel):
 
     @property
     def pending(self) -> Pending | None:
-        """What a command was doing to it, or a crash has cut off."""
+        """The decision that a command is executing or that a crash has interrupted; None if there is none."""
         return Pending.model_validate_json(self.tags[PENDING]) if self.tags.get(PENDING) else None
 
     def record(self) -> Registered:
@@ -99,13 +99,13 @@ class Version(BaseModel):
 def facts(
     model: Model, evaluation: Evaluation | None, partition: Partition | None, pipeline: str | None
 ) -> dict[str, str]:
-    """The tags of a new version: what it is, what it was judged on, and the figures with their intervals."""
+    """The tags of a new version: its model, the rows of its evaluation, and the figures with their intervals."""
     known = {MODEL: model.model_dump_json(exclude={"folder"}), DIGEST: model.digest, "lineage": model.lineage}
     linked = {PIPELINE: pipeline, PARTITION: partition.digest if partition else None}
-    return known | _judged(evaluation) | {name: value for name, value in linked.items() if value}
+    return known | _evaluated(evaluation) | {name: value for name, value in linked.items() if value}
 
 
-def _judged(evaluation: Evaluation | None) -> dict[str, str]:
+def _evaluated(evaluation: Evaluation | None) -> dict[str, str]:
     if evaluation is None:
         return {}
     return {
@@ -126,20 +126,20 @@ def _figure(name: str, value: float, evaluation: Evaluation) -> str:
 
 
 def noted(tags: Mapping[str, str], pending: Pending) -> str:
-    """The version's history with one more line: when, what became of it, and why; never the same line twice."""
+    """The version's history with one more line: time, alias and reason; a line that is last already is not repeated."""
     line, lines = f"{pending.at} {pending.alias}: {pending.reason}", tags.get(HISTORY, "").splitlines()
     return "\n".join(lines if line in lines[-1:] else [*lines, line])
 
 
 class Reference(NamedTuple):
-    """A model as a user names it."""
+    """A parsed reference to a model."""
 
     kind: Literal["version", "alias", "run"]
     value: str
     name: str
 
     def names(self, version: Version) -> bool:
-        """Whether it is this version that is meant; a run names what it trained, judged or registered."""
+        """Whether the reference is to this version; a run is that which trained, evaluated or registered it."""
         if self.kind == "version":
             return version.number == int(self.value)
         if self.kind == "alias":
@@ -163,28 +163,3 @@ def parse(text: str, name: str) -> Reference:
     if value.isdecimal() and len(value) < 10:
         return Reference("version", str(int(value)), name)
     return Reference("run" if re.fullmatch(r"[0-9a-f]{32}", value) else "alias", value, name)
-
-
-def unknown(text: str, name: str, there: Sequence[Version], place: str, others: Sequence[str]) -> ModelError:
-    """The error for a reference that leads nowhere; it lists what there is.
-
-    Args:
-        text: what the user wrote.
-        name: the registered model that was looked for.
-        there: its versions.
-        place: the store that was looked into.
-        others: further models that may be meant.
-    """
-    elsewhere = f"; or give --name: the store holds {', '.join(others)} as well" if others else ""
-    if not there:
-        return ModelError(
-            f"model: {text!r} is not known, because '{name}' has no versions in {place}; check --tracking or the "
-            f"folder that you are in, or train and register one in minutes with `agepipe run sample`{elsewhere}."
-        )
-    numbers = ", ".join(str(version.number) for version in there[:10])
-    aliases = sorted({f"{alias} (version {v.number})" for v in there for alias in v.aliases})
-    return ModelError(
-        f"model: {text!r} is not known; '{name}' has the versions {numbers} and the aliases "
-        f"{', '.join(aliases) or 'none'} in {place}; a run id or the folder of a bundle can be given as "
-        f"well{elsewhere}."
-    )

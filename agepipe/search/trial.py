@@ -19,7 +19,7 @@ from agepipe.core.artifacts import partial
 from agepipe.core.errors import TrainingError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
-from agepipe.data.split import folds
+from agepipe.data.stratify import folds
 from agepipe.search.gpu_slots import placed
 from agepipe.search.records import Fold, Trial
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job

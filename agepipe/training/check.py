@@ -12,7 +12,7 @@ from agepipe.config.stages import Config, LearnSettings
 from agepipe.config.torchvision_models import check_file
 from agepipe.core.errors import ConfigError
 from agepipe.data.records import Rows
-from agepipe.data.split import folds, holdout
+from agepipe.data.stratify import folds, holdout
 from agepipe.training.workdir import labelled
 from agepipe.training.worker import isolated
 

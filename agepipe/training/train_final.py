@@ -15,7 +15,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.artifacts import partial
 from agepipe.data.records import Rows
-from agepipe.data.split import holdout
+from agepipe.data.stratify import holdout
 from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
 from agepipe.model.bundle_files import Role, write_card, write_lineage
 from agepipe.model.records import Model

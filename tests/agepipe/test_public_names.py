@@ -68,3 +68,13 @@ def test_a_prediction_needs_nothing_of_training(tmp_path: Path) -> None:
     assert answer == "1-10"
     assert not {"torch", "mlflow", "prefect", "sklearn", "matplotlib", "pandas", "onnx"} & set(imported)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_the_light_install_imports_where_there_is_no_fcntl() -> None:
+    """As on Windows."""
+    code = (
+        "import sys, warnings; sys.modules['fcntl'] = None; warnings.simplefilter('ignore')\n"
+        "import agepipe, agepipe.serving.age_model, agepipe.serving.camera_session, agepipe.core.artifacts, flows.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

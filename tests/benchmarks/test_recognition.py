@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agepipe.model.phash import looks
+from agepipe.model.phash import perceptual_hashes
 from benchmarks.recognition import CHANGES, shares
 
 
@@ -11,11 +11,11 @@ def test_shares_tell_own_photographs_from_others() -> None:
     pictures = (
         random.integers(0, 256, (6, 9, 9, 3), dtype=np.uint8).repeat(24, axis=1).repeat(24, axis=2)[:, :200, :200]
     )
-    seen = looks(pictures)
+    seen = perceptual_hashes(pictures)
     own = list(range(6))
     assert shares(seen, [str(row) for row in own], own, seen) == (1.0, 1.0, 0)
     assert shares(seen, [str(row) for row in own], own[::-1], seen) == (1.0, 0.0, 6)
-    mirrored = looks(np.stack([np.ascontiguousarray(CHANGES["mirrored"](picture)) for picture in pictures]))
+    mirrored = perceptual_hashes(np.stack([np.ascontiguousarray(CHANGES["mirrored"](picture)) for picture in pictures]))
     assert shares(seen, [str(row) for row in own], own, mirrored) == (0.0, 1.0, 0)
 
 

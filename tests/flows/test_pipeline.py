@@ -55,7 +55,7 @@ def test_it_ends_with_a_registered_champion_judged_on_locked_rows(first: Pipelin
     assert first.report.page.is_file()
     low, high = first.evaluation.intervals["accuracy"]
     assert low <= first.evaluation.metrics["accuracy"] <= high
-    assert register.resolve("champion", home, "agepipe-sample").digest == first.model.digest
+    assert lookup.resolve("champion", home, "agepipe-sample").digest == first.model.digest
 
 
 def test_no_description_links_to_a_stranger_and_the_pipeline_s_has_the_verdict(
@@ -103,7 +103,7 @@ def test_the_run_of_a_pipeline_names_the_model_that_it_found_registered(first: P
         tracking.prepare(home), tags={"model.version": "agepipe-sample/1", "agepipe.kind": "pipeline"}
     )
     tracking.client(home).set_terminated(later.info.run_id)
-    assert register.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
+    assert lookup.resolve(later.info.run_id, home, "agepipe-sample").digest == first.model.digest
 
 
 def test_prefect_and_mlflow_name_each_other(first: PipelineResult, home: Runtime) -> None:

@@ -24,7 +24,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import OutputError
 from agepipe.evaluation.records import Evaluation
-from agepipe.registry import register
+from agepipe.registry import lookup, register
 from agepipe.serving.deploy import current, folder_of
 from agepipe.serving.detect import yunet
 from agepipe.serving.predict import REJECTS, SCHEMA, Predictions
@@ -229,7 +229,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Runtime, tmp_pat
 def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked: Runtime, tmp_path: Path) -> None:
     for sharpness in (60.0, 20.0):
         registered(tmp_path / f"bundle-{sharpness}", tracked, sharpness)
-    second = next(version for version in register.versions("agepipe", tracked) if version.number == 2)
+    second = next(version for version in lookup.versions("agepipe", tracked) if version.number == 2)
     (Path(second.source.removeprefix("file://")) / "MLmodel").write_text("nothing: true", encoding="utf-8")
     done = agepipe("promote", "2", "--because", "calmer", cwd=tmp_path)
     assert done.returncode == 1
@@ -237,7 +237,7 @@ def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked
         "error: agepipe version 2 is the champion but not deployed, cameras go on: model: MLf"
     )
     assert len(done.stderr.splitlines()) == 1
-    champion = register.champion("agepipe", tracked)
+    champion = lookup.champion("agepipe", tracked)
     assert champion is not None
     assert (champion.number, current(tracked)) == (2, None)
 

@@ -215,6 +215,40 @@ def test_a_maker_whose_fresh_draft_is_swept_takes_another(tmp_path: Path, monkey
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["a"]
 
 
+def test_without_locks_drafts_are_filled_and_never_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "LOCKED", False)
+    monkeypatch.setattr(artifacts, "lock_descriptor", None)
+    fill(tmp_path / "labels" / "a")
+    with artifacts.replacing(tmp_path / "labels" / "b.txt") as draft:
+        draft.write_text("new")
+        assert artifacts.sweep(tmp_path) == []
+    assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["a", "b.txt"]
+
+
+def test_a_turn_ends_with_a_killed_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from agepipe.core.artifacts import turn\n"
+        "with turn(Path(sys.argv[1])):\n    print('ready', flush=True)\n    time.sleep(300)"
+    )
+    order = []
+
+    def second() -> None:
+        with turn(tmp_path / "x"):
+            order.append("second")
+
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        order.append("killed")
+        process.kill()
+        waiting.join(10)
+    assert order == ["killed", "second"]
+
+
 def test_a_result_of_the_workspace_is_removed(tmp_path: Path) -> None:
     fill(tmp_path / "labels" / "a")
     artifacts.remove(tmp_path / "labels" / "a", tmp_path)

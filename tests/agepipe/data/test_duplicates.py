@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agepipe.data import near_duplicates
-from agepipe.data.duplicates import groups, thumbnails, tied
+from agepipe.data.duplicates import groups, linked, thumbnails
 from agepipe.model import phash
-from agepipe.model.phash import COPY_BITS, looks, near, oriented, sketches
+from agepipe.model.phash import COPY_BITS, near, oriented, perceptual_hashes, sketches
 
 Pixels = NDArray[np.uint8]
 
@@ -178,9 +178,9 @@ def test_lengths_that_differ_are_refused() -> None:
 
 def test_a_look_has_256_bits_and_does_not_depend_on_brightness() -> None:
     pictures = np.repeat(noisy(faces(3, side=64), 20.0)[..., None], 3, axis=3)
-    found = looks(pictures)
+    found = perceptual_hashes(pictures)
     assert [len(look) - len(sketch) for look, sketch in zip(found, sketches(found), strict=True)] == [32, 32, 32]
-    darker = looks((pictures * 0.8).astype(np.uint8))
+    darker = perceptual_hashes((pictures * 0.8).astype(np.uint8))
     assert near(darker, found).tolist() == [0, 1, 2]
 
 
@@ -208,14 +208,14 @@ def test_ties_are_those_of_all_pairs() -> None:
     for row in flipped:
         row[random.choice(256, COPY_BITS, replace=False)] ^= 1
     found = [np.packbits(row).tobytes() for row in np.concatenate([base, flipped])]
-    ties = tied(found)
+    ties = linked(found)
     assert (ties[:2000] == ties[2000:]).mean() > 0.995
     assert len(np.unique(ties)) >= 2000
 
 
 def test_ties_of_nothing_and_of_one_look_many_times() -> None:
-    assert tied([]).tolist() == []
-    assert len(set(tied([bytes(32)] * 1000).tolist())) == 1
+    assert linked([]).tolist() == []
+    assert len(set(linked([bytes(32)] * 1000).tolist())) == 1
 
 
 @pytest.mark.parametrize("size", [72, 108])
@@ -229,8 +229,8 @@ def test_real_chips_group_as_dense_correlation_says(chips: Pixels, size: int) ->
 
 
 def test_recoded_real_chips_are_found_and_other_people_are_not(chips: Pixels) -> None:
-    originals = looks(chips)
-    copies = looks(np.stack([recoded(chip) for chip in chips]))
+    originals = perceptual_hashes(chips)
+    copies = perceptual_hashes(np.stack([recoded(chip) for chip in chips]))
     found = near(copies, originals)
     same = groups(thumbnails(chips), names(len(chips)), 0.975)
     assert all(at >= 0 and same[at] == same[row] for row, at in enumerate(found))
@@ -265,7 +265,7 @@ def test_mirrored_copies_share_a_group_and_a_tie_and_mirrored_strangers_do_not()
     pictures = np.concatenate([originals, copies])
     digests = names(len(pictures))
     found = groups(thumbnails(pictures), digests, 0.975)
-    tie = tied(looks(pictures))
+    tie = linked(perceptual_hashes(pictures))
     assert all(found[row] == found[300 + row] and tie[row] == tie[300 + row] for row in range(40))
     assert len(set(found)) == len(set(tie.tolist())) == 300
 
@@ -292,7 +292,7 @@ def test_order_changes_nothing_where_some_are_mirrored(random: Random, count: in
 def test_the_looks_of_turned_pictures_follow_from_the_looks() -> None:
     pictures = noisy(faces(20, side=72), 10.0)
     both = [pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1]]
-    known = [look for each in oriented(looks(pictures)) for look in each]
+    known = [look for each in oriented(perceptual_hashes(pictures)) for look in each]
     for picture in [*both, *(each.transpose(0, 2, 1) for each in both)]:
-        found = near(looks(np.ascontiguousarray(picture)), known, limit=4)
+        found = near(perceptual_hashes(np.ascontiguousarray(picture)), known, limit=4)
         assert (found % 20).tolist() == list(range(20))

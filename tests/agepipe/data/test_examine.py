@@ -6,7 +6,7 @@ from agepipe.config.stages import IngestSettings
 from agepipe.data.archives import Entry
 from agepipe.data.duplicates import thumbnails
 from agepipe.data.examine import LEDGER, examine
-from agepipe.model.phash import TALL, looks, luma
+from agepipe.model.phash import TALL, luma, perceptual_hashes
 
 
 @pytest.mark.parametrize("size", [32, 37, 72, 101, 108])
@@ -14,7 +14,7 @@ def test_pictures_measured_together_are_what_they_are_alone(size: int) -> None:
     pixels = np.random.default_rng(size).integers(0, 256, (TALL + 3, size, size, 3), dtype=np.uint8)
     alone = [pixels[position : position + 1] for position in range(len(pixels))]
     assert np.array_equal(thumbnails(pixels), np.concatenate([thumbnails(one) for one in alone]))
-    assert looks(pixels) == [looks(one)[0] for one in alone]
+    assert perceptual_hashes(pixels) == [perceptual_hashes(one)[0] for one in alone]
 
 
 @pytest.mark.parametrize("size", [32, 37, 108])
@@ -33,13 +33,13 @@ def test_light_is_the_mean_and_the_variance_of_the_laplacian_inside_the_border(s
 def test_grey_pictures_give_what_their_colours_give() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
     assert np.array_equal(thumbnails(luma(pixels)), thumbnails(pixels))
-    assert looks(luma(pixels)) == looks(pixels)
+    assert perceptual_hashes(luma(pixels)) == perceptual_hashes(pixels)
 
 
 def test_no_pictures_are_no_trouble() -> None:
     none = np.empty((0, 40, 40, 3), dtype=np.uint8)
     assert thumbnails(none).shape == (0, 24, 24)
-    assert looks(none) == []
+    assert perceptual_hashes(none) == []
 
 
 def test_files_without_a_single_photograph_still_have_their_rows() -> None:

@@ -15,7 +15,8 @@ from agepipe.config.stages import SplitSettings
 from agepipe.core.errors import ConfigError, DataError, LeakageError
 from agepipe.data.groups import MEMBERS
 from agepipe.data.records import Partition, Rows
-from agepipe.data.split import check_apart, folds, holdout, members_digest, place, read_members, split
+from agepipe.data.split import check_apart, members_digest, place, read_members, split
+from agepipe.data.stratify import folds, holdout
 from agepipe.model.ages import AgeRanges
 
 RANGES = AgeRanges.of("utkface")

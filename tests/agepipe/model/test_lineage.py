@@ -10,7 +10,7 @@ from bundles import make_rows, pictures, seen
 from agepipe.core.errors import LeakageError
 from agepipe.data.groups import across
 from agepipe.model.lineage import Overlap, overlap, refuse
-from agepipe.model.phash import looks
+from agepipe.model.phash import perceptual_hashes
 
 AGES = np.random.default_rng(5).integers(1, 60, 40)
 
@@ -124,7 +124,9 @@ def test_no_two_different_real_photographs_count_as_copies(shared: Path) -> None
     pixels = np.stack([cv2.resize(face, (108, 108), interpolation=cv2.INTER_AREA) for face in faces])
     half = len(pixels) // 2
     digests = [str(k) for k in range(len(pixels))]
-    table = pl.DataFrame({"digest": digests, "look": looks(pixels), "role": ["fitted"] * len(pixels)})
+    table = pl.DataFrame({"digest": digests, "look": perceptual_hashes(pixels), "role": ["fitted"] * len(pixels)})
     assert overlap(table[:half], table[half:]).count <= half // 100
-    again = table.with_columns(pl.Series("look", looks(reencoded(pixels, 50))), digest=pl.col("digest") + "x")
+    again = table.with_columns(
+        pl.Series("look", perceptual_hashes(reencoded(pixels, 50))), digest=pl.col("digest") + "x"
+    )
     assert overlap(table, again).by_appearance == len(pixels)

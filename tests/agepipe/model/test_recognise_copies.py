@@ -16,7 +16,7 @@ from agepipe.data import groups
 from agepipe.data.groups import MEMBERS
 from agepipe.data.split import place
 from agepipe.model.lineage import overlap
-from agepipe.model.phash import looks, near, sketches
+from agepipe.model.phash import near, perceptual_hashes, sketches
 from agepipe.model.recognition import recognised
 
 Pixels = NDArray[np.uint8]
@@ -62,7 +62,7 @@ CHANGES = [cropped, turned, cut_on_two_sides, mirrored_and_cropped]
 
 
 def table(pixels: Pixels, prefix: str, bits_alone: bool = False) -> pl.DataFrame:
-    found = [look[:32] if bits_alone else look for look in looks(pixels)]
+    found = [look[:32] if bits_alone else look for look in perceptual_hashes(pixels)]
     return pl.DataFrame({"digest": [f"{prefix}{k:03d}" for k in range(len(found))], "look": found}).with_columns(
         pl.col("digest").alias("group"), pl.lit("fitted").alias("role"), (pl.int_range(pl.len()) % 2).alias("label")
     )
@@ -72,7 +72,7 @@ def table(pixels: Pixels, prefix: str, bits_alone: bool = False) -> pl.DataFrame
 def test_changed_copies_are_recognised_where_bits_alone_are_not_enough(
     chips: Pixels, change: Callable[[Pixels], Pixels]
 ) -> None:
-    originals, copies = looks(stored(chips)), looks(stored(chips, change))
+    originals, copies = perceptual_hashes(stored(chips)), perceptual_hashes(stored(chips, change))
     assert (near(copies, originals) >= 0).mean() < 0.5
     found = recognised(sketches(copies), sketches(originals))
     assert (found == np.arange(COUNT)).mean() >= 0.93
@@ -83,18 +83,18 @@ def test_changed_copies_are_recognised_where_bits_alone_are_not_enough(
 def test_half_of_the_copies_cut_by_a_tenth_at_any_corner_are_recognised(chips: Pixels, corner: tuple[int, int]) -> None:
     top, left = corner
     copies = stored(chips, lambda chip: chip[top : top + 180, left : left + 180])
-    found = recognised(sketches(looks(copies)), sketches(looks(stored(chips))))
+    found = recognised(sketches(perceptual_hashes(copies)), sketches(perceptual_hashes(stored(chips))))
     assert (found == np.arange(COUNT)).mean() >= 0.5
 
 
 def test_most_copies_turned_by_12_degrees_are_recognised(chips: Pixels) -> None:
     copies = stored(chips, lambda chip: turned(chip, 12))
-    found = recognised(sketches(looks(copies)), sketches(looks(stored(chips))))
+    found = recognised(sketches(perceptual_hashes(copies)), sketches(perceptual_hashes(stored(chips))))
     assert (found == np.arange(COUNT)).mean() >= 0.85
 
 
 def test_no_stranger_is_recognised(chips: Pixels) -> None:
-    known = sketches(looks(stored(chips)))
+    known = sketches(perceptual_hashes(stored(chips)))
     assert (recognised(known[: COUNT // 2], known[COUNT // 2 :]) == -1).all()
 
 
@@ -110,7 +110,7 @@ def test_a_split_asks_for_less_similarity_than_a_lineage(chips: Pixels, monkeypa
 
 
 def test_looks_of_earlier_versions_and_none_at_all_are_never_recognised(chips: Pixels) -> None:
-    known = looks(stored(chips[:4]))
+    known = perceptual_hashes(stored(chips[:4]))
     assert recognised(sketches(known), sketches([look[:32] for look in known])).tolist() == [-1] * 4
     mixed = [known[0][:32], *known[1:]]
     assert recognised(sketches(mixed), sketches(known)).tolist() == [-1, 1, 2, 3]
@@ -134,7 +134,9 @@ def test_no_cropped_copy_lies_across_a_split(chips: Pixels) -> None:
     parts = {side: placed.filter(pl.col("side") == side) for side in ("test", "development")}
     assert overlap(parts["development"], parts["test"]).count == 0
     sides = dict(placed.select("digest", "side").rows())
-    found = recognised(sketches(table(stored(chips, cropped), "b")["look"].to_list()), sketches(looks(stored(chips))))
+    found = recognised(
+        sketches(table(stored(chips, cropped), "b")["look"].to_list()), sketches(perceptual_hashes(stored(chips)))
+    )
     assert all(sides[f"b{k:03d}"] == sides[f"a{at:03d}"] for k, at in enumerate(found.tolist()) if at >= 0)
 
 

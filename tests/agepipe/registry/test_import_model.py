@@ -9,7 +9,7 @@ from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError
 from agepipe.model.ages import AgeRanges
 from agepipe.model.predictor import Predictor
-from agepipe.registry import register
+from agepipe.registry import lookup
 from agepipe.registry.import_model import adopt, answers
 from agepipe.training.network import AgeNetwork, build
 
@@ -32,8 +32,8 @@ def test_a_file_becomes_a_version_that_answers_and_is_not_promoted(tracked: Runt
     done = adopt(tmp_path / "found.pt", answers(GIVEN), tracked)
     assert (done.name, done.version, done.alias) == ("found", 1, "challenger")
     assert "nobody knows what it was trained on" in done.reason
-    assert register.champion("found", tracked) is None
-    model = register.resolve("1", tracked, "found")
+    assert lookup.champion("found", tracked) is None
+    model = lookup.resolve("1", tracked, "found")
     assert model.lineage == "unknown"
     pictures = np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     with torch.inference_mode():

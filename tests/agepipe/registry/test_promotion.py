@@ -9,7 +9,7 @@ from versions import Verdict, better, histories, put, standing, worse
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
 from agepipe.model.records import Model
-from agepipe.registry import register, tracking
+from agepipe.registry import lookup, register, tracking
 
 WRITES = (
     "set_model_version_tag", "delete_model_version_tag", "set_registered_model_alias",
@@ -45,7 +45,7 @@ def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
     committed = 0
     for write in range(1, 20):
         before = standing(tracked)
-        current = register.champion("agepipe", tracked)
+        current = lookup.champion("agepipe", tracked)
         assert current is not None
         other = 3 - current.number
         with monkeypatch.context() as patch:
@@ -55,7 +55,7 @@ def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
                 break  # it needs fewer writes than that
             except KeyboardInterrupt:
                 pass
-        now = register.champion("agepipe", tracked)
+        now = lookup.champion("agepipe", tracked)
         assert now is not None
         if now.number == current.number:
             assert standing(tracked) == before
@@ -65,7 +65,7 @@ def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
             committed += 1
             register.promote("agepipe", other, "Nothing to do but mend.", tracked)
             expected[other].append(f"champion: Try {write}.")
-            two, one = register.versions("agepipe", tracked)
+            two, one = lookup.versions("agepipe", tracked)
             new, old = (two, one) if other == 2 else (one, two)
             assert (new.aliases, old.aliases, new.replaces) == (("champion",), (), old.number)
             assert (new.tags["agepipe.reason"], new.tags["agepipe.replaced_by"]) == (f"Try {write}.", "")
@@ -73,7 +73,7 @@ def test_a_promotion_that_dies_anywhere_is_there_whole_or_not_at_all(
             description = tracking.client(tracked).get_model_version("agepipe", str(other)).description
             assert description == f"Try {write}."
         assert histories(tracked) == expected
-        assert not any(version.pending for version in register.versions("agepipe", tracked))
+        assert not any(version.pending for version in lookup.versions("agepipe", tracked))
     else:
         pytest.fail("a promotion never came to its end")
     assert committed > 5
@@ -90,7 +90,7 @@ def test_a_registration_that_was_cut_off_is_carried_on(
     second = put(tmp_path, tracked, 50.0)
     assert (second.version, second.alias, second.reason) == (2, "champion", "Promoted: better.")
     assert histories(tracked)[2] == ["champion: Promoted: better."]
-    assert register.versions("agepipe", tracked)[1].tags["agepipe.replaced_by"] == "version 2: Promoted: better."
+    assert lookup.versions("agepipe", tracked)[1].tags["agepipe.replaced_by"] == "version 2: Promoted: better."
 
 
 def test_any_command_mends_what_another_left(tracked: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +113,6 @@ def test_a_champion_that_another_machine_made_meanwhile_is_not_overrun(tracked: 
         return Verdict(True, "Promoted: better.")
 
     with pytest.raises(ModelError, match="version 2 of 'agepipe' became the champion meanwhile"):
-        register.release(register.resolve("3", tracked), "", tracked, overtaken)
-    assert register.release(register.resolve("3", tracked), "", tracked, better).alias == "champion"
-    assert register.versions("agepipe", tracked)[0].replaces == 2
+        register.release(lookup.resolve("3", tracked), "", tracked, overtaken)
+    assert register.release(lookup.resolve("3", tracked), "", tracked, better).alias == "champion"
+    assert lookup.versions("agepipe", tracked)[0].replaces == 2

@@ -13,7 +13,7 @@ from versions import better, histories, put, standing, worse
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import TrackingError
 from agepipe.data.records import Rows
-from agepipe.registry import register
+from agepipe.registry import lookup, register
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from bundles import make_bundle
 from versions import judged
-from agepipe.registry import register
+from agepipe.registry import lookup, register
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.config.runtime import Runtime
 from agepipe.evaluation.gate import compare
@@ -61,7 +61,7 @@ def test_two_pipelines_that_end_at_once_do_not_both_replace_the_same_champion(
     assert first.communicate(timeout=240)[0].strip() == "champion"
     both = [pipeline(mlflow_server, rows, tmp_path / name, 400.0) for name in ("second", "third")]
     assert sorted(one.communicate(timeout=240)[0].strip() for one in both) == ["challenger", "champion"]
-    three, two, one = register.versions("agepipe", mlflow_server)
+    three, two, one = lookup.versions("agepipe", mlflow_server)
     champion, challenger = (two, three) if two.alias == "champion" else (three, two)
     assert (one.alias, champion.replaces, challenger.replaces) == ("retired", 1, None)
     assert challenger.record().reason.startswith("Not promoted")
@@ -98,11 +98,11 @@ def test_a_server_killed_in_the_middle_leaves_the_registry_as_it_was_or_is_mende
         killed_before("update_model_version", server, patch)
         register.promote("agepipe", 2, "After the commit.", mlflow_server)
     server.start()
-    champion = register.champion("agepipe", mlflow_server)
+    champion = lookup.champion("agepipe", mlflow_server)
     assert champion is not None
     assert (champion.number, histories(mlflow_server)[2]) == (2, ["challenger: Not promoted: worse."])
     assert register.rollback("agepipe", mlflow_server) == 1
     assert histories(mlflow_server)[2] == ["challenger: Not promoted: worse.", "champion: After the commit."]
-    two, one = register.versions("agepipe", mlflow_server)
+    two, one = lookup.versions("agepipe", mlflow_server)
     assert (one.aliases, two.aliases) == (("champion",), ())
     assert "Before the commit." not in str(standing(mlflow_server))

@@ -16,7 +16,7 @@ import pytest
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.core.errors import ConfigError, TrackingError
-from agepipe.core.provenance import gone, process
+from agepipe.core.provenance import environment, gone, process
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
 from agepipe.registry import store, tracking
@@ -314,8 +314,8 @@ def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Runtime, tmp_
     moved = Runtime(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=tracked.workspace)
     before = tracking.client(moved).get_run(run.run_id).info.artifact_uri
     assert str(old.parent) in before
-    assert tracking.relocate(tmp_path / "archive" / "mlflow.db") >= 2
-    assert tracking.relocate(tmp_path / "archive" / "mlflow.db") == 0
+    assert store.relocate(tmp_path / "archive" / "mlflow.db") >= 2
+    assert store.relocate(tmp_path / "archive" / "mlflow.db") == 0
     path = tracking.client(moved).download_artifacts(run.run_id, "a.txt", str(tmp_path))
     assert Path(path).read_text() == "hello"
     with tracking.run(moved, kind="train", name="t", key="new") as new:
@@ -358,11 +358,11 @@ def test_what_cannot_be_relocated_is_named(tmp_path: Path, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(TrackingError, match=r"mlflow\.db: (there is no such file|not a database)"):
-        tracking.relocate(path)
+        store.relocate(path)
 
 
 def test_the_environment_names_code_packages_and_machine() -> None:
-    found = tracking.environment()
+    found = environment()
     assert found["version.mlflow"].startswith("3.")
     assert found["version.agepipe"]
     assert found["cores"] == str(os.cpu_count())

@@ -18,7 +18,7 @@ LIMIT = 10.0
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:
     """On a busy machine MLflow takes long to import, which is no waiting for a server."""
-    tracking.quiet()
+    store.quiet()
 
 
 def refused(url: str, tmp_path: Path) -> str:

@@ -15,7 +15,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, Metric, SearchSettings
 from agepipe.core.errors import TrainingError, WorkerError
 from agepipe.data.records import Rows
-from agepipe.data.split import folds
+from agepipe.data.stratify import folds
 from agepipe.search.records import Fold, Trial
 from agepipe.search.trial import OUTCOMES, choose, first_epochs, plan, trial
 from agepipe.training.job import EpochEvent, Fitted

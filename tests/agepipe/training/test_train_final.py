@@ -10,7 +10,7 @@ from folders import train_final, tried
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings, SearchSettings
 from agepipe.data.records import Rows
-from agepipe.data.split import holdout
+from agepipe.data.stratify import holdout
 from agepipe.model.bundle import CARD, CURVES, LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import read_curves, read_lineage
 from agepipe.model.calibration import fit_temperature, scores, tempered, thresholds
