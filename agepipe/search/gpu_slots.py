@@ -4,13 +4,14 @@ A place is a lock on a file, so it binds threads, processes, Dask's workers on t
 and is free again when its process dies, however that died.
 """
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from agepipe.config.runtime import Runtime, own_cores
 from agepipe.core.record import digest_of
@@ -45,19 +46,10 @@ def place(gpus: int, each: int, folder: Path) -> Iterator[int]:
     while True:
         for gpu, path in names:
             with path.open("a") as file:
-                if _taken(file.fileno()):
-                    continue
-                yield gpu
-                return
+                if lock_descriptor(file.fileno(), blocking=False):
+                    yield gpu
+                    return
         time.sleep(WAIT)
-
-
-def _taken(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
 
 
 def _folder(shown: str) -> Path:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -39,6 +41,35 @@ def test_a_place_is_free_again_after_an_error(tmp_path: Path) -> None:
                 raise ValueError(gpu)
         except ValueError as error:
             assert error.args == (0,)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from agepipe.search.gpu_slots import place
+with place(1, 1, Path(sys.argv[1])):
+    print("placed", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_place_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with place(1, 1, tmp_path):
+            order.append("second")
+
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "placed\n"
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.5)
+        order.append("killed")
+        process.kill()
+        waiting.join(10)
+    assert order == ["killed", "second"]
 
 
 def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
