@@ -1,6 +1,7 @@
 """The flow of the search: a flow of its own, because its trials are mapped over a task runner that is chosen."""
 
 import logging
+from contextlib import closing
 
 from prefect import flow
 
@@ -9,7 +10,7 @@ from agepipe.config.search import check_installed
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
-from agepipe.search.progress import search_progress
+from agepipe.search.progress import SearchProgress
 from agepipe.search.records import Request, Trial
 from agepipe.search.strategies import run, strategy
 from agepipe.training.records import Choice
@@ -27,7 +28,7 @@ ATTEMPTS = 3
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds", on_running=[begin])
 def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: Runtime) -> Choice:
-    with search_progress(settings, learn, progress_folder(runtime), SearchDisplay().show) as progress:
+    with closing(SearchProgress(settings, learn, progress_folder(runtime), SearchDisplay().show)) as progress:
 
         def trained(request: Request) -> list[Trial]:
             progress.begin(request)

@@ -75,20 +75,17 @@ def train(
     request: Request, rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime,
     watch: Callable[[Sequence[Trial | None]], None],
 ) -> list[Trial]:  # fmt: skip
-    """Train the trials of a request, mapped over the flow's task runner.
+    """Train the trials of a request, mapped over the flow's task runner, after stopping those to be stopped.
 
     A trial whose loss is not finite is left out, with a warning; the other trials continue.
 
     Args:
-        request: the trials to train and those to stop.
+        request: trials to train and to stop.
         rows: the development rows.
-        learn: the settings that all trials share.
-        search: the metric that decides which epoch is the best.
+        learn: settings that all trials share.
+        search: metric that decides which epoch is the best.
         runtime: device, workers and folders.
-        watch: called now and then with the trials of the request, in order: None for those without a result yet.
-
-    Returns:
-        The trials that did not diverge.
+        watch: called now and then with the results in the order of the request, None for those that are missing.
     """
     if request.stop:
         stop(request.stop, runtime)
@@ -96,15 +93,16 @@ def train(
     calls = [
         _arguments(spec, request.until, paused.get(spec.id), rows, learn, search, runtime) for spec in request.specs
     ]
-    found = trial.gather(calls, lambda so_far: watch(_renamed(so_far, request.specs)), (DivergedError,))
-    trials = _renamed(found, request.specs)
-    for spec, one in zip(request.specs, trials, strict=True):
+    trials = []
+    for spec, one in zip(request.specs, trial.gather(calls, watch, (DivergedError,)), strict=True):
         if one is None:
             setting = in_words(spec.settings)
             logger.warning(
                 "fold %d: the loss of %s is not finite, so this setting is left out", spec.fold.index, setting
             )
-    return [one for one in trials if one is not None]
+        else:  # another search may have trained it, at another position
+            trials.append(one.model_copy(update={"setting": spec.setting, "settings": spec.settings}))
+    return trials
 
 
 def _arguments(
@@ -119,11 +117,3 @@ def _arguments(
     }  # fmt: skip
     finished = trial.without_prefect.finished(**common, until=None, finished=None) if until else None
     return {**common, "until": until, "finished": finished}
-
-
-def _renamed(trials: Sequence[Trial | None], specs: Sequence[TrialSpec]) -> list[Trial | None]:
-    """Results with the names that this search has for them: another search may have trained them."""
-    return [
-        None if one is None else one.model_copy(update={"setting": spec.setting, "settings": spec.settings})
-        for one, spec in zip(trials, specs, strict=True)
-    ]

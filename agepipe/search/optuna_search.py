@@ -9,7 +9,6 @@ Tree-structured Parzen estimator: Bergstra et al., Algorithms for Hyper-Paramete
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,14 +20,14 @@ from agepipe.core.artifacts import remove, turn
 from agepipe.core.record import digest_of
 from agepipe.core.sqlite import sqlite
 from agepipe.data.records import Rows
-from agepipe.search.choice import choose, on_every_fold
+from agepipe.search.choice import by_setting, choose, on_every_fold
 from agepipe.search.records import Request, Trial, TrialSpec, on_all_folds
 from agepipe.search.trial import VERSION
 from agepipe.training.records import Choice
 from agepipe.training.workdir import weights_digest
 
 if TYPE_CHECKING:  # an optional dependency, and slow to import
-    from optuna import Study as OptunaStudy
+    from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
@@ -40,107 +39,78 @@ def optuna(
     rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime
 ) -> Generator[Request, list[Trial], Choice]:
     """Train the settings that Optuna proposes, batch after batch, each to the end."""
-    with study(rows, learn, search, runtime) as proposals:
-        trials = yield Request(proposals.evaluated())
-        while batch := proposals.propose():
-            trials += proposals.record(batch, (yield Request(batch)))
+    with _opened(rows, learn, search, runtime) as study:
+        evaluated = [one for one in _trials(study, search) if one.values is not None]  # not those that diverged
+        trials = yield Request(_specs(evaluated, search))
+        while proposed := _proposed(study, search):
+            batch = yield Request(_specs(proposed, search))
+            complete = on_every_fold(batch, search)
+            _record(study, proposed, complete, search)
+            trials += complete
     return choose(trials, search)
 
 
-class Study:
-    """An open study; `study` makes one."""
+def _trials(study: "Study", search: SearchSettings) -> list["FrozenTrial"]:
+    return study.get_trials(deepcopy=False)[: search.trials]
 
-    def __init__(self, opened: "OptunaStudy", search: SearchSettings) -> None:
-        self._study = opened
-        self._search = search
-        self._space = {name: _distribution(name, span) for name, span in search.space.items()}
 
-    def evaluated(self) -> list[TrialSpec]:
-        """The trials of the settings that have a result, without those that diverged."""
-        return self._specs([one for one in self._trials() if one.values is not None])
+def _specs(trials: Sequence["FrozenTrial"], search: SearchSettings) -> list[TrialSpec]:
+    return [spec for one in trials for spec in on_all_folds(one.number, one.params, search)]
 
-    def propose(self) -> list[TrialSpec]:
-        """The trials of the next batch, with those that an interruption left of the last one; empty at the end."""
-        pending = [one for one in self._trials() if not one.state.is_finished()]
-        while (count := len(self._study.get_trials(deepcopy=False))) < self._search.trials:
-            if pending and count % self._search.together == 0:
-                break
-            pending.append(self._ask(count))
-        return self._specs(pending)
 
-    def record(self, batch: Sequence[TrialSpec], trials: Sequence[Trial]) -> list[Trial]:
-        """Record the mean over folds of each proposed setting; one without a trial on every fold has failed.
+def _proposed(study: "Study", search: SearchSettings) -> list["FrozenTrial"]:
+    """The next batch, with what an interruption left of the last one; empty if all trials have ended."""
+    from optuna.samplers import TPESampler
 
-        Returns:
-            The trials of the settings that did not fail.
-        """
-        from optuna.trial import TrialState
-
-        complete = on_every_fold(trials, self._search)
-        for number in sorted({spec.setting for spec in batch}):
-            values = [one.metrics[self._search.metric] for one in complete if one.setting == number]
-            if values:
-                self._study.tell(number, mean(values))
-            else:
-                self._study.tell(number, state=TrialState.FAIL)
-        return complete
-
-    def _trials(self) -> list["FrozenTrial"]:
-        return self._study.get_trials(deepcopy=False)[: self._search.trials]
-
-    def _ask(self, number: int) -> "FrozenTrial":
-        from optuna.samplers import TPESampler
-
+    space = {name: _distribution(name, span) for name, span in search.space.items()}
+    proposed = [one for one in _trials(study, search) if not one.state.is_finished()]
+    while (count := len(study.get_trials(deepcopy=False))) < search.trials:
+        if proposed and count % search.together == 0:
+            break
         # a new sampler each time, so that a resumed study proposes what an uninterrupted one would have
-        self._study.sampler = TPESampler(seed=int(digest_of(self._search.seed, number)[:8], 16) % 2**31)
-        self._study.ask(self._space)
-        return self._study.get_trials(deepcopy=False)[number]
+        study.sampler = TPESampler(seed=int(digest_of(search.seed, count)[:8], 16) % 2**31)
+        study.ask(space)
+        proposed.append(study.get_trials(deepcopy=False)[count])
+    return proposed
 
-    def _specs(self, trials: Sequence["FrozenTrial"]) -> list[TrialSpec]:
-        return [spec for one in trials for spec in on_all_folds(one.number, one.params, self._search)]
+
+def _record(
+    study: "Study", proposed: Sequence["FrozenTrial"], complete: Sequence[Trial], search: SearchSettings
+) -> None:  # fmt: skip
+    """Record the mean over folds of each proposed setting; one without a trial on every fold has failed."""
+    from optuna.trial import TrialState
+
+    groups = {group[0].setting: group for group in by_setting(complete)}
+    for one in proposed:
+        if group := groups.get(one.number):
+            study.tell(one.number, mean(trial.metrics[search.metric] for trial in group))
+        else:
+            study.tell(one.number, state=TrialState.FAIL)
 
 
 @contextmanager
-def study(rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime) -> Iterator[Study]:
+def _opened(rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime) -> Iterator["Study"]:
     """Open the study of this search, or create it; another process with the same search waits.
 
     The name of its file is a digest of everything that decides its results. `search.trials` is not part of it, so a
     finished study continues if more trials are wanted.
     """
-    what = search.model_copy(update={"trials": SearchSettings().trials})
-    key = digest_of("study", VERSION, rows, learn, weights_digest(learn), what)
-    path = runtime.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
-    with turn(path):
-        if runtime.refreshes("search"):  # the trials are computed again, and proposals follow from their results
-            remove(path, runtime.workspace)
-        if not path.exists():
-            _create(path, search)
-        with _opened(path) as found:
-            yield Study(found, search)
-
-
-def _create(path: Path, search: SearchSettings) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.unlink(missing_ok=True)  # left by a killed process
-    with _opened(draft, "minimize" if search.metric in LOWER_IS_BETTER else "maximize"):
-        draft.replace(path)
-
-
-@contextmanager
-def _opened(path: Path, direction: Literal["minimize", "maximize"] | None = None) -> Iterator["OptunaStudy"]:
-    """The study in a file; with a direction, a new one."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(sqlite(path))
-    try:
-        if direction:
-            yield optuna.create_study(storage=storage, study_name=NAME, direction=direction)
-        else:
-            yield optuna.load_study(storage=storage, study_name=NAME)
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    what = search.model_copy(update={"trials": SearchSettings().trials})
+    key = digest_of("study", VERSION, rows, learn, weights_digest(learn), what)
+    path = runtime.workspace / "studies" / f"{rows.name or 'rows'}-{key[:10]}.db"
+    direction: Literal["minimize", "maximize"] = "minimize" if search.metric in LOWER_IS_BETTER else "maximize"
+    with turn(path):
+        if runtime.refreshes("search"):  # the trials are computed again, and proposals follow from their results
+            remove(path, runtime.workspace)
+        storage = optuna.storages.RDBStorage(sqlite(path))
+        try:
+            yield optuna.create_study(storage=storage, study_name=NAME, direction=direction, load_if_exists=True)
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
 def _distribution(name: str, span: Span | tuple[Any, ...]) -> "BaseDistribution":

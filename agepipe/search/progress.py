@@ -6,13 +6,13 @@ the state that is computed here is in `flows/table.py`.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 from agepipe.config.base import combinations
 from agepipe.config.stages import LOWER_IS_BETTER, LearnSettings, SearchSettings
@@ -20,6 +20,8 @@ from agepipe.core.progress import Progress
 from agepipe.search.records import Request, Trial, TrialId
 
 logger = logging.getLogger("agepipe.progress")
+
+T = TypeVar("T")
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
@@ -29,25 +31,18 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
 
 def trial_progress(folder: Path, trial: TrialId, name: str, start: int) -> Progress:
-    """A progress callback of a trial, which writes and logs each epoch.
-
-    Args:
-        folder: where the trials of the search write their epochs.
-        trial: which trial it is.
-        name: what the log calls it.
-        start: the epoch that it continues from.
-    """
-    write_epoch(folder, trial, start)
+    """A progress callback that writes and logs each epoch of a trial, which continues from the epoch `start`."""
 
     def report(done: int, total: int, note: str = "") -> None:
         write_epoch(folder, trial, done)
         logger.info("%s: epoch %d of %d, %s", name, done, total, note)
 
+    write_epoch(folder, trial, start)
     return report
 
 
 def write_epoch(folder: Path, trial: TrialId, epoch: int) -> None:
-    """Write the epoch that a trial has finished, atomically."""
+    """Write the number of epochs that a trial has finished, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{trial[0]}-{trial[1]}"
     draft.write_text(str(epoch), encoding="utf-8")
@@ -55,7 +50,7 @@ def write_epoch(folder: Path, trial: TrialId, epoch: int) -> None:
 
 
 def read_epochs(folder: Path) -> dict[TrialId, int]:
-    """The epochs that the trials have written."""
+    """The number of finished epochs of each trial that has written it."""
     found: dict[TrialId, int] = {}
     for path in folder.glob("[0-9]*-[0-9]*"):
         setting, _, fold = path.name.partition("-")
@@ -120,112 +115,102 @@ class SearchState:
 
 
 class SearchProgress:
-    """Computes the state of a search from the results and the epochs of its trials; `search_progress` makes one."""
+    """Computes the state of a search from the results of its trials and the epochs that they have written.
+
+    Args:
+        search: strategy, folds and metric.
+        learn: the epochs of a complete training.
+        folder: where the trials write their epochs; removed before and after.
+        show: called with each new state.
+    """
 
     def __init__(
         self, search: SearchSettings, learn: LearnSettings, folder: Path, show: Callable[[SearchState], None]
     ) -> None:  # fmt: skip
         self._search, self._learn, self._folder, self._show = search, learn, folder, show
         self._start = time.monotonic()
-        self._done: dict[TrialId, int] = {}
-        self._trained = 0
-        self._begin_round(0)
+        self._done: dict[TrialId, int] = {}  # epochs of each trial, at all rungs
+        self._trained = 0  # of these, the epochs that were not cached
+        self._begin_rung(0)
 
-    def _begin_round(self, until: int) -> None:
+    def _begin_rung(self, until: int) -> None:
         self._until = until
-        self._settings: dict[TrialId, Mapping[str, Any]] = {}
+        self._settings: dict[int, Mapping[str, Any]] = {}
         self._scores: dict[TrialId, float] = {}
-        self._diverged: set[TrialId] = set()
         self._epochs: dict[TrialId, int] = {}
-        rmtree(self._folder, ignore_errors=True)  # no trial of the new round is running yet
+        self._ended: set[TrialId] = set()
+        self.close()  # no trial of this rung is running yet
+
+    def close(self) -> None:
+        """Remove the files of the trials."""
+        rmtree(self._folder, ignore_errors=True)
 
     def begin(self, request: Request) -> None:
-        """Expect the trials of a request; one until another epoch than before begins a new round."""
+        """Expect the trials of a request; they are shown together with earlier ones until the same epoch."""
         until = request.until or self._learn.epochs
         if until != self._until:
-            self._begin_round(until)
-        self._settings |= {spec.id: spec.settings for spec in request.specs}
+            self._begin_rung(until)
+        self._settings |= {spec.setting: spec.settings for spec in request.specs}
+        self._specs = request.specs
 
-    def update(self, trials: Sequence[Trial | None]) -> None:
-        """Take the trials that have ended, read the epochs of the others, and show the state."""
-        self._scores |= {one.id: one.metrics[self._search.metric] for one in trials if one is not None}
-        self._epochs |= {trial: epoch for trial, epoch in read_epochs(self._folder).items() if trial in self._settings}
-        self._count()
-        self._show(self.state(time.monotonic() - self._start))
+    def update(self, results: Sequence[Trial | None]) -> None:
+        """Show the state with these results of the request: None for the trials that have none yet."""
+        for spec, one in zip(self._specs, results, strict=True):
+            if one is not None:
+                self._scores[spec.id] = one.metrics[self._search.metric]
+        self._advance(set(self._scores))
 
     def end(self) -> None:
-        """No trial of the requests so far is running: those without a result have diverged."""
-        self._diverged = set(self._settings) - set(self._scores)
-        self.update(())
+        """Show the state after the request: its trials without a result have diverged."""
+        self._advance({spec.id for spec in self._specs})
 
-    def state(self, seconds: float) -> SearchState:
-        """The state after `seconds` of the search."""
-        search, done, total = self._search, sum(self._done.values()), self._total()
-        running = {trial: epoch for trial, epoch in self._epochs.items() if not self._ended(trial)}
-        return SearchState(
-            metric=search.metric,
-            until=self._until,
-            epochs=self._learn.epochs,
-            settings=self._setting_states(running),
-            done=sum(map(self._ended, self._settings)),
-            running=len(running),
-            trials=search.trials * search.folds if search.strategy == "optuna" else len(self._settings),
-            share=min(1.0, done / total) if total else 1.0,
-            seconds_left=seconds * max(0, total - done) / self._trained if self._trained else None,
-        )
-
-    def _ended(self, trial: TrialId) -> bool:
-        return trial in self._scores or trial in self._diverged
-
-    def _count(self) -> None:
-        """Count the new epochs of each trial; one that has written none was cached, and not trained in this run."""
-        for trial in self._settings:
-            epoch = self._until if self._ended(trial) else min(self._epochs.get(trial, 0), self._until)
+    def _advance(self, ended: set[TrialId]) -> None:
+        """Add the new epochs of each trial; one that ended without writing an epoch was cached."""
+        self._ended |= ended
+        self._epochs |= {
+            trial: epoch for trial, epoch in read_epochs(self._folder).items() if trial[0] in self._settings
+        }
+        for trial in self._ended | set(self._epochs):
+            epoch = self._until if trial in self._ended else min(self._epochs[trial], self._until)
             new = epoch - self._done.get(trial, 0)
             if new > 0:
                 self._done[trial] = epoch
                 self._trained += new if trial in self._epochs else 0
+        self._show(self.state(time.monotonic() - self._start))
 
-    def _setting_states(self, running: Mapping[TrialId, int]) -> tuple[SettingState, ...]:
-        sign = 1 if self._search.metric in LOWER_IS_BETTER else -1
-        states = [
-            SettingState(settings, self._search.folds, _of(setting, self._scores), _of(setting, running))
-            for setting, settings in {setting: settings for (setting, _), settings in self._settings.items()}.items()
+    def state(self, seconds: float) -> SearchState:
+        """The state after `seconds` of the search."""
+        search, done, total = self._search, sum(self._done.values()), self._total()
+        running = {trial: epoch for trial, epoch in self._epochs.items() if trial not in self._ended}
+        settings = [
+            SettingState(values, search.folds, self._of(setting, self._scores), self._of(setting, running))
+            for setting, values in self._settings.items()
         ]
-        return tuple(sorted(states, key=lambda one: (not one.complete, sign * (one.score or 0.0))))
+        sign = 1 if search.metric in LOWER_IS_BETTER else -1
+        return SearchState(
+            metric=search.metric,
+            until=self._until,
+            epochs=self._learn.epochs,
+            settings=tuple(sorted(settings, key=lambda one: (not one.complete, sign * (one.score or 0.0)))),
+            done=len(self._ended),
+            running=len(running),
+            trials=search.folds * (search.trials if search.strategy == "optuna" else len(settings)),
+            share=min(1.0, done / total) if total else 1.0,
+            seconds_left=seconds * max(0, total - done) / self._trained if self._trained else None,
+        )
+
+    def _of(self, setting: int, values: Mapping[TrialId, T]) -> tuple[T, ...]:
+        """The values of a setting's trials, in the order of its folds."""
+        return tuple(values[setting, fold] for fold in range(self._search.folds) if (setting, fold) in values)
 
     def _total(self) -> int:
         """Epochs of the whole search."""
-        folds, epochs = self._search.folds, self._learn.epochs
-        if self._search.strategy == "optuna":
-            return self._search.trials * folds * epochs
         if not self._search.trains:
             return 0
+        if self._search.strategy == "optuna":
+            return self._search.trials * self._search.folds * self._learn.epochs
         count, before, total = len(combinations(self._search.grid)), 0, 0
-        for until in (*self._search.rungs, epochs):
-            total += count * folds * (until - before)
+        for until in (*self._search.rungs, self._learn.epochs):
+            total += count * self._search.folds * (until - before)
             count, before = self._search.kept(count), until
         return total
-
-
-def _of(setting: int, values: Mapping[TrialId, Any]) -> tuple[Any, ...]:
-    """The values of a setting's trials, in the order of its folds."""
-    return tuple(value for (position, _), value in sorted(values.items()) if position == setting)
-
-
-@contextmanager
-def search_progress(
-    search: SearchSettings, learn: LearnSettings, folder: Path, show: Callable[[SearchState], None]
-) -> Iterator[SearchProgress]:  # fmt: skip
-    """The progress of a search while the block runs.
-
-    Args:
-        search: strategy, folds and metric.
-        learn: the epochs of a trial.
-        folder: where the trials write their epochs; removed before and after.
-        show: called with each new state.
-    """
-    try:
-        yield SearchProgress(search, learn, folder, show)
-    finally:
-        rmtree(folder, ignore_errors=True)

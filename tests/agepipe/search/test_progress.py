@@ -1,12 +1,13 @@
 """The state of a search, computed from its results and from the epochs that its trials have written."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agepipe.config.search_space import Span
 from agepipe.config.stages import LearnSettings, SearchSettings
-from agepipe.search.progress import SearchProgress, SearchState, search_progress, trial_progress, write_epoch
+from agepipe.search.progress import SearchProgress, SearchState, trial_progress, write_epoch
 from agepipe.search.records import Fold, Request, Trial, TrialId, on_all_folds
 from agepipe.search.strategies import plan
 
@@ -21,13 +22,20 @@ class Watched(SearchProgress):
 
     def __init__(self, search: SearchSettings, folder: Path) -> None:
         self.shown: list[SearchState] = []
-        self.folder = folder / "progress"
+        self.folder, self.request = folder / "progress", Request([])
         super().__init__(search, LEARN, self.folder, self.shown.append)
 
-    def reach(self, epochs: dict[TrialId, int], results: list[Trial] | None = None) -> None:
+    def begin(self, request: Request) -> None:
+        self.request = request
+        super().begin(request)
+
+    def reach(self, epochs: dict[TrialId, int], scores: dict[TrialId, float] | None = None) -> SearchState:
+        """The state once the trials have written these epochs and have these results."""
         for trial, epoch in epochs.items():
             write_epoch(self.folder, trial, epoch)
-        self.update(results or [])
+        results = {trial: evaluated(*trial, score) for trial, score in (scores or {}).items()}
+        self.update([results.get(spec.id) for spec in self.request.specs])
+        return self.shown[-1]
 
 
 def evaluated(setting: int, fold: int, score: float) -> Trial:
@@ -40,9 +48,8 @@ def evaluated(setting: int, fold: int, score: float) -> Trial:
 def test_it_shows_the_results_the_running_trials_and_the_best_setting(tmp_path: Path) -> None:
     progress = Watched(GRID, tmp_path)
     progress.begin(Request(plan(GRID)))
-    results = [evaluated(0, 0, 0.2), evaluated(0, 1, 0.4), evaluated(1, 0, 0.9)]
-    progress.reach({(0, 0): 4, (0, 1): 4, (1, 0): 4, (1, 1): 2, (7, 0): 1}, results)
-    now = progress.shown[-1]
+    epochs = {(0, 0): 4, (0, 1): 4, (1, 0): 4, (1, 1): 2, (7, 0): 1}
+    now = progress.reach(epochs, {(0, 0): 0.2, (0, 1): 0.4, (1, 0): 0.9})
     assert (now.done, now.running, now.trials, now.finished) == (3, 1, 6, False)
     assert now.best is now.settings[0]
     assert now.best.settings == {"lr": 0.01}, "a setting with a running fold is not the best yet"
@@ -53,7 +60,7 @@ def test_it_shows_the_results_the_running_trials_and_the_best_setting(tmp_path: 
 def test_the_time_remaining_is_estimated_from_the_epochs_of_this_run_without_cached_trials(tmp_path: Path) -> None:
     progress = Watched(GRID, tmp_path)
     progress.begin(Request(plan(GRID)))
-    progress.update([evaluated(0, 0, 0.2), evaluated(0, 1, 0.4)])  # cached: they have written no epoch
+    progress.reach({}, {(0, 0): 0.2, (0, 1): 0.4})  # cached: they have written no epoch
     assert progress.state(5.0).seconds_left is None
     assert progress.state(5.0).share == pytest.approx(2 / 6)
     progress.reach({(1, 0): 3, (1, 1): 1})
@@ -64,8 +71,7 @@ def test_the_time_remaining_is_estimated_from_the_epochs_of_this_run_without_cac
 def test_a_lower_error_is_better(tmp_path: Path) -> None:
     progress = Watched(GRID.model_copy(update={"metric": "mae"}), tmp_path)
     progress.begin(Request(plan(GRID)))
-    progress.update([evaluated(setting, fold, 5.0 - setting) for setting in range(3) for fold in range(2)])
-    now = progress.shown[-1]
+    now = progress.reach({}, {(setting, fold): 5.0 - setting for setting in range(3) for fold in range(2)})
     assert [one.score for one in now.settings] == [3.0, 4.0, 5.0]
     assert now.finished
 
@@ -75,11 +81,10 @@ def test_each_rung_is_shown_alone_and_the_share_is_that_of_the_whole_search(tmp_
     everything = 6 * 1 + 4 * 3
     progress.begin(Request(plan(HALVING), until=1))
     ids = [(setting, fold) for setting in range(3) for fold in range(2)]
-    progress.reach(dict.fromkeys(ids, 1), [evaluated(setting, fold, 0.5) for setting, fold in ids])
+    progress.reach(dict.fromkeys(ids, 1), dict.fromkeys(ids, 0.5))
     assert progress.state(6.0).seconds_left == pytest.approx(12.0)
     progress.begin(Request(plan(HALVING)[:4]))
-    progress.update([])
-    now = progress.state(6.0)
+    now = progress.reach({})
     assert (now.until, now.done, now.running, now.trials, now.best) == (4, 0, 0, 4, None)
     progress.reach({(0, 0): 3})
     assert progress.state(8.0).seconds_left == pytest.approx(8.0 * 10 / 8)
@@ -91,8 +96,7 @@ def test_batches_of_proposals_are_shown_together(tmp_path: Path) -> None:
     progress.begin(Request([]))
     for number in range(4):
         progress.begin(Request(on_all_folds(number, {"lr": 0.02 + number / 100}, OPTUNA)))
-        progress.update([evaluated(number, fold, 5.0) for fold in range(2)])
-        now = progress.shown[-1]
+        now = progress.reach({}, {(number, fold): 5.0 for fold in range(2)})
         assert (now.done, now.trials, now.finished) == (2 * number + 2, 8, number == 3)
 
 
@@ -108,7 +112,7 @@ def test_a_trial_that_diverged_is_done_and_has_no_score(tmp_path: Path) -> None:
     for number in range(2):
         progress.begin(Request(on_all_folds(number, {"lr": 0.02 + number / 100}, OPTUNA)))
         epochs = {(number, fold): 1 + 3 * number for fold in range(2)}
-        progress.reach(epochs, [evaluated(number, fold, 5.0) for fold in range(2 * number)])
+        progress.reach(epochs, dict.fromkeys(epochs, 5.0) if number else {})
         progress.end()
     now = progress.shown[-1]
     assert (now.finished, now.running, now.share) == (True, 0, 1.0)
@@ -118,13 +122,12 @@ def test_a_trial_that_diverged_is_done_and_has_no_score(tmp_path: Path) -> None:
 
 
 def test_the_epochs_of_a_trial_reach_the_state_and_its_files_are_removed(tmp_path: Path) -> None:
-    shown: list[SearchState] = []
-    folder = tmp_path / "progress" / "run"
-    with search_progress(GRID, LEARN, folder, shown.append) as progress:
+    progress = Watched(GRID, tmp_path)
+    with closing(progress):
         progress.begin(Request(plan(GRID)))
-        report = trial_progress(folder, (1, 0), "lr=0.02 fold 0", start=1)
-        progress.update([])
+        report = trial_progress(progress.folder, (1, 0), "lr=0.02 fold 0", start=1)
+        first = progress.reach({})
         report(2, 4)
-        progress.update([])
-    assert [state.settings[1].epochs or state.settings[0].epochs for state in shown] == [(1,), (2,)]
-    assert not folder.exists()
+        second = progress.reach({})
+    assert [(state.settings[1].epochs, state.running) for state in (first, second)] == [((1,), 1), ((2,), 1)]
+    assert not progress.folder.exists()
