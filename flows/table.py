@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -66,9 +65,12 @@ class SearchDisplay:
     """Shows a search in the terminal and as artifacts of the Prefect run in which it is created."""
 
     def __init__(self) -> None:
-        created = create_progress_artifact(progress=0.0, key="search", description="Trials of the search")
+        from prefect import artifacts  # an optional dependency, and slow to import
+
+        self._artifacts = artifacts
+        created = artifacts.create_progress_artifact(progress=0.0, key="search", description="Trials of the search")
         assert isinstance(created, UUID)  # a coroutine in asynchronous flows only
-        self._artifact = created
+        self._bar = created
         self._percent, self._sent = 0.0, time.monotonic()
         self._tables: set[int] = set()
 
@@ -79,11 +81,11 @@ class SearchDisplay:
         percent, now = round(100 * state.share, 1), time.monotonic()
         if percent > self._percent and (state.finished or now - self._sent > SEND_EVERY):
             self._percent, self._sent = percent, now
-            update_progress_artifact(self._artifact, percent)
+            self._artifacts.update_progress_artifact(self._bar, percent)
         if state.finished and state.settings and state.until not in self._tables:
             self._tables.add(state.until)
             words = f"Mean {state.metric} over folds after {state.until} of {state.epochs} epochs, the best first."
-            create_table_artifact(rows_of(state), key="search-settings", description=words)
+            self._artifacts.create_table_artifact(rows_of(state), key="search-settings", description=words)
 
 
 def rows_of(state: SearchState) -> list[dict[str, Any]]:

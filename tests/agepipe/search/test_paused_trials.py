@@ -1,4 +1,4 @@
-"""Trials that pause at rungs: a pause changes nothing of the result, and a stopped trial leaves no checkpoint."""
+"""Trials that pause: a pause changes nothing of the result, and a stopped trial leaves no checkpoint."""
 
 from pathlib import Path
 
