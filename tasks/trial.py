@@ -30,7 +30,7 @@ STOPPED = "agepipe.stopped"
 
 @stage(
     "search", "trials", version=work.VERSION, run_name="trial {setting} fold {fold.index}", revivals=2, resumes=True,
-    beside=("settings", "setting", "paused", "finished"),
+    not_in_key=("settings", "setting", "paused", "finished"),
 )  # fmt: skip
 def trial(
     folder: Path, rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,

@@ -25,7 +25,7 @@ from agepipe.reports import sentences
 from agepipe.reports.model_card import model_card
 from agepipe.reports.report import render
 
-VERSION = 6
+VERSION = 7
 """Raised when the same inputs would give another folder; part of the digest, and kept in `metrics.json`."""
 PREDICTIONS = 5
 """The first version whose predictions are those of today, so that a champion evaluated since then can be compared."""

@@ -88,8 +88,8 @@ class Job:
     ranges: AgeRanges
     learn: LearnSettings
     """Every field that the training goes by; `learn.epochs` is how many it takes."""
-    metric: Metric
-    """Validation figure that the best epoch goes by."""
+    metric: Metric | None
+    """Validation figure that the best epoch goes by; None keeps the last epoch."""
     patience: int | None = None
     """Epochs without a better figure after which it stops; None never stops early."""
     until: int | None = None

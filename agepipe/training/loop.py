@@ -139,8 +139,8 @@ class Training:
             checkpoints.save(state, self.job.folder / name)
 
     def _score(self, metrics: dict[str, float]) -> float:
-        """What the best epoch has most of; without validation rows that is the last one."""
-        if self.validation is None:
+        """What the best epoch has most of; without validation rows or a metric that is the last one."""
+        if self.validation is None or self.job.metric is None:
             return len(self.curves)
         return metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
 

@@ -17,7 +17,7 @@ from agepipe.core.artifacts import partial
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
 from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
-from agepipe.model.bundle_files import write_card, write_lineage
+from agepipe.model.bundle_files import Role, write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.training.calibrate import Calibration, calibrated
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job
@@ -62,7 +62,7 @@ def train(
     job, table = _job(rows, learn, final, partial(folder), runtime)
     fitted = across(job, runtime, on_epoch)
     calibration = calibrated(job, fitted, choice)
-    seen, lineage = lineage_of(table, learn)
+    seen, lineage = lineage_of(table, learn, "chosen" if final.keep == "best" else "calibrated")
     isolated(exporting, job, fitted, calibration.temperature, folder)
     write_card(folder, _card(job, fitted, calibration, rows, final, lineage))
     write_lineage(folder, seen)
@@ -80,8 +80,10 @@ def _job(
     aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
     table = table.with_columns(pl.Series("validation", aside))
     check_validation(learn, table.filter(pl.col("validation")))
+    best = final.keep == "best"
     job = Job(
-        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
+        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn,
+        metric=final.metric if best else None, patience=final.patience if best else None,
         train=Examples.of(table.filter(~pl.col("validation"))),
         validation=Examples.of(table.filter(pl.col("validation"))),
         device=runtime.device, threads=threads(learn, runtime),
@@ -120,20 +122,21 @@ def _card(
     )  # fmt: skip
 
 
-def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame, str]:
+def lineage_of(table: pl.DataFrame, learn: LearnSettings, validated: Role = "chosen") -> tuple[pl.DataFrame, str]:
     """Every photograph that the network has seen, each once, and whether that is all of them.
 
-    Whatever was not fitted on was chosen by: the validation rows always, and by the search all rows.
+    The validation rows have chosen the epoch, or calibrated only; roles are those of this training, not of a search.
 
     Args:
         table: `digest`, `look`, and bool `validation` of each development row.
         learn: its `weights` may be those of an earlier bundle, whose lineage then goes along.
+        validated: role of the validation rows.
 
     Returns:
         `digest`, `look`, `role`; and `known`, or `unknown` when the first weights came from a file without lineage.
     """
-    role = pl.when(pl.col("validation")).then(pl.lit("chosen")).otherwise(pl.lit("fitted"))
+    role = pl.when(pl.col("validation")).then(pl.lit(validated)).otherwise(pl.lit("fitted"))
     before, lineage = seen_before(learn)
     seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
-    # 'fitted' sorts after 'chosen', and is the stronger
+    # 'fitted' sorts after 'chosen' and 'calibrated', and is the graver
     return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage
