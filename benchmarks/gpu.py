@@ -40,7 +40,9 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
 from agepipe.data.records import Rows
 from agepipe.model.ages import AgeRanges
-from agepipe.search.trial import Planned, plan, trial
+from agepipe.search.records import TrialSpec
+from agepipe.search.strategies import plan
+from agepipe.search.trial import trial
 from agepipe.training.job import Job
 from agepipe.training.worker import isolated, warm
 from benchmarks.training import Bare, Way, drawn
@@ -189,7 +191,7 @@ def grid(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def _trial(rows: Rows, learn: LearnSettings, runtime: Runtime, step: Planned) -> None:
+def _trial(rows: Rows, learn: LearnSettings, runtime: Runtime, step: TrialSpec) -> None:
     setting, changes, fold = step
     folder = runtime.workspace / f"{setting}-{fold.index}"
     folder.mkdir(parents=True)
@@ -197,12 +199,12 @@ def _trial(rows: Rows, learn: LearnSettings, runtime: Runtime, step: Planned) ->
 
 
 def _until(
-    limit: float, together: int, work: Callable[[Planned], None], planned: Sequence[Planned]
+    limit: float, together: int, work: Callable[[TrialSpec], None], planned: Sequence[TrialSpec]
 ) -> tuple[int, float]:
     """Run trials side by side, start none after the limit, and return how many ran in how many seconds."""
     start = time.monotonic()
 
-    def one(step: Planned) -> bool:
+    def one(step: TrialSpec) -> bool:
         if time.monotonic() - start > limit:
             return False
         work(step)

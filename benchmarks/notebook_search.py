@@ -41,7 +41,8 @@ from agepipe.data.filenames import Label, parse
 from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
 from agepipe.model.ages import AgeRanges
-from agepipe.search.trial import plan, trial
+from agepipe.search.strategies import plan
+from agepipe.search.trial import trial
 
 if TYPE_CHECKING:  # each way imports what it needs in its own time
     from torch.utils.data import DataLoader

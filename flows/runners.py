@@ -1,8 +1,9 @@
-"""Where the trials of a search run at a time: threads here, processes here, or the workers of a Dask cluster.
+"""The task runners of a search: threads or processes of this machine, or the workers of a Dask cluster.
 
-Each trial trains in a process of its own whatever the runner, so a runner decides where trials wait, not what comes
-out. Threads cost least. Processes keep the work of one trial (the store, the tracking) from another's. Dask reaches
-other machines, which must see the workspace, the tracking store and Prefect's server under the same names.
+Each trial trains in a process of its own with any runner, so the runner decides where a trial waits for that process,
+never what it computes. Threads cost least. Processes separate the reading and the tracking of one trial from those of
+another. Dask reaches other machines, which must see the workspace, the tracking store and Prefect's server under the
+same names.
 """
 
 import sys
@@ -20,7 +21,7 @@ from agepipe.config.runtime import Runtime
 
 @contextmanager
 def runner(runtime: Runtime) -> Iterator[TaskRunner[Any]]:
-    """The runner that `runtime` asks for, with as many trials at a time as it says; made ready while the block runs."""
+    """The task runner that `runtime` selects, for `runtime.trial_count` trials at a time, while the block runs."""
     with ExitStack() as ready:
         if runtime.runner == "threads":
             yield ThreadPoolTaskRunner(max_workers=runtime.trial_count)
@@ -34,14 +35,14 @@ def runner(runtime: Runtime) -> Iterator[TaskRunner[Any]]:
 
 
 def deaths() -> tuple[type[Exception], ...]:
-    """What a runner raises when workers of its own have died: Dask only after it has replaced one several times."""
+    """The errors of a runner whose workers died; Dask raises one only after it has replaced a worker several times."""
     dask = sys.modules.get("distributed")
     return (BrokenProcessPool, *([dask.KilledWorker] if dask else []))
 
 
 @contextmanager
 def _one_server() -> Iterator[None]:
-    """Tell other processes where Prefect's server is: each would otherwise start a temporary one of its own."""
+    """Pass the address of Prefect's server to other processes, each of which would otherwise start a temporary one."""
     run = FlowRunContext.get()
     if run is None or PREFECT_API_URL.value():
         yield
@@ -52,7 +53,7 @@ def _one_server() -> Iterator[None]:
 
 @contextmanager
 def _free_workers() -> Iterator[None]:
-    """Let Dask's workers have children, which the process of a training is."""
+    """Allow Dask's workers to have child processes: a training runs in one."""
     import dask
 
     with dask.config.set({"distributed.worker.daemon": False}):

@@ -1,6 +1,7 @@
-"""The flow that tries settings: a flow of its own, so that its trials fan out over the runner it is given."""
+"""The flow of the search: a flow of its own, because its trials are mapped over a task runner that is chosen."""
 
 import logging
+from contextlib import closing
 
 from prefect import flow
 
@@ -9,46 +10,57 @@ from agepipe.config.search import check_installed
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
+from agepipe.search.progress import SearchProgress
+from agepipe.search.records import Request, Trial
+from agepipe.search.strategies import run, strategy
 from agepipe.training.records import Choice
 from agepipe.training.worker import resume
 from flows.beginning import begin
 from flows.runners import deaths, runner
-from flows.strategies import STRATEGIES, Search
-from tasks.board import board
+from flows.table import SearchDisplay
+from tasks.trial import progress_folder, train
 
 logger = logging.getLogger("agepipe.progress")
 
-LIVES = 3
-"""How often a search is begun with new workers before it gives up; what is finished is not done again."""
+ATTEMPTS = 3
+"""Attempts, each with new workers, before a search whose workers die fails; finished trials are not repeated."""
 
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds", on_running=[begin])
 def _search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: Runtime) -> Choice:
-    with board(settings, learn, runtime) as shown:
-        return STRATEGIES[settings.strategy](Search(rows, learn, settings, runtime, shown))
+    with closing(SearchProgress(settings, learn, progress_folder(runtime), SearchDisplay().show)) as progress:
+
+        def trained(request: Request) -> list[Trial]:
+            progress.begin(request)
+            trials = train(request, rows, learn, settings, runtime, progress.update)
+            progress.end()
+            return trials
+
+        return run(strategy(rows, learn, settings, runtime), trained)
 
 
 def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: Runtime) -> Choice:
-    """Train settings on every fold, each from a fresh network, and choose the best by its mean over folds.
+    """Train settings on every fold, each trial from a fresh network, and choose the best by its mean over folds.
 
     Raises:
         ConfigError: a rung is not below the epochs of a trial, or the package of the strategy is not installed.
-        WorkerError: the workers of the runner die again and again.
+        TrainingError: no setting could be trained to the end.
+        WorkerError: workers of the runner died in each of `ATTEMPTS`.
     """
     settings.check_rungs(learn.epochs)
     check_installed(settings)
-    lives = LIVES
+    attempts = ATTEMPTS
     while True:
         try:
             with runner(runtime) as ready:
                 return _search.with_options(task_runner=ready)(rows, learn, settings, runtime)
         except deaths() as error:
-            lives -= 1
-            if lives == 0:
+            attempts -= 1
+            if attempts == 0:
                 raise WorkerError(
-                    f"runner: workers of '{runtime.runner}' died in {LIVES} tries; if memory has run out, take fewer "
-                    "--workers or a smaller learn.batch, then give the same command again."
+                    f"runner: workers of '{runtime.runner}' died in {ATTEMPTS} tries; if memory has run out, take "
+                    "fewer --workers or a smaller learn.batch, then give the same command again."
                 ) from error
-            logger.warning("a worker of the search has died; it goes on with new ones")
+            logger.warning("a worker of the search has died; it continues with new ones")
         finally:
-            resume()  # where a signal has interrupted the trials, all have ended by now
+            resume()  # after a signal: all trials that it interrupted have ended by now

@@ -30,11 +30,10 @@ from agepipe.core.words import counted
 from agepipe.data.records import Catalogue
 from agepipe.evaluation.records import Compared, Evaluation
 from agepipe.registry.records import Registered
-from agepipe.search.progress import standings
 from flows import access
 from flows.result import PipelineResult
 from flows.services import Services
-from flows.table import Trials, drawn, duration
+from flows.table import drawn, duration, search_table
 from tasks.watch import Step, logger
 
 if TYPE_CHECKING:
@@ -101,20 +100,15 @@ def progress() -> Iterator[None]:
         TextColumn("{task.description:<16}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
     )  # fmt: skip
-    trials = Trials(console)
+    with search_table(console) as search:
 
-    def screen() -> Group:
-        return Group(bars, *([drawn(trials.latest)] if trials.latest else []))
+        def screen() -> Group:
+            return Group(bars, *([drawn(search.latest)] if search.latest else []))
 
-    live = Live(get_renderable=screen, console=console) if console.is_terminal else nullcontext()
-    warnings = RichHandler(logging.WARNING, console, show_time=False, show_path=False)
-    with (
-        live,
-        _handling(library, warnings),
-        _handling(logger, Bars(bars), logging.INFO),
-        _handling(standings, trials, logging.DEBUG),
-    ):
-        yield
+        live = Live(get_renderable=screen, console=console) if console.is_terminal else nullcontext()
+        warnings = RichHandler(logging.WARNING, console, show_time=False, show_path=False)
+        with live, _handling(library, warnings), _handling(logger, Bars(bars), logging.INFO):
+            yield
 
 
 @contextmanager

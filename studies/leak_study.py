@@ -40,7 +40,7 @@ from agepipe.config.stages import (
 from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
 from agepipe.data.stratify import folds, holdout
-from agepipe.search.trial import plan
+from agepipe.search.strategies import plan
 from agepipe.training.batches import Batches, open_store
 from agepipe.training.job import Examples, Fitted, Job
 from agepipe.training.loop import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of

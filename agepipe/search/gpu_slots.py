@@ -1,7 +1,7 @@
-"""One trial a GPU, or as many as a machine has workers: each takes a place, and waits while all are taken.
+"""Slots that limit the trials at a time on each GPU of a machine; a trial waits while all of them are taken.
 
-A place is a lock on a file, so it binds threads, processes, Dask's workers on this machine and other pipelines alike,
-and is free again when its process dies, however that died.
+A slot is a lock on a file. It is shared by threads, processes, Dask workers and other pipelines of the machine, and
+the operating system frees it when its process dies, even by SIGKILL.
 """
 
 import os
@@ -17,30 +17,36 @@ from agepipe.config.runtime import Runtime, own_cores
 from agepipe.core.record import digest_of
 
 WAIT = 0.2
-"""Seconds between two looks for a free place."""
+"""Seconds between two attempts to take a slot."""
 
 
 @contextmanager
-def placed(runtime: Runtime) -> Iterator[int | None]:
-    """The GPU that a trial has while the block runs, by the number that CUDA gives it here; None without a GPU.
+def gpu_slot(runtime: Runtime) -> Iterator[int | None]:
+    """Reserve a GPU while the block runs, and return CUDA's index of it in this process; None without a GPU.
 
-    On a CPU the runner itself has no more trials at a time than cores allow, but for Dask's workers that somebody else
-    has started: those that have the same cores share its places.
+    Without a GPU the task runner limits the trials at a time. Only the workers of a Dask scheduler that runs elsewhere
+    (`runtime.scheduler`) are not limited by it; those with the same cores share `runtime.trial_count` slots.
     """
     if runtime.gpu_count:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
-        with place(runtime.gpu_count, runtime.gpu_trials, _folder(f"gpus-{shown}")) as gpu:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(os.sep, "-")
+        with slot(runtime.gpu_count, runtime.gpu_trials, _folder(f"gpus-{visible}")) as gpu:
             yield gpu
     elif runtime.scheduler:
-        with place(1, runtime.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
+        with slot(1, runtime.trial_count, _folder(f"cores-{digest_of(own_cores())[:10]}")):
             yield None
     else:
         yield None
 
 
 @contextmanager
-def place(gpus: int, each: int, folder: Path) -> Iterator[int]:
-    """Wait for one of `gpus` × `each` places, whose locks lie in a folder; emptier GPUs come first."""
+def slot(gpus: int, each: int, folder: Path) -> Iterator[int]:
+    """Wait for one of `gpus` × `each` slots, and return its GPU; GPUs with fewer trials come first.
+
+    Args:
+        gpus: number of GPUs.
+        each: slots of each GPU.
+        folder: where the lock files are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = [(gpu, folder / f"{gpu}-{number}.lock") for number in range(each) for gpu in range(gpus)]
     while True:
@@ -52,6 +58,6 @@ def place(gpus: int, each: int, folder: Path) -> Iterator[int]:
         time.sleep(WAIT)
 
 
-def _folder(shown: str) -> Path:
-    """On this machine, not in the workspace, which several machines may share; another for each set that is shown."""
-    return Path(tempfile.gettempdir()) / f"agepipe-{os.getuid()}-{shown}"
+def _folder(devices: str) -> Path:
+    """In this machine's temporary folder, not in the workspace, which several machines may share."""
+    return Path(tempfile.gettempdir()) / f"agepipe-{os.getuid()}-{devices}"

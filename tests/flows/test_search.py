@@ -161,7 +161,7 @@ def test_a_search_outlives_a_worker_and_chooses_what_threads_choose(
     assert len(choice.runs) == 4
     assert (process() in workers(tracked)) == (runner == "threads")
     said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
-    wanted = {"threads": "goes on from its last checkpoint", "processes": "goes on with new ones", "dask": ""}[runner]
+    wanted = {"threads": "goes on from its last checkpoint", "processes": "continues with new ones", "dask": ""}[runner]
     assert any(wanted in line for line in said) or not wanted
 
 
@@ -218,7 +218,7 @@ def test_a_setting_that_diverges_is_out_of_the_race(
     status = {(run.data.params["learn.lr"] == "10.0", run.info.status) for run in runs(tracked)}
     assert status == {(False, "FINISHED"), (True, "FAILED")}
     said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
-    assert "fold 0: the loss of lr=10 is not finite, so it is out" in said
+    assert "fold 0: the loss of lr=10 is not finite, so this setting is left out" in said
     assert search(rows, BURSTING, settings, tracked) == choice
 
 

@@ -4,7 +4,6 @@ import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +18,8 @@ from agepipe.core.errors import DataError, SourceError
 from agepipe.core.record import Record
 from agepipe.data.records import Catalogue, Rows
 from agepipe.model.ages import AgeRanges
-from agepipe.search.records import Fold, Trial
+from agepipe.search.records import Fold, Request, Trial, TrialSpec
 from agepipe.training.records import Choice
-from flows.strategies import Search
 from tasks.audit import audit
 from tasks.cache import cache_key
 from tasks.compare import compare
@@ -32,6 +30,7 @@ from tasks.split import split
 from tasks.stage import Stage, stage
 from tasks.stored import plain
 from tasks.train import _train, train
+from tasks.trial import train as train_trials
 from tasks.trial import trial
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -370,12 +369,11 @@ def test_first_weights_count_by_the_content_of_their_file(tmp_path: Path, monkey
 
     monkeypatch.setattr("tasks.train._train", trained)
     monkeypatch.setattr(trial, "gather", tried)
-    board = SimpleNamespace(begin=lambda *_: None, end=lambda: None, update=None)
-    search = Search(rows, learn, SearchSettings(), Runtime(), board)  # type: ignore[arg-type]
+    request = Request([TrialSpec(0, settings, fold)])
     for content in (b"one", b"two"):
         weights.write_bytes(content)
         train(rows, learn, choice, FinalSettings(), Runtime())
-        search.train([(0, settings, fold)])
+        train_trials(request, rows, learn, SearchSettings(), Runtime(), lambda _: None)
     assert len(keys) == len(set(keys)) == 4
 
 
@@ -397,7 +395,7 @@ def _key(args: tuple[object, ...]) -> str:
 
 
 def test_the_place_of_a_setting_in_a_search_is_no_part_of_a_trial() -> None:
-    assert trial.without_prefect.not_in_key == ("settings", "setting", "before", "whole")
+    assert trial.without_prefect.not_in_key == ("settings", "setting", "paused", "finished")
     names = {name: 0 for name in trial.signature.parameters if name != "runtime"}
     keys = {trial.without_prefect.key({**names, name: 1}) for name in trial.without_prefect.not_in_key}
     assert keys == {trial.without_prefect.key(names)}

@@ -20,7 +20,7 @@ from agepipe.evaluation.preprocessing_check import SCALE, SHIFT, doubt
 from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
-from agepipe.search.trial import choose
+from agepipe.search.choice import choose
 
 LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=3, batch=16, lr=0.01, target="years")
 QUICK = EvaluateSettings(draws=200)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agepipe.config.runtime import Runtime
-from agepipe.search.gpu_slots import place, placed
+from agepipe.search.gpu_slots import gpu_slot, slot
 
 
 def test_trials_at_once_are_gpus_times_the_limit_and_spread_evenly(tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_trials_at_once_are_gpus_times_the_limit_and_spread_evenly(tmp_path: Pat
     together, lock = [0], threading.Lock()
 
     def trial(_: int) -> None:
-        with place(2, 2, tmp_path) as gpu:
+        with slot(2, 2, tmp_path) as gpu:
             with lock:
                 now[gpu] += 1
                 most[gpu] = max(most[gpu], now[gpu])
@@ -34,10 +34,10 @@ def test_trials_at_once_are_gpus_times_the_limit_and_spread_evenly(tmp_path: Pat
     assert together == [4]
 
 
-def test_a_place_is_free_again_after_an_error(tmp_path: Path) -> None:
+def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:
     for _ in range(3):
         try:
-            with place(1, 1, tmp_path) as gpu:
+            with slot(1, 1, tmp_path) as gpu:
                 raise ValueError(gpu)
         except ValueError as error:
             assert error.args == (0,)
@@ -46,18 +46,18 @@ def test_a_place_is_free_again_after_an_error(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from agepipe.search.gpu_slots import place
-with place(1, 1, Path(sys.argv[1])):
+from agepipe.search.gpu_slots import slot
+with slot(1, 1, Path(sys.argv[1])):
     print("placed", flush=True)
     time.sleep(300)
 """
 
 
-def test_a_place_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
+def test_a_slot_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with place(1, 1, tmp_path):
+        with slot(1, 1, tmp_path):
             order.append("second")
 
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
@@ -72,7 +72,7 @@ def test_a_place_is_free_again_when_its_process_is_killed(tmp_path: Path) -> Non
     assert order == ["killed", "second"]
 
 
-def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
+def test_workers_of_a_running_cluster_share_the_slots_of_their_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("prefect_dask", reason="needs agepipe[dask]")
@@ -81,11 +81,11 @@ def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
     order: list[str] = []
 
     def second() -> None:
-        with placed(runtime):
+        with gpu_slot(runtime):
             order.append("second")
 
     waiting = threading.Thread(target=second)
-    with placed(runtime) as gpu:
+    with gpu_slot(runtime) as gpu:
         waiting.start()
         time.sleep(0.5)
         order.append("first")
@@ -94,5 +94,5 @@ def test_workers_of_a_running_cluster_share_the_places_of_their_machine(
 
 
 def test_without_a_gpu_a_trial_waits_for_nothing() -> None:
-    with placed(Runtime(device="cpu")) as first, placed(Runtime(device="cpu")) as second:
+    with gpu_slot(Runtime(device="cpu")) as first, gpu_slot(Runtime(device="cpu")) as second:
         assert first is second is None

@@ -1,12 +1,14 @@
-"""The study: what it proposes follows from its seed and what it was told, through kills and lost files."""
+"""The study: its proposals follow from its seed and the results, also after it was killed or its file lost."""
 
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +16,13 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.search_space import Span
 from agepipe.config.stages import LearnSettings, SearchSettings
 from agepipe.data.records import Rows
-from agepipe.search.records import Fold, Trial
+from agepipe.search.records import Fold, Request, Trial, TrialId, TrialSpec
+from agepipe.search.strategies import run
+from agepipe.training.records import Choice
 
 pytest.importorskip("optuna", reason="needs agepipe[optuna]")
 
-from agepipe.search.optuna_search import Planned, study
+from agepipe.search.optuna_search import optuna
 
 SEARCH = SearchSettings(
     strategy="optuna", trials=13, folds=2, seed=4, metric="mae",
@@ -28,22 +32,22 @@ SEARCH = SearchSettings(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_optuna_search import SEARCH, judged
+from test_optuna_search import SEARCH, Trainer
 from agepipe.config.stages import LearnSettings
 from agepipe.config.runtime import Runtime
-from agepipe.search.optuna_search import study
 from agepipe.data.records import Rows
-rows = Rows.model_validate_json(sys.argv[2])
-with study(rows, LearnSettings(), SEARCH, Runtime(workspace=Path(sys.argv[1]))) as proposals:
-    for _ in range(11):
-        batch = proposals.proposed()
-        proposals.tell(batch, judged(batch))
-    proposals.proposed()
-    os.kill(os.getpid(), signal.SIGKILL)
+from agepipe.search.optuna_search import optuna
+from agepipe.search.strategies import run
+rows, train = Rows.model_validate_json(sys.argv[2]), Trainer()
+def kill(request):
+    if len(train.requests) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(request)
+run(optuna(rows, LearnSettings(), SEARCH, Runtime(workspace=Path(sys.argv[1]))), kill)
 """
 
 
-def judged(planned: list[Planned]) -> list[Trial]:
+def trained(specs: Sequence[TrialSpec]) -> list[Trial]:
     """Trials whose error is a smooth function of the setting, least at lr = 0.003 and batch = 20."""
     from math import log
 
@@ -53,33 +57,49 @@ def judged(planned: list[Planned]) -> list[Trial]:
             fold=fold, folder=Path("trials"),
             metrics={"mae": abs(log(settings["lr"] / 0.003)) + abs(settings["batch"] - 20) / 9 + fold.index},
         )
-        for number, settings, fold in planned
+        for number, settings, fold in specs
     ]  # fmt: skip
 
 
-def to_the_end(rows: Rows, search: SearchSettings, runtime: Runtime) -> list[dict[str, object]]:
+class Trainer:
+    """Trains with made-up results, and remembers what was requested; trials of `diverging` have none."""
+
+    def __init__(self, *diverging: TrialId) -> None:
+        self._diverging = diverging
+        self.requests: list[Sequence[TrialSpec]] = []
+
+    def __call__(self, request: Request) -> list[Trial]:
+        self.requests.append(request.specs)
+        return [one for one in trained(request.specs) if one.id not in self._diverging]
+
+
+def searched(rows: Rows, search: SearchSettings, runtime: Runtime, train: Trainer | None = None) -> Choice:
+    return run(optuna(rows, LearnSettings(), search, runtime), train or Trainer())
+
+
+def to_the_end(rows: Rows, search: SearchSettings, runtime: Runtime) -> list[dict[str, Any]]:
     """Everything that was proposed, in order."""
-    with study(rows, LearnSettings(), search, runtime) as proposals:
-        planned = proposals.known()
-        while batch := proposals.proposed():
-            proposals.tell(batch, judged(batch))
-            planned += batch
-    return [settings for _, settings, fold in planned if fold.index == 0]
+    train = Trainer()
+    searched(rows, search, runtime, train)
+    return [spec.settings for specs in train.requests for spec in specs if spec.fold.index == 0]
 
 
-def test_each_proposal_lies_in_the_space_and_is_wanted_on_every_fold(rows: Rows, runtime: Runtime) -> None:
-    with study(rows, LearnSettings(), SEARCH, runtime) as proposals:
-        batch = proposals.proposed()
-        assert [(number, fold) for number, _, fold in batch] == [(0, Fold(index=i, count=2, seed=4)) for i in (0, 1)]
-        assert proposals.proposed() == batch, "what is not judged yet is wanted still"
-    for settings in to_the_end(rows, SEARCH, runtime):
+def test_each_proposal_is_in_the_space_and_is_trained_on_every_fold(rows: Rows, runtime: Runtime) -> None:
+    train = Trainer()
+    searched(rows, SEARCH, runtime, train)
+    assert train.requests[0] == [], "a new study has no results"
+    for number, specs in enumerate(train.requests[1:]):
+        assert [(spec.setting, spec.fold) for spec in specs] == [
+            (number, Fold(index=index, count=2, seed=4)) for index in (0, 1)
+        ]
+        settings = specs[0].settings
         assert 1e-4 <= settings["lr"] <= 0.1
         assert isinstance(settings["batch"], int)
         assert 8 <= settings["batch"] <= 32
         assert settings["head"] in ("linear", "v1")
 
 
-def test_what_is_proposed_follows_from_the_seed_and_the_results(rows: Rows, runtime: Runtime, tmp_path: Path) -> None:
+def test_proposals_follow_from_the_seed_and_the_results(rows: Rows, runtime: Runtime, tmp_path: Path) -> None:
     first = to_the_end(rows, SEARCH, runtime)
     assert len(first) == 13
     assert len({str(one) for one in first}) == 13
@@ -88,16 +108,15 @@ def test_what_is_proposed_follows_from_the_seed_and_the_results(rows: Rows, runt
     assert to_the_end(rows, SEARCH.model_copy(update={"seed": 5}), other) != first
 
 
-def test_it_learns(rows: Rows, runtime: Runtime) -> None:
+def test_later_proposals_are_better(rows: Rows, runtime: Runtime) -> None:
     found = to_the_end(rows, SEARCH.model_copy(update={"trials": 40}), runtime)
-    errors = [
-        one.metrics["mae"] for one in judged([(0, settings, Fold(index=0, count=2, seed=4)) for settings in found])
-    ]
+    fold = Fold(index=0, count=2, seed=4)
+    errors = [one.metrics["mae"] for one in trained([TrialSpec(0, settings, fold) for settings in found])]
     assert sum(errors[20:]) < 0.8 * sum(errors[:20])
 
 
-def test_a_killed_study_goes_on_as_if_it_had_not_been(rows: Rows, runtime: Runtime, tmp_path: Path) -> None:
-    whole = to_the_end(rows, SEARCH, runtime.model_copy(update={"workspace": tmp_path / "whole"}))
+def test_a_killed_study_continues_with_the_same_proposals(rows: Rows, runtime: Runtime, tmp_path: Path) -> None:
+    unbroken = to_the_end(rows, SEARCH, runtime.model_copy(update={"workspace": tmp_path / "unbroken"}))
     words = [str(runtime.workspace), rows.model_dump_json()]
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
@@ -107,13 +126,14 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(rows: Rows, runtime: Runti
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    with study(rows, LearnSettings(), SEARCH, runtime) as proposals:
-        assert len(proposals.known()) == 22
-        assert proposals.proposed()[0][0] == 11
-    assert to_the_end(rows, SEARCH, runtime) == whole
+    train = Trainer()
+    searched(rows, SEARCH, runtime, train)
+    assert len(train.requests[0]) == 22, "eleven settings have results"
+    assert train.requests[1][0].setting == 11, "what was proposed without a result is proposed again"
+    assert [specs[0].settings for specs in train.requests[1:]] == unbroken[11:]
 
 
-def test_a_finished_study_goes_on_with_more_trials(rows: Rows, runtime: Runtime) -> None:
+def test_a_finished_study_continues_with_more_trials(rows: Rows, runtime: Runtime) -> None:
     first = to_the_end(rows, SEARCH, runtime)
     assert to_the_end(rows, SEARCH, runtime) == first
     more = to_the_end(rows, SEARCH.model_copy(update={"trials": 15}), runtime)
@@ -122,43 +142,44 @@ def test_a_finished_study_goes_on_with_more_trials(rows: Rows, runtime: Runtime)
     assert len(list((runtime.workspace / "studies").glob("*.db"))) == 1
 
 
-def test_a_path_with_letters_that_mean_something_in_an_address_is_no_other_file(
+def test_a_path_with_characters_that_have_a_meaning_in_a_url_is_the_same_file(
     rows: Rows, runtime: Runtime, tmp_path: Path
 ) -> None:
     folder = tmp_path / "faces? #1 50%25"
-    with study(rows, LearnSettings(), SEARCH, runtime.model_copy(update={"workspace": folder})) as proposals:
-        proposals.proposed()
-    (kept,) = (folder / "studies").glob("*.db")
-    with closing(sqlite3.connect(kept)) as connection:
-        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+    searched(rows, SEARCH.model_copy(update={"trials": 2}), runtime.model_copy(update={"workspace": folder}))
+    (file,) = (folder / "studies").glob("*.db")
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (2,)
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith("faces")} == {folder.name}
 
 
-def test_those_of_a_batch_are_proposed_together(rows: Rows, runtime: Runtime) -> None:
-    search = SEARCH.model_copy(update={"together": 4})
-    sizes = []
-    with study(rows, LearnSettings(), search, runtime) as proposals:
-        while batch := proposals.proposed():
-            sizes.append(len(batch) // search.folds)
-            proposals.tell(batch, judged(batch))
-    assert sizes == [4, 4, 4, 1]
+def test_the_settings_of_a_batch_are_proposed_together(rows: Rows, runtime: Runtime) -> None:
+    train = Trainer()
+    searched(rows, SEARCH.model_copy(update={"together": 4}), runtime, train)
+    assert [len(specs) // SEARCH.folds for specs in train.requests] == [0, 4, 4, 4, 1]
 
 
-def test_refresh_begins_anew(rows: Rows, runtime: Runtime) -> None:
+def test_refresh_starts_a_new_study(rows: Rows, runtime: Runtime) -> None:
     first = to_the_end(rows, SEARCH, runtime)
-    anew = runtime.model_copy(update={"refresh": ("search",)})
-    with study(rows, LearnSettings(), SEARCH, anew) as proposals:
-        assert proposals.known() == []
-        assert proposals.proposed()[0][1] == first[0]
+    train = Trainer()
+    searched(rows, SEARCH, runtime.model_copy(update={"refresh": ("search",)}), train)
+    assert train.requests[0] == []
+    assert train.requests[1][0].settings == first[0]
 
 
-def test_a_setting_without_a_trial_on_some_fold_has_failed_and_is_out_of_the_race(rows: Rows, runtime: Runtime) -> None:
-    search = SEARCH.model_copy(update={"trials": 3})
-    with study(rows, LearnSettings(), search, runtime) as proposals:
-        first = proposals.proposed()
-        assert proposals.tell(first, judged(first)[:1]) == []
-        second = proposals.proposed()
-        assert proposals.tell(second, judged(second)) == judged(second)
-    with study(rows, LearnSettings(), search, runtime) as proposals:
-        assert proposals.known() == second
-        assert {number for number, _, _ in proposals.proposed()} == {2}
+def test_a_setting_without_a_trial_on_every_fold_has_failed_and_is_not_trained_again(
+    rows: Rows, runtime: Runtime
+) -> None:
+    search = SEARCH.model_copy(update={"trials": 5, "together": 2})
+    train = Trainer((2, 1))
+    choice = searched(rows, search, runtime, train)
+    assert [len(specs) for specs in train.requests] == [0, 4, 4, 2]
+    results = trained(
+        [spec for specs in train.requests for spec in specs if spec.setting != 2 and spec.fold.index == 0]
+    )
+    assert choice.mean == pytest.approx(min(one.metrics["mae"] for one in results) + 0.5)
+    assert choice.trials == 8
+
+    train.requests.clear()
+    assert searched(rows, search, runtime, train) == choice
+    assert [{spec.setting for spec in specs} for specs in train.requests] == [{0, 1, 3, 4}]

@@ -147,10 +147,10 @@ def test_rungs_pause_a_growing_training_in_its_own_schedule(
     growing = learn.model_copy(update={**GROWING, "epochs": 3})
     fold = Fold(index=1, count=3, seed=30)
     unbroken = tried(rows, growing, {}, 0, fold, runtime.model_copy(update={"workspace": tmp_path / "other"}))
-    before = None
+    paused = None
     for until in (1, 2):
-        before = tried(rows, growing, {}, 0, fold, runtime, until=until, before=before)
-    last = tried(rows, growing, {}, 0, fold, runtime, before=before)
+        paused = tried(rows, growing, {}, 0, fold, runtime, until=until, paused=paused)
+    last = tried(rows, growing, {}, 0, fold, runtime, paused=paused)
     assert (last.digest, last.metrics) == (unbroken.digest, unbroken.metrics)
     curves = [pl.read_parquet(one.folder / "curves.parquet").drop("seconds") for one in (last, unbroken)]
     assert curves[0].equals(curves[1])

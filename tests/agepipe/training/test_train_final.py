@@ -17,8 +17,9 @@ from agepipe.model.calibration import fit_temperature, scores, tempered, thresho
 from agepipe.model.decoding import sets
 from agepipe.model.predictor import Predictor
 from agepipe.model.records import Model
+from agepipe.search.choice import choose
 from agepipe.search.records import Fold
-from agepipe.search.trial import choose, plan
+from agepipe.search.strategies import plan
 from agepipe.training.network import build
 from agepipe.training.records import Choice
 from agepipe.training.train_final import WEIGHTS, lineage_of

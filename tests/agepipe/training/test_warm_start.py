@@ -19,8 +19,9 @@ from agepipe.model.bundle import LINEAGE, WEIGHTS, read_card
 from agepipe.model.bundle_files import read_lineage, write_lineage
 from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
+from agepipe.search.choice import choose
 from agepipe.search.records import Fold
-from agepipe.search.trial import choose, parts
+from agepipe.search.trial import parts
 from agepipe.training.records import Choice
 from agepipe.training.warm_start import check_fold, check_test, check_validation, seen_before
 from agepipe.training.workdir import labelled
@@ -64,7 +65,7 @@ def test_a_grid_that_names_such_weights_is_refused_for_that_setting_alone(
     quick = learn.model_copy(update={"epochs": 1})
     with pytest.raises(LeakageError):
         tried(rows, quick, {"weights": warm.weights}, 1, FOLD, runtime)
-    assert tried(rows, quick, {"weights": "none"}, 0, FOLD, runtime).whole
+    assert tried(rows, quick, {"weights": "none"}, 0, FOLD, runtime).finished
 
 
 def test_the_last_training_does_not_choose_and_calibrate_by_rows_that_its_first_weights_were_fitted_on(
