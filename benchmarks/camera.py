@@ -27,8 +27,7 @@ from agepipe.model.imaging import Image, decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving import camera, sinks
 from agepipe.serving.camera import Camera, one_thread
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.yunet import checked
+from agepipe.serving.detect.yunet import YuNet, checked
 from agepipe.serving.model_source import Fixed
 from agepipe.serving.sinks import Seen, Sink
 from agepipe.serving.sources import RATE, Frame, Video
@@ -102,7 +101,7 @@ def film(path: Path, faces: int, frames: int) -> Path:
 
 def looked(path: Path, place: Path, detector: Path, more: Sequence[Sink] = ()) -> Run:
     """Run the camera on a video."""
-    source, eyes = Clock(path), Camera(Fixed(place, "benchmark"), Detector(detector))
+    source, eyes = Clock(path), Camera(Fixed(place, "benchmark"), YuNet(detector))
     late = Late(source)
     wall, processor = time.perf_counter(), time.process_time()
     done = camera.run(source, eyes, [late, *more])

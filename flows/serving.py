@@ -40,7 +40,7 @@ def predict(
     from agepipe.registry import lookup
     from agepipe.serving import pictures
     from agepipe.serving import predict as work
-    from agepipe.serving.detect.haar import finder
+    from agepipe.serving.detect.detector import load_detector
     from agepipe.serving.outputs import check_output
     from flows import show
     from tasks.watch import watch
@@ -50,7 +50,7 @@ def predict(
         check_output("--output", file, work.SUFFIXES)
     pictures.check(paths)
     predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
-    detector, told = (None, []) if aligned else finder(place)
+    detector, told = (None, []) if aligned else load_detector(place)
     for note in told:
         typer.echo(note, err=True)
     with show.progress():

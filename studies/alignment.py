@@ -21,10 +21,9 @@ from agepipe.model.imaging import Image, decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align
 from agepipe.serving.camera import LOOK
-from agepipe.serving.detect.detector import Detector
 from agepipe.serving.detect.face import Face
 from agepipe.serving.detect.haar import Haar
-from agepipe.serving.detect.yunet import checked
+from agepipe.serving.detect.yunet import YuNet, checked
 from benchmarks.scenes import anywhere, boxed
 
 SIDES = (100, 160, 250, 320)
@@ -85,7 +84,7 @@ def main() -> None:
     chosen = [pairs[row] for row in random.permutation(len(pairs))[: given.count]]
     chips = [chip for chip, _ in chosen]
     bench = Bench(Predictor.load(given.model), chips, np.array([age for _, age in chosen]))
-    detector, cascade = Detector(checked(given.detector)), Haar()
+    detector, cascade = YuNet(checked(given.detector)), Haar()
     print(f"{len(chips)} chips, none seen by the model.\n{'':<32} found   error    worse   moved: mean, median")
     bench.line("chips as they are", chips)
     bench.line("chips, found and aligned", cut(chips, [detector.search(chip) for chip in chips], _aligned))

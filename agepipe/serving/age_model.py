@@ -20,8 +20,7 @@ from agepipe.model.predictor import Predictor
 from agepipe.registry import lookup
 from agepipe.serving import pictures
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.haar import finder
+from agepipe.serving.detect.detector import FaceDetector, load_detector
 
 Photograph = str | PathLike[str] | NDArray[np.uint8]
 """Path of a JPEG, PNG, WebP or BMP file, or RGB pixels, uint8 `(height, width, 3)`."""
@@ -70,8 +69,8 @@ class AgeModel:
         return self._predictor.card.ranges
 
     @cached_property
-    def _detector(self) -> Finder:
-        found, notes = finder(self._runtime)
+    def _detector(self) -> FaceDetector:
+        found, notes = load_detector(self._runtime)
         for note in notes:
             warnings.warn(note, stacklevel=2)
         return found
@@ -110,7 +109,7 @@ class AgeModel:
         image, scale = _pixels(photograph)
         if aligned:
             return self._ages([image], [None])
-        faces = [face for face in self._detector.search(image) if face.legible]
+        faces = [face for face in self._detector.search(image) if face.large_enough]
         boxes = [cast(Box, tuple(map(float, face.box * scale))) for face in faces]
         return self._ages([align(image, face.landmarks) for face in faces], boxes)
 

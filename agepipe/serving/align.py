@@ -44,7 +44,7 @@ def align(image: Image, landmarks: NDArray[np.floating]) -> Image:
 
     Args:
         image: uint8 RGB `(height, width, 3)`.
-        landmarks: of `agepipe.serving.detect.detector.Face`, px of the image.
+        landmarks: of `agepipe.serving.detect.face.Face`, px of the image.
     """
     matrix = similarity(landmarks, LANDMARKS)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -16,8 +16,8 @@ from agepipe.model.bundle import Card
 from agepipe.model.imaging import Image, fit
 from agepipe.model.predictor import Prediction
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.face import LEGIBLE, Face
+from agepipe.serving.detect.detector import FaceDetector
+from agepipe.serving.detect.face import MIN_FACE, Face
 from agepipe.serving.overlay import draw
 from agepipe.serving.sinks import Seen, Sink
 from agepipe.serving.sources import Frame, Source
@@ -95,7 +95,7 @@ class Summary:
 class Camera:
     """Eyes, model and memory; one frame at a time."""
 
-    def __init__(self, model: Model, detector: Finder) -> None:
+    def __init__(self, model: Model, detector: FaceDetector) -> None:
         self.model, self.detector, self._tracker = model, detector, Tracker()
         self.illegible = 0
         """Faces in the last frame that are too small to be answered."""
@@ -110,7 +110,7 @@ class Camera:
         if self.model.renewed() or apart:
             self._tracker.forget()
         seen = self._found(frame, apart)
-        find = [face for face in seen if face.legible]
+        find = [face for face in seen if face.large_enough]
         self.illegible = len(seen) - len(find)
         rule = self.model.predictor.card.rule
         return self._tracker.update(find, self._answers(frame.image, find), frame.seconds, rule)
@@ -208,7 +208,7 @@ def _treat(
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
     done.illegible, done.blank = done.illegible + camera.illegible, done.blank + blank
     if camera.illegible:
-        done.least.add(round(LEGIBLE * frame.scale))
+        done.least.add(round(MIN_FACE * frame.scale))
     done.people.update(track.number for track in tracks)
     if model not in done.models:
         done.models.append(model)

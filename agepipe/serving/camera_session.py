@@ -11,7 +11,7 @@ from agepipe.registry import lookup
 from agepipe.serving import camera, sinks, window
 from agepipe.serving import sources as frames
 from agepipe.serving.camera import Camera, Model, Summary
-from agepipe.serving.detect.haar import finder
+from agepipe.serving.detect.detector import load_detector
 from agepipe.serving.endpoint import address
 from agepipe.serving.model_source import Fixed, Following, Served
 from agepipe.serving.outputs import check_apart, check_output
@@ -98,7 +98,7 @@ def run(
     """
     check(asked, unseen)
     camera.one_thread()
-    model, (detector, told) = chosen(asked, runtime), finder(runtime)
+    model, (detector, told) = chosen(asked, runtime), load_detector(runtime)
     source, keys = frames.opened(asked.source), window.Keys()
     done = into or Summary()
     done.notes += told

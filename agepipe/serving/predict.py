@@ -18,8 +18,8 @@ from agepipe.model.imaging import Image, fit
 from agepipe.model.predictor import BATCH, Prediction, Predictor
 from agepipe.serving import pictures
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.face import LEGIBLE, Face
+from agepipe.serving.detect.detector import FaceDetector
+from agepipe.serving.detect.face import MIN_FACE, Face
 from agepipe.serving.outputs import saved
 from agepipe.serving.pictures import Picture
 
@@ -48,7 +48,7 @@ class Predictions(NamedTuple):
 def predict(
     predictor: Predictor,
     locations: Sequence[Path],
-    detector: Finder | None,
+    detector: FaceDetector | None,
     *,
     all_ranges: bool = False,
     progress: Progress = silent,
@@ -74,7 +74,7 @@ def predict(
     for done, picture in enumerate(pictures.read(locations), start=1):
         faces = None if picture.image is None or detector is None else detector.search(picture.image)
         chips = list(_chips(picture, faces))
-        if not chips or (faces and not all(face.legible for face in faces)):
+        if not chips or (faces and not all(face.large_enough for face in faces)):
             rejects.append(_rejected(picture, faces))
         waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
         if len(waiting) >= BATCH:
@@ -97,7 +97,7 @@ def _chips(picture: Picture, faces: Sequence[Face] | None) -> Iterator[Image]:
         yield picture.image
         return
     for face in faces:
-        if face.legible:
+        if face.large_enough:
             yield align(picture.image, face.landmarks)
 
 
@@ -105,8 +105,8 @@ def _rejected(picture: Picture, faces: Sequence[Face] | None) -> Picture:
     """The picture without its pixels, and why it, or some of its faces, have no row; lengths are the file's px."""
     if picture.image is None:
         return picture
-    height, width, least = (round(side * picture.scale) for side in (*picture.image.shape[:2], LEGIBLE))
-    if small := [face for face in faces or () if not face.legible]:
+    height, width, least = (round(side * picture.scale) for side in (*picture.image.shape[:2], MIN_FACE))
+    if small := [face for face in faces or () if not face.large_enough]:
         detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {least} px."
         return Picture(picture.path, None, SMALL, detail)
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")

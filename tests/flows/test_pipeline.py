@@ -27,7 +27,7 @@ from agepipe.reports import comparison
 from agepipe.serving import camera_session
 from agepipe.serving.align import align
 from agepipe.serving.deploy import deploy
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.sources import opened
 from flows.compare import compare
 from flows.evaluate import evaluate
@@ -282,7 +282,7 @@ def sides_of(result: PipelineResult):  # noqa: ANN201 - pairs of name and rows
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
-    first: PipelineResult, home: Runtime, drawn_faces: list[Image], detector: Detector, tmp_path: Path
+    first: PipelineResult, home: Runtime, drawn_faces: list[Image], detector: YuNet, tmp_path: Path
 ) -> None:
     """Pipeline, registry, deployment, camera; what the camera says first of each face is what the predictor says."""
     film = video(tmp_path / "film.mp4", drawn_faces, frames=12)

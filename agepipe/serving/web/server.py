@@ -19,7 +19,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.serving import camera, camera_session
 from agepipe.serving.camera import Model
 from agepipe.serving.camera_session import Asked
-from agepipe.serving.detect.haar import finder
+from agepipe.serving.detect.detector import load_detector
 from agepipe.serving.model_source import Served
 from agepipe.serving.web.host_check import Guard
 from agepipe.serving.web.session import LARGEST, Live, Record, Shared
@@ -54,7 +54,7 @@ def prepared(asked: Asked, runtime: Runtime) -> Shared:
     """
     camera_session.check_endpoint(asked)
     camera.one_thread()
-    detector, told = finder(runtime)
+    detector, told = load_detector(runtime)
     named = camera_session.chosen(asked, runtime) if asked.model else None
     shared = Shared(lambda: named or _chosen(asked, runtime), detector, told)
     shared.load()

@@ -11,7 +11,7 @@ from agepipe.core.errors import AgepipeError, DataError, ModelError, ServiceErro
 from agepipe.model.bundle import Card
 from agepipe.model.imaging import Limits, photograph
 from agepipe.serving.camera import Camera, Model
-from agepipe.serving.detect.detector import Finder
+from agepipe.serving.detect.detector import FaceDetector
 from agepipe.serving.sources import Frame
 from agepipe.serving.tracker import Track
 
@@ -28,7 +28,7 @@ Record = dict[str, object]
 class Shared:
     """The model, from when there is one, and the detector; for one thread at a time."""
 
-    def __init__(self, choose: Callable[[], Model], detector: Finder, told: Sequence[str] = ()) -> None:
+    def __init__(self, choose: Callable[[], Model], detector: FaceDetector, told: Sequence[str] = ()) -> None:
         """Keep how the model is chosen, and what a user should know of the detector."""
         self.detector, self.told = detector, told
         self._choose, self._problem, self._again = choose, "The model is being loaded.", 0.0

@@ -25,8 +25,8 @@ from agepipe.serving.camera import Camera
 from agepipe.serving.camera_session import Asked
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
 from agepipe.serving.detect.face import Face
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.model_source import Fixed, Following
 from agepipe.serving.overlay import described
 from agepipe.serving.sinks import Seen
@@ -70,7 +70,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 def answered(picture: Image, bundle: Path, shared: Path) -> tuple[Card, Prediction]:
     """What the predictor says of the faces of a picture, largest first."""
     predictor = Predictor.load(bundle)
-    faces = Detector(detector_file(shared)).search(picture)
+    faces = YuNet(detector_file(shared)).search(picture)
     cut = np.stack([fit(align(picture, face.landmarks), predictor.card.size) for face in faces])
     return predictor.card, predictor.predict(cut)
 
@@ -163,7 +163,7 @@ def test_the_network_sees_the_colours_of_the_face_not_red_for_blue(
 ) -> None:
     tinted = [(chip * np.array([1.0, 0.8, 0.4])).astype(np.uint8) for chip in chips]
     model = Kept(bundle)
-    Camera(model, Detector(detector_file(shared))).look(Frame(scene(tinted, 10), 0.0))
+    Camera(model, YuNet(detector_file(shared))).look(Frame(scene(tinted, 10), 0.0))
     assert len(model.chips) == 2
     for chip in model.chips:
         red, _, blue = chip.mean(axis=(0, 1))
@@ -224,7 +224,7 @@ def interrupt() -> None:
 def test_ctrl_c_finishes_the_files(film: Path, bundle: Path, shared: Path, tmp_path: Path) -> None:
     from agepipe.serving.sinks import Events, Recorder
 
-    looking = Camera(Fixed(bundle, "x"), Detector(detector_file(shared)))
+    looking = Camera(Fixed(bundle, "x"), YuNet(detector_file(shared)))
     sinks = [Recorder(tmp_path / "a.mp4", RATE), Events(tmp_path / "a.jsonl"), Disturbance(5, interrupt)]
     done = camera.run(opened(str(film)), looking, sinks)
     assert (done.frames, done.stopped) == (4, True)
@@ -249,7 +249,7 @@ def test_a_switched_pointer_is_followed_between_two_frames(film: Path, runtime: 
         assert not model.renewed(), "it never waits for the next model"
         model._thread.join()  # type: ignore[union-attr]
 
-    done = camera.run(opened(str(film)), Camera(model, Detector(detector_file(shared))), [Titles(10, change)])
+    done = camera.run(opened(str(film)), Camera(model, YuNet(detector_file(shared))), [Titles(10, change)])
     assert titles == ["agepipe version 1"] * 10 + ["agepipe version 2"] * 20
     assert done.models == ["agepipe version 1", "agepipe version 2"]
     assert done.people == {1, 2, 3, 4}, "the averages of another model are forgotten"

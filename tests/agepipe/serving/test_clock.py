@@ -16,7 +16,7 @@ from agepipe.model.imaging import Image
 from agepipe.serving import camera
 from agepipe.serving.camera import Camera, Summary
 from agepipe.serving.clock import Clock
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.model_source import Fixed
 from agepipe.serving.sinks import Events, Recorder, Seen, Sink
 from agepipe.serving.sources import Video
@@ -87,7 +87,7 @@ class Watch:
 def looked(path: Path, folder: Path, shared: Path, *sinks: Sink, source: Video | None = None) -> tuple[Video, Summary]:
     source = source or Video(path)
     bundle = make_bundle(folder / "bundle").folder
-    return source, camera.run(source, Camera(Fixed(bundle, "x"), Detector(detector_file(shared))), sinks)
+    return source, camera.run(source, Camera(Fixed(bundle, "x"), YuNet(detector_file(shared))), sinks)
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS)
@@ -142,7 +142,7 @@ def test_frames_of_one_colour_are_unreadable_and_dark_ones_are_not(
 
 def test_a_video_that_the_user_ends_is_not_said_to_be_short(tmp_path: Path, shared: Path) -> None:
     source = Video(video(tmp_path / "film.avi", [], frames=30))
-    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), Detector(detector_file(shared)))
+    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), YuNet(detector_file(shared)))
     watch = Watch()
     done = camera.run(source, eyes, [watch], ended=lambda: len(watch.seconds) == 5)
     assert (done.frames, done.stopped, done.notes) == (5, True, [])
@@ -159,7 +159,7 @@ def test_a_video_that_is_cancelled_is_not_said_to_be_short(tmp_path: Path, share
             pass
 
     source, done = Video(video(tmp_path / "film.avi", [], frames=30)), Summary()
-    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), Detector(detector_file(shared)))
+    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), YuNet(detector_file(shared)))
     with pytest.raises(RuntimeError):
         camera.run(source, eyes, [Cancelled()], into=done)
     assert done.notes == []

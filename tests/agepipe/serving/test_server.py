@@ -31,7 +31,7 @@ from agepipe.serving.align import align
 from agepipe.serving.camera_session import Asked
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.web import server as web
 from agepipe.serving.web.session import LARGEST
 
@@ -88,7 +88,7 @@ def test_it_says_what_the_predictor_says_of_the_same_face(server: str, bundle: P
         answer = ask(socket, data)
     assert (answer["model"], answer["width"], answer["height"]) == ("brightness", 640, 480)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    (face,) = Detector(detector_file(shared)).search(decoded)  # type: ignore[arg-type]
+    (face,) = YuNet(detector_file(shared)).search(decoded)  # type: ignore[arg-type]
     predictor = Predictor.load(bundle)
     expected = predictor.predict(fit(align(decoded, face.landmarks), predictor.card.size)[None])  # type: ignore[arg-type]
     (found,) = answer["faces"]

@@ -21,7 +21,7 @@ from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align
 from agepipe.serving.camera_session import Asked
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.web import server as web
 from benchmarks.serving import serving
 
@@ -131,6 +131,6 @@ def test_a_real_server_answers_dies_and_comes_back_with_the_next_version(
 def said(bundle: Path, picture: bytes, shared: Path) -> tuple[float, float]:
     """Probability and age that the bundle itself says of the face of a picture."""
     image, predictor = decode(picture), Predictor.load(bundle)
-    (face,) = Detector(detector_file(shared)).search(image)
+    (face,) = YuNet(detector_file(shared)).search(image)
     found = predictor.predict(fit(align(image, face.landmarks), predictor.card.size)[None])
     return float(np.max(found.probabilities)), float(found.years[0])
