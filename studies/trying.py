@@ -23,9 +23,9 @@ from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION
 from agepipe.training.batches import Batches, open_store
 from agepipe.training.job import Examples, Job
-from agepipe.training.loop import BEST, JUDGE_BATCH, network_of
+from agepipe.training.loop import BEST, VALIDATION_BATCH, network_of
 from agepipe.training.network import AgeNetwork
-from agepipe.training.workdir import labelled, shared, threads
+from agepipe.training.workdir import labelled, threads, train_in_processes
 
 HELD = 0.2
 """Share of the rows that is held out."""
@@ -156,7 +156,7 @@ class Bench:
         place = self._place("pace", recipe, learn).with_suffix(".txt")
         if not place.is_file():
             with tempfile.TemporaryDirectory() as folder:
-                seconds = shared(self._job(learn, recipe, Path(folder)), recipe.processes).seconds
+                seconds = train_in_processes(self._job(learn, recipe, Path(folder)), recipe.processes).seconds
             with replacing(place) as draft:
                 draft.write_text(str(seconds / learn.epochs))
         return float(place.read_text())
@@ -190,12 +190,12 @@ class Bench:
     def _network(self, learn: LearnSettings, recipe: Recipe) -> AgeNetwork:
         with tempfile.TemporaryDirectory() as folder:
             job = self._job(learn, recipe, Path(folder))
-            return network_of(job, shared(job, recipe.processes), job.folder / BEST)
+            return network_of(job, train_in_processes(job, recipe.processes), job.folder / BEST)
 
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)
         device = torch.device("cuda" if self.runtime.device == "cuda" else "cpu")
-        batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, device)
+        batches = Batches.for_validation(store, Examples.of(self.held), VALIDATION_BATCH, device)
         network = network.to(device)
         found = torch.cat([network.distribution(batch.images).cpu() for batch in batches.in_order()])
         network.cpu()
