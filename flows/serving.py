@@ -171,7 +171,7 @@ def camera(
     from flows import show
     from tasks.watch import watch
 
-    asked = camera_session.Asked(
+    asked = camera_session.CameraOptions(
         source=source, model=model, endpoint=endpoint, headless=headless, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip
@@ -180,7 +180,7 @@ def camera(
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{counted(done.frames, 'frame')}, {counted(len(done.people), 'face')}, {done.rate:.1f} frames/s, by "
+        f"{counted(done.frames, 'frame')}, {counted(len(done.tracks), 'face')}, {done.rate:.1f} frames/s, by "
         f"{', '.join(done.models)} on faces found by {done.detector}."
         + (f" Written to {output}." if output and output.exists() else "")
     )
@@ -201,18 +201,18 @@ def web(
 ) -> None:
     """Serve a page that says the age range of faces in front of the browser's camera; it keeps no picture."""
     from agepipe.core.ports import bound
-    from agepipe.serving.camera_session import Asked
+    from agepipe.serving.camera_session import CameraOptions
     from agepipe.serving.web import server as work
     from flows import show
 
     place = runtime(workspace=workspace, tracking=tracking)
     with bound("--port", host, port) as listener:
         with show.waiting("Loading the model"):
-            shared = work.prepared(Asked(model=model, endpoint=endpoint, name=name), place)
+            shared = work.prepare(CameraOptions(model=model, endpoint=endpoint, name=name), place)
             status = shared.status()
         with suppress(KeyboardInterrupt):  # from the moment that it is offered, Ctrl-C is the way to end it
             typer.echo(f"{status['model'] or 'No model yet'} is at {work.address(listener)}, until Ctrl-C.")
-            for note in (status["problem"], *shared.told, work.warning(listener)):
+            for note in (status["problem"], *shared.detector_notes, work.warning(listener)):
                 if note:
                     typer.echo(note, err=True)
             work.serve(shared, host, listener)

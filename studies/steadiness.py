@@ -21,7 +21,7 @@ from agepipe.model.imaging import Image
 from agepipe.model.predictor import Prediction
 from agepipe.serving.camera import Camera, one_thread
 from agepipe.serving.detect.yunet import YuNet, checked
-from agepipe.serving.model_source import Fixed
+from agepipe.serving.model_source import FixedModel
 from agepipe.serving.sources import RATE, Frame
 from benchmarks.scenes import PLACES, SIDE, background, pasted
 from studies.alignment import unseen
@@ -32,7 +32,7 @@ SHIFT, TURN, SCALE = 1.0, 0.5, 0.01
 """Standard deviations of a hand between two frames: px, degrees, and a share of the size."""
 
 
-class Heard(Fixed):
+class Heard(FixedModel):
     """A model that keeps what it said last."""
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ def looked(model: Heard, detector: YuNet, frames: Iterator[Image]) -> list[Seen]
     camera = Camera(model, detector)
     found: defaultdict[int, Seen] = defaultdict(lambda: Seen([], [], [], []))
     for at, image in enumerate(frames):
-        tracks = camera.look(Frame(image, at / RATE))
+        tracks = camera.process(Frame(image, at / RATE))
         if not tracks or model.said is None:
             continue
         labels = decide(model.said.probabilities, model.card.decoding)

@@ -44,7 +44,7 @@ class FaceAge(NamedTuple):
     high: int | None
     """Last year of the 90 % prediction set; None if the set is open-ended or the model was not calibrated."""
     box: Box | None
-    """Where the face is; it may extend beyond the photograph. None for an aligned chip."""
+    """The bounding box, which may extend beyond the photograph; None for an aligned chip."""
 
 
 class AgeModel:
@@ -70,10 +70,10 @@ class AgeModel:
 
     @cached_property
     def _detector(self) -> FaceDetector:
-        found, notes = load_detector(self._runtime)
+        detector, notes = load_detector(self._runtime)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        return found
+        return detector
 
     @overload  # a path given as text is an iterable of texts as well; the first signature applies
     def predict(self, photographs: Photograph, *, aligned: bool = False) -> list[FaceAge]: ...  # type: ignore[overload-overlap]
@@ -89,7 +89,7 @@ class AgeModel:
 
         Args:
             photographs: a path or an RGB uint8 array `(height, width, 3)`, or an iterable of these.
-            aligned: take each photograph as one chip that is cut as UTKFace's are, without face detection.
+            aligned: take each photograph as one face, cropped as UTKFace's chips are, without face detection.
 
         Returns:
             For one photograph the list of its faces, largest first; for several one such list each, in their order.
@@ -117,12 +117,17 @@ class AgeModel:
         if not chips:
             return []
         card = self._predictor.card
-        found = self._predictor.predict(np.stack([fit(chip, card.size) for chip in chips]))
-        labels = decide(found.probabilities, card.decoding)
+        prediction = self._predictor.predict(np.stack([fit(chip, card.size) for chip in chips]))
+        labels = decide(prediction.probabilities, card.decoding)
         return [
             FaceAge(card.ranges.names[label], float(row[label]), float(age), low, high, box)
             for label, row, age, (low, high), box in zip(
-                labels, found.probabilities, found.years, card.spans(found.probabilities), boxes, strict=True
+                labels,
+                prediction.probabilities,
+                prediction.years,
+                card.spans(prediction.probabilities),
+                boxes,
+                strict=True,
             )
         ]
 
@@ -156,7 +161,7 @@ def load(
 
 
 def _pixels(photograph: Photograph) -> tuple[Image, float]:
-    """The photograph as RGB pixels, and the pixels of the original for each of them, along a side."""
+    """The photograph as RGB pixels, and the number of the file's pixels for each of them along a side."""
     if not isinstance(photograph, np.ndarray):
         found = pictures.read_file(Path(photograph).expanduser())
         if found.image is None:

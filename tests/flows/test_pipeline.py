@@ -28,7 +28,7 @@ from agepipe.serving import camera_session
 from agepipe.serving.align import align
 from agepipe.serving.deploy import deploy
 from agepipe.serving.detect.yunet import YuNet
-from agepipe.serving.sources import opened
+from agepipe.serving.sources import open_source
 from flows.compare import compare
 from flows.evaluate import evaluate
 from flows.pipeline import pipeline
@@ -288,17 +288,17 @@ def test_from_photographs_to_a_range_on_the_screen_with_no_hand(
     film = video(tmp_path / "film.mp4", drawn_faces, frames=12)
     deployed = deploy("champion", home, first.registered.name)
     assert deployed.digest == first.model.digest
-    asked = camera_session.Asked(
+    asked = camera_session.CameraOptions(
         source=str(film), headless=True, output=tmp_path / "out.mp4", events=tmp_path / "out.jsonl",
         name=first.registered.name,
     )  # fmt: skip
     done = camera_session.run(asked, home)
-    assert (done.frames, done.people, done.models) == (12, {1, 2}, [deployed.title])
+    assert (done.frames, done.tracks, done.models) == (12, {1, 2}, [deployed.title])
     assert len(read(tmp_path / "out.mp4")) == 12
     events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(events) == 24, "both drawn faces are found in every frame"
     predictor = Predictor.load(lookup.resolve("champion", home, first.registered.name).folder)
-    frame = next(iter(opened(str(film)).frames())).image
+    frame = next(iter(open_source(str(film)).frames())).image
     chips = [fit(align(frame, face.landmarks), predictor.card.size) for face in detector.find(frame, 320)]
     expected = predictor.predict(np.stack(chips))
     ranges, labels = predictor.card.ranges, decide(expected.probabilities, predictor.card.decoding)

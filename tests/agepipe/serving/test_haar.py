@@ -88,7 +88,7 @@ def test_a_camera_without_yunet_says_which_detector_it_uses(
     monkeypatch.setattr(camera_session, "load_detector", lambda runtime: load_detector(runtime, NOWHERE))
     film = video(tmp_path / "film.mp4", [chips[3]], frames=10)
     bundle = make_bundle(tmp_path / "bundle")
-    asked = camera_session.Asked(
+    asked = camera_session.CameraOptions(
         source=str(film),
         model=str(bundle.folder),
         headless=True,
