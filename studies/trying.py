@@ -18,7 +18,7 @@ from agepipe.core.errors import ConfigError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
-from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION
 from agepipe.training.batches import Batches, open_store
@@ -99,7 +99,7 @@ class Told:
         """Each seed by itself."""
         return tuple(replace(self, said=(one,)) for one in self.said)
 
-    def judged(self, decoding: Decoding = "likeliest", *, mean: bool = False) -> Judged:
+    def judged(self, decoding: Decoding = "likeliest", *, mean: bool = False) -> Predictions:
         """The rows and what was said of them; `mean` takes the mean of the distribution as the age."""
         years = np.concatenate([one.mean_years if mean else one.years for one in self.said])
         probabilities = np.concatenate([one.probabilities for one in self.said])

@@ -41,7 +41,7 @@ class AgePredictor(Protocol):
 
 
 class ModelSource(Protocol):
-    """The model that a camera uses: `agepipe.serving.model_source.FixedModel`, `DeployedModel` or `RemoteModel`."""
+    """The model that a camera uses: a `FixedModel`, a `DeployedModel` or an `Endpoint`."""
 
     title: str
     """Name of the model, as users see it."""

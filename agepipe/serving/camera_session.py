@@ -11,8 +11,8 @@ from agepipe.registry import lookup
 from agepipe.serving import camera, sinks, window
 from agepipe.serving.camera import Camera, ModelSource, Summary
 from agepipe.serving.detect.detector import load_detector
-from agepipe.serving.endpoint import address
-from agepipe.serving.model_source import DeployedModel, FixedModel, RemoteModel
+from agepipe.serving.endpoint import Endpoint, address
+from agepipe.serving.model_source import DeployedModel, FixedModel
 from agepipe.serving.outputs import check_apart, check_output
 from agepipe.serving.sinks import Sink
 from agepipe.serving.sources import Source, open_source
@@ -121,7 +121,7 @@ def load_model(options: CameraOptions, runtime: Runtime) -> ModelSource:
         ServiceError: the endpoint does not respond, or does not serve a model of agepipe.
     """
     if options.endpoint:
-        return RemoteModel(options.endpoint)
+        return Endpoint(options.endpoint)
     if not options.model:
         return DeployedModel(runtime, options.name)
     folder = Path(options.model)

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import cv2
@@ -40,7 +40,7 @@ class _BrokenError(Exception):
 
 
 class Endpoint:
-    """The model of a server, with the interface of a `Predictor`."""
+    """The model of a server, a predictor and a `agepipe.serving.camera.ModelSource` at once."""
 
     def __init__(self, url: str, patience: float | None = None) -> None:
         """Request the card of the server's model.
@@ -81,6 +81,19 @@ class Endpoint:
                 if time.monotonic() >= limit:
                     raise self._no_response(error) from error
                 time.sleep(PAUSE)
+
+    @property
+    def predictor(self) -> Self:
+        """The endpoint itself."""
+        return self
+
+    def update(self) -> bool:
+        """Return False: `predict` refuses another model."""
+        return False
+
+    def notes(self) -> list[str]:
+        """The number of interruptions."""
+        return [f"{self.url} did not answer {self.breaks} times and was asked again."] if self.breaks else []
 
     def _check_same(self) -> None:
         if self._described()[1] != self.digest:

@@ -1,4 +1,4 @@
-"""The model that a camera uses: a fixed bundle, that of a server, or the deployed one, which may change."""
+"""The model that a camera uses: a fixed bundle, or the deployed one, which may change."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,6 @@ from agepipe.core.system_errors import of_system
 from agepipe.model.predictor import Predictor
 from agepipe.registry import lookup
 from agepipe.serving.deploy import POINTER, Deployed, checked, current, deploy, folder_of
-from agepipe.serving.endpoint import Endpoint
 
 
 class FixedModel:
@@ -34,33 +33,6 @@ class FixedModel:
     def notes(self) -> list[str]:
         """No notes."""
         return []
-
-
-class RemoteModel:
-    """The model of `mlflow models serve`."""
-
-    def __init__(self, url: str, patience: float | None = None) -> None:
-        """Connect to the server.
-
-        Args:
-            url: HTTP URL of the server.
-            patience: time for which failed predictions are repeated, s; None takes that of `Endpoint`.
-
-        Raises:
-            ConfigError: the URL is not one of HTTP.
-            ServiceError: the server does not respond, or does not serve a model of agepipe.
-        """
-        self.predictor = Endpoint(url, patience)
-        self.title = self.predictor.title
-
-    def update(self) -> bool:
-        """Return False: the model does not change."""
-        return False
-
-    def notes(self) -> list[str]:
-        """The number of interruptions."""
-        breaks = self.predictor.breaks
-        return [f"{self.predictor.url} did not answer {breaks} times and was asked again."] if breaks else []
 
 
 class DeployedModel:

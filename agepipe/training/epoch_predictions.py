@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from agepipe.evaluation.metrics import Judged, checked, figures
+from agepipe.evaluation.metrics import Predictions, checked, figures
 from agepipe.model.decoding import Decoding, decide
 from agepipe.training.batches import Batch
 from agepipe.training.distributed import SingleProcess
@@ -34,7 +34,7 @@ class EpochPredictions:
         """Sum of all probabilities and ages; not finite if one of them is not."""
         return torch.stack([probabilities.sum() + years.sum() for _, probabilities, _, years in self._parts]).sum()
 
-    def judged(self) -> Judged:
+    def labelled(self) -> Predictions:
         """Labels and predictions of all rows, each predicted age clipped to the predicted range."""
         labels, probabilities, ages, years = (
             torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True)
@@ -44,4 +44,4 @@ class EpochPredictions:
 
     def figures(self, prefix: str) -> dict[str, float]:
         """All figures of `agepipe.evaluation.metrics`, with a prefix."""
-        return {prefix + name: value for name, value in figures(*self.judged())}
+        return {prefix + name: value for name, value in figures(*self.labelled())}

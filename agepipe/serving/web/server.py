@@ -20,7 +20,7 @@ from agepipe.serving import camera, camera_session
 from agepipe.serving.camera import ModelSource
 from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.detect.detector import load_detector
-from agepipe.serving.model_source import RemoteModel
+from agepipe.serving.endpoint import Endpoint
 from agepipe.serving.web.host_check import Guard
 from agepipe.serving.web.session import MAX_PICTURE, Connection, Record, SharedModel
 
@@ -64,7 +64,7 @@ def prepare(options: CameraOptions, runtime: Runtime) -> SharedModel:
 def _load_model(options: CameraOptions, runtime: Runtime) -> ModelSource:
     # no patience, because the thread that would wait for a failed server is that of all connections
     if options.endpoint:
-        return RemoteModel(options.endpoint, patience=0.0)
+        return Endpoint(options.endpoint, patience=0.0)
     return camera_session.load_model(options, runtime)
 
 

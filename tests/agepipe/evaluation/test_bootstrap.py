@@ -6,10 +6,10 @@ import pytest
 
 from agepipe.core.errors import DataError
 from agepipe.evaluation.bootstrap import bootstrap, column_sums, group_sums, scores_of
-from agepipe.evaluation.metrics import FIGURES, Judged, checked, figures
+from agepipe.evaluation.metrics import FIGURES, Predictions, checked, figures
 
 
-def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Judged:
+def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Predictions:
     """Answers that are right in about `skill` of the rows."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, count)
@@ -19,8 +19,8 @@ def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Jud
     return checked(labels, probabilities, labels * 10 + 5, said * 10 + random.normal(5, 2, count))
 
 
-def repeated(judged: Judged, times: np.ndarray) -> Judged:
-    return Judged(*(np.repeat(values, times, axis=0) for values in judged[:4]))
+def repeated(judged: Predictions, times: np.ndarray) -> Predictions:
+    return Predictions(*(np.repeat(values, times, axis=0) for values in judged[:4]))
 
 
 def test_a_draw_is_the_figures_of_the_rows_drawn() -> None:

@@ -78,7 +78,7 @@ def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
     changed = text.replace("    square = image[", "    square = 255 - image[")
     assert changed != text
     served.write_text(changed, encoding="utf-8")
-    with pytest.raises(ModelError, match="version 1 of agepipe .* register the model again"):
+    with pytest.raises(ModelError, match=r"version 1 of agepipe .* register the model again"):
         deploy("1", tracked)
     assert current(tracked) is None
     assert not list(folder_of(tracked).iterdir())

@@ -62,7 +62,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_mixed_with_the_first
     remote = Endpoint(server.url)
     server.answer = lambda number: (503, b"restarting") if number == 2 else None
     server.digest = "b" * 64
-    with pytest.raises(ServiceError, match="--endpoint: .* another model"):
+    with pytest.raises(ServiceError, match=r"--endpoint: .* another model"):
         remote.predict(FACES)
 
 
@@ -72,8 +72,8 @@ def test_one_that_was_started_anew_between_two_frames_is_noticed(
     remote = Endpoint(server.url)
     server.digest = "b" * 64
     assert len(remote.predict(FACES).years) == 3, "it is not asked before every frame"
-    monkeypatch.setattr(endpoint, "CHECK", 0.0)
-    with pytest.raises(ServiceError, match="--endpoint: .* another model"):
+    monkeypatch.setattr(endpoint, "CHECK_EVERY", 0.0)
+    with pytest.raises(ServiceError, match=r"--endpoint: .* another model"):
         remote.predict(FACES)
 
 
