@@ -50,7 +50,7 @@ def numbers(predictions: Predictions, table: pl.DataFrame, card: Card, settings:
         drawn(np.hstack(columns), settings.draws, settings.seed), ends, 1
     )
     before, after = (reliability(one.confidence, one.right) for one in (raw, predictions))
-    found = dict(figures(*predictions)) | {"ece_before": before.error} | {k: float(v.mean()) for k, v in means.items()}
+    found = figures(predictions) | {"ece_before": before.error} | {k: float(v.mean()) for k, v in means.items()}
     rows = of_slices[:, 0]
     draws = scores_of(of_figures, len(card.ranges)) | {"ece_before": np.abs(of_raw).sum(axis=1) / rows}
     draws |= {name: of_means[:, at] / rows for at, name in enumerate(means)}
@@ -63,7 +63,7 @@ def numbers(predictions: Predictions, table: pl.DataFrame, card: Card, settings:
         "intervals": intervals | _ends({name: found[name] for name in shares}, groups, settings.confidence),
         "constants": against_constants(predictions, draws, guessed, found, settings.confidence),
         "baselines": baselines(predictions, card.ranges),
-        "ranges": by_range(card.ranges.names, *predictions),
+        "ranges": by_range(card.ranges.names, predictions),
         "confusion": confusion(predictions.labels, predictions.predicted, len(card.ranges)),
         "before": before,
         "after": after,
@@ -95,10 +95,10 @@ def baselines(predictions: Predictions, ranges: AgeRanges) -> dict[str, dict[str
     count, classes = predictions.probabilities.shape
     shares = np.tile(np.bincount(predictions.labels, minlength=classes) / count, (count, 1))
     commonest = ranges.mid_ages[shares[0].argmax()]
-    known = (predictions.labels, shares, predictions.ages)
+    guess = predictions._replace(probabilities=shares)
     return {
-        "majority": dict(figures(*known, np.full(count, commonest), "likeliest")),
-        "median": dict(figures(*known, np.full(count, np.median(predictions.ages)), "median")),
+        "majority": figures(guess._replace(years=np.full(count, commonest), decoding="likeliest")),
+        "median": figures(guess._replace(years=np.full(count, np.median(predictions.ages)), decoding="median")),
     }
 
 

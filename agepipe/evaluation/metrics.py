@@ -3,7 +3,7 @@
 The class order is that of the columns of `probabilities`, which is that of the model's ranges.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,35 +61,19 @@ class Predictions(NamedTuple):
         return Predictions(*columns, decoding=self.decoding)
 
 
-def figures(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    ages: ArrayLike,
-    years: ArrayLike,
-    decoding: Decoding = "likeliest",
-) -> Iterator[tuple[str, float]]:
-    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0.
-
-    Args:
-        labels: true classes, int `(n,)`, in `[0, classes)`.
-        probabilities: float `(n, classes)`, columns in class order.
-        ages: true ages in years, `(n,)`.
-        years: predicted ages in years, float `(n,)`.
-        decoding: how the class is chosen from the probabilities.
-
-    Raises:
-        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
-    """
-    rows = checked(labels, probabilities, ages, years, decoding)
+def figures(rows: Predictions) -> dict[str, float]:
+    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0."""
     counts = class_counts(rows)
     scores = class_scores(*counts)
-    yield "accuracy", float(rows.right.mean())
-    yield "within_one", float(np.mean(np.abs(rows.labels - rows.predicted) <= 1))
-    yield from ((f"macro_{name}", float(values.mean())) for name, values in scores.items())
-    yield from ((f"weighted_{name}", float(np.average(values, weights=counts[1]))) for name, values in scores.items())
-    yield "mae", float(rows.errors.mean())
-    yield "loss", float(row_losses(rows).mean())
-    yield "ece", reliability(rows.confidence, rows.right).error
+    return {
+        "accuracy": float(rows.right.mean()),
+        "within_one": float(np.mean(np.abs(rows.labels - rows.predicted) <= 1)),
+        **{f"macro_{name}": float(values.mean()) for name, values in scores.items()},
+        **{f"weighted_{name}": float(np.average(values, weights=counts[1])) for name, values in scores.items()},
+        "mae": float(rows.errors.mean()),
+        "loss": float(row_losses(rows).mean()),
+        "ece": reliability(rows.confidence, rows.right).error,
+    }
 
 
 def class_counts(rows: Predictions) -> NDArray[np.float64]:
@@ -165,24 +149,18 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-def by_range(
-    names: tuple[str, ...],
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    ages: ArrayLike,
-    years: ArrayLike,
-    decoding: Decoding = "likeliest",
-) -> pl.DataFrame:
+def by_range(names: tuple[str, ...], rows: Predictions) -> pl.DataFrame:
     """One row a range, in class order: `range`, `support`, `precision`, `recall`, `f1`, `mae` (years, null if empty).
 
+    Args:
+        names: names of the ranges, in class order.
+        rows: labels and predictions.
+
     Raises:
-        DataError: as `figures`, or there are not as many names as classes.
+        DataError: the number of names is not that of the classes.
     """
-    rows = checked(labels, probabilities, ages, years, decoding)
     if len(names) != rows.probabilities.shape[1]:
-        raise DataError(
-            f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
-        )
+        raise DataError(f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities.")
     counts = class_counts(rows)
     support = counts[1].astype(np.int64)
     wrong = np.bincount(rows.labels, weights=rows.errors, minlength=len(names))

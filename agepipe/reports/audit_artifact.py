@@ -17,10 +17,10 @@ def report(catalogue: Catalogue, labels: LabelSettings, folder: Path) -> DataRep
     Raises:
         DataError: the catalogue's table or pixel store is missing or damaged.
     """
-    from agepipe.reports.data_report import write_report  # plotting takes a second to import
+    from agepipe.reports.data_report import render  # plotting takes a second to import
 
     found = audit(catalogue, labels)
-    write_report(found, catalogue, folder)
+    (folder / "data-report.html").write_text(render(found, catalogue), encoding="utf-8")
     (folder / "audit.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
     return DataReport(digest=digest_of("audit", VERSION, catalogue, labels), folder=folder)
 

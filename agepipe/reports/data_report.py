@@ -1,7 +1,6 @@
 """The page of the data report: an HTML file with counts, a histogram, and pictures of conflicting groups."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -28,22 +27,6 @@ EXAMPLES = 5
 """Largest number of rejects with the same reason on the page."""
 SIDE = 96
 """Largest side of a picture on the page, px."""
-
-
-def write_report(audit: Audit, catalogue: Catalogue, folder: Path) -> Path:
-    """Write `data-report.html` atomically.
-
-    Args:
-        audit: counts of the catalogue.
-        catalogue: the catalogue, whose pixel store contains the pictures.
-        folder: created if it does not exist.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "data-report.html"
-    draft = folder / ".data-report.html.part"
-    draft.write_text(render(audit, catalogue), encoding="utf-8")
-    draft.replace(path)
-    return path
 
 
 def render(audit: Audit, catalogue: Catalogue) -> str:

@@ -44,4 +44,4 @@ class EpochPredictions:
 
     def figures(self, prefix: str) -> dict[str, float]:
         """All figures of `agepipe.evaluation.metrics`, with a prefix."""
-        return {prefix + name: value for name, value in figures(*self.labelled())}
+        return {prefix + name: value for name, value in figures(self.labelled()).items()}

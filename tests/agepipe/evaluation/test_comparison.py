@@ -47,7 +47,7 @@ def test_each_figure_is_that_of_the_evaluation_and_the_sign_says_who_is_better()
     labels = random.integers(0, CLASSES, 800)
     good, poor = answers(random, labels, 0.8), answers(random, labels, 0.4)
     found = compare_pair(rows(labels), good, poor, NAMES, EvaluateSettings(draws=500))
-    ours, theirs = dict(figures(*good)), dict(figures(*poor))
+    ours, theirs = figures(good), figures(poor)
     assert tuple(found.figures) == COMPARED
     for name, change in found.figures.items():
         assert (change.first, change.second) == pytest.approx((ours[name], theirs[name]))
