@@ -130,13 +130,13 @@ def _fill(draft: Path, source: Path, found: Version, runtime: Runtime, check: Ch
     ):  # without the lineage, whose perceptual hashes are derived from the photographs
         shutil.copy(source / name, draft)
     pictures = [sample.encoded(chip, check.seed) for chip in sample.plan(check.pictures, check.seed)]
-    apart = difference(predictions(draft, pictures), registered_predictions(found, pictures, runtime))
-    if apart > check.tolerance:
+    largest = difference(predictions(draft, pictures), registered_predictions(found, pictures, runtime))
+    if largest > check.tolerance:
         raise ModelError(
             f"model: version {found.number} of {found.name} predicts otherwise as a bundle than in the registry (a "
-            f"probability differs by {apart:.2g}, allowed are {check.tolerance:g}); register the model again."
+            f"probability differs by {largest:.2g}, allowed are {check.tolerance:g}); register the model again."
         )
-    result = {"digest": bundle.digest(draft), "name": found.name, "version": found.number, "difference": apart}
+    result = {"digest": bundle.digest(draft), "name": found.name, "version": found.number, "difference": largest}
     write_manifest(draft, "deploy", check, {"model": found.digest}, result)
 
 

@@ -84,8 +84,8 @@ def mix(levels: Tensor, ages: Tensor, alpha: float) -> Mixed:
     if alpha == 0:
         return Mixed(levels, torch.arange(len(levels), device=levels.device), 1.0)
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    apart = (ages[:, None] - ages[None]).float()
-    partner = torch.multinomial(torch.exp(-(apart**2) / (2 * MIX_YEARS**2)), 1).squeeze(1)
+    difference = (ages[:, None] - ages[None]).float()
+    partner = torch.multinomial(torch.exp(-(difference**2) / (2 * MIX_YEARS**2)), 1).squeeze(1)
     return Mixed(share * levels + (1 - share) * levels[partner], partner, share)
 
 

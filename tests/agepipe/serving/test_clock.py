@@ -144,7 +144,7 @@ def test_a_video_that_the_user_ends_is_not_said_to_be_short(tmp_path: Path, shar
     source = Video(video(tmp_path / "film.avi", [], frames=30))
     eyes = Camera(FixedModel(make_bundle(tmp_path / "bundle").folder, "x"), YuNet(detector_file(shared)))
     watch = Watch()
-    done = camera.run(source, eyes, [watch], ended=lambda: len(watch.seconds) == 5)
+    done = camera.run(source, eyes, [watch], stop=lambda: len(watch.seconds) == 5)
     assert (done.frames, done.stopped, done.notes) == (5, True, [])
     bounded = Video(tmp_path / "film.avi")
     assert camera.run(bounded, eyes, [], max_frames=3).notes == []
