@@ -1,8 +1,8 @@
-"""Who may use the servers that agepipe starts: whoever knows a password, and pages of the server itself.
+"""Passwords of the servers that agepipe starts.
 
-A server on loopback is open to all users of the machine and to scripts of every page in a browser, and what Prefect
-and MLflow are asked to do runs programs. The password of the servers that `agepipe up` keeps lies in the workspace;
-the temporary server of a command has one of its own, which ends with it.
+All users of the machine and the scripts of every page in a browser can reach a server on loopback, and requests to
+Prefect and MLflow can run programs. The password of the servers that `agepipe up` starts lies in the workspace; the
+temporary server of a command has its own, which is not stored.
 """
 
 import os
@@ -15,23 +15,23 @@ from agepipe.core.errors import ServiceError
 
 USER = "agepipe"
 NOBODY = "http://agepipe.invalid"
-"""An origin that no page has: the temporary server shows none. Left empty, Prefect would let in every one."""
+"""An origin that no page has, since the temporary server has no UI; Prefect takes an empty value as any origin."""
 
 
 def file(runtime: Runtime) -> Path:
-    """Where the password of the kept servers lies, as USER:PASSWORD."""
+    """File that holds the password of the running servers, as USER:PASSWORD."""
     return runtime.workspace / "password"
 
 
 def new() -> str:
-    """USER:PASSWORD, made up."""
+    """A random password, as USER:PASSWORD."""
     return f"{USER}:{secrets.token_urlsafe(24)}"
 
 
 def made(runtime: Runtime) -> str:
-    """The password for servers that are about to start: the last one, unless others can read it.
+    """The password for servers that are about to start: the stored one, unless other users can read it.
 
-    A browser that has been given it once then need not be asked at the next `agepipe up`.
+    Reusing it means that a browser that has stored it does not ask again after the next `agepipe up`.
     """
     if not private(runtime):
         path = file(runtime)
@@ -44,7 +44,7 @@ def made(runtime: Runtime) -> str:
 
 
 def kept(runtime: Runtime) -> str:
-    """The password of the servers that `agepipe up` keeps.
+    """The password of the servers that `agepipe up` started.
 
     Raises:
         ServiceError: it cannot be read.
@@ -53,7 +53,7 @@ def kept(runtime: Runtime) -> str:
         return file(runtime).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ServiceError(
-            f"{file(runtime)}: the password of the running servers is gone; call `agepipe down`, then `agepipe up`."
+            f"{file(runtime)}: the password of the running servers is missing; call `agepipe down`, then `agepipe up`."
         ) from error
     except OSError as error:
         raise ServiceError(
@@ -63,7 +63,7 @@ def kept(runtime: Runtime) -> str:
 
 
 def private(runtime: Runtime) -> bool:
-    """Whether there is a password that nobody but this user and root can read."""
+    """Whether there is a password that only this user and root can read."""
     try:
         found = file(runtime).lstat()
     except FileNotFoundError:
@@ -72,12 +72,12 @@ def private(runtime: Runtime) -> bool:
 
 
 def client(auth: str) -> dict[str, str]:
-    """The environment of what asks Prefect's server."""
+    """Environment variables of a client of the Prefect server."""
     return {"PREFECT_API_AUTH_STRING": auth, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"}
 
 
 def server(auth: str, origin: str = NOBODY) -> dict[str, str]:
-    """The environment of Prefect's server; `origin` is that of its own page."""
+    """Environment variables of the Prefect server; `origin` is that of its own UI."""
     return {
         "PREFECT_SERVER_API_AUTH_STRING": auth,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -86,6 +86,6 @@ def server(auth: str, origin: str = NOBODY) -> dict[str, str]:
 
 
 def temporary() -> dict[str, str]:
-    """The environment of a command with a temporary server, which takes its settings from the command."""
+    """Environment variables of a command with a temporary server, for both sides."""
     auth = new()
     return {**client(auth), **server(auth)}

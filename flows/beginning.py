@@ -1,7 +1,7 @@
-"""What happens as a flow begins: its run says which process it is in, and runs whose process is gone are ended.
+"""Hook at the start of a flow: label its run with its process, and end runs whose process has died.
 
-A command with a temporary server that is killed leaves its run Running in the workspace's database, and no server is
-there to notice. The next flow that begins marks it as crashed.
+A killed command with a temporary server leaves its run Running in the workspace's database, and its server is gone too.
+The next flow that starts marks the run as crashed.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from prefect.states import Crashed
 from agepipe.core.provenance import gone, process
 
 PROCESS = "agepipe.process"
-"""Label of a flow run: the process that it runs in."""
+"""Label of a flow run that names its process."""
 GOING_ON = [StateType.RUNNING, StateType.CANCELLING]
 
 
-def begin(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - Prefect calls it so
-    """Label the run of a flow with its process; one that is not part of another ends the runs that are dead."""
+def begin(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - the signature that Prefect calls
+    """Label a flow run with its process; a run that is no subflow also ends dead runs."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(flow_run.id, {PROCESS: process()})
         if flow_run.parent_task_run_id is None:
@@ -28,15 +28,15 @@ def begin(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  
 
 
 def end_dead(client: SyncPrefectClient) -> list[FlowRun]:
-    """Mark runs whose process is gone as crashed; those that have no label, or another host's, are left alone.
+    """Mark runs whose process has died as crashed; runs without the label or of another host are left alone.
 
     Returns:
-        The runs that were marked.
+        The marked runs.
     """
     going = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=GOING_ON)))
     dead = [
         one for one in client.read_flow_runs(flow_run_filter=going) if gone(str(one.labels.get(PROCESS, process())))
     ]
     for one in dead:
-        client.set_flow_run_state(one.id, Crashed(message="Its process ended without a word."), force=True)
+        client.set_flow_run_state(one.id, Crashed(message="Its process has died."), force=True)
     return dead

@@ -1,4 +1,4 @@
-"""A camera started from Prefect: on a webcam, stream, video or folder that the worker can see."""
+"""The flow that runs a camera on a webcam, stream, video or folder that the worker can read."""
 
 from pathlib import Path
 
@@ -22,15 +22,15 @@ def camera(
     name: str = "",
     runtime: Runtime = Runtime(),
 ) -> Looked:
-    """Look until the source ends, a number of frames is reached, or the run is cancelled; no window is opened.
+    """Run until the source ends, the number of frames is reached, or the run is cancelled; no window is opened.
 
     Args:
         source: A webcam (0), a video, a stream, a folder or a picture, as the worker sees it.
-        model: An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.
+        model: An alias, a version, a run, or a bundle folder; empty means the deployed version.
         endpoint: Address of a running `mlflow models serve`, used instead of a model in the worker's own process.
         output: Annotated video, or the last frame as a picture.
-        events: A line of JSON for each face of each frame.
-        frames: Frames after which it ends; 0 for no end.
+        events: File for one line of JSON per face and frame.
+        frames: Number of frames after which it ends; 0 means no limit.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         runtime: Workspace and tracking store.
     """

@@ -1,7 +1,6 @@
-"""The command line: it reads words, builds a `Config` and a `Runtime`, and starts a flow.
+"""The command line: each command builds a `Config` and a `Runtime` from its arguments and starts a flow.
 
-It lies among the flows because it starts them. Everything heavy is imported inside a command, so that
-`agepipe --help` answers at once.
+Slow imports are inside the commands, so that `agepipe --help` answers at once.
 """
 
 import math
@@ -35,10 +34,10 @@ from flows.options import (
     path,
     text,
 )  # fmt: skip
-from flows.options import runtime as _where
+from flows.options import runtime as _runtime
 
 app = typer.Typer(
-    help="From UTKFace photographs to a registered age-range classifier, with numbers that are true.",
+    help="Train, evaluate, register and use an age-range classifier on UTKFace photographs.",
     epilog="Start here: agepipe run sample",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -75,7 +74,7 @@ def run(
     if data:
         changes["source.data"] = tuple(data)
     configs = presets.load_each(preset, changes, presets.chosen(preset, variant))
-    runtime = _where(
+    runtime = _runtime(
         workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
         machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
     )  # fmt: skip
@@ -90,28 +89,30 @@ def run(
 
 @app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
 def join(
-    meet: Annotated[str, typer.Argument(help="HOST:PORT, as `agepipe run --machines` was given it.")],
+    meet: Annotated[str, typer.Argument(help="HOST:PORT, as given to `agepipe run --meet`.")],
     wait: Annotated[
-        float, typer.Option(min=0.0, help="Seconds to wait for the training to begin; without it, for ever.")
+        float, typer.Option(min=0.0, help="Seconds to wait for the training to begin; by default without limit.")
     ] = math.inf,
     workspace: Workspace = WORKSPACE,
 ) -> None:
-    """Take part in the final training of a run on another machine that sees the same workspace, and end with it."""
+    """Join the final training of a run on another machine that shares the workspace; ends when the training ends."""
     from agepipe.training.rendezvous import join as joined
 
-    runtime = _where(workspace=workspace)
+    runtime = _runtime(workspace=workspace)
     typer.echo(f"Waiting for a training at {meet} in {runtime.workspace}.")
     done = joined(meet, runtime, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
-    typer.echo(f"The training is over after {len(done.curves)} epochs.")
+    typer.echo(f"The training has ended after {len(done.curves)} epochs.")
 
 
 @app.command(epilog="Example: agepipe evaluate champion --data holiday-photos/ --exclude-seen")
 def evaluate(
     model: Annotated[str, typer.Argument(help="An alias, a version, a run, or a bundle folder.")] = "champion",
     data: Data = [],  # noqa: B006
-    exclude_seen: Annotated[bool, typer.Option(help="Leave out rows that the model has seen, and say so.")] = False,
+    exclude_seen: Annotated[
+        bool, typer.Option(help="Leave out rows that the model has seen; the report says how many.")
+    ] = False,
     name: ModelName = "",
-    refresh: Annotated[bool, typer.Option(help="Evaluate anew even where the result is kept.")] = False,
+    refresh: Annotated[bool, typer.Option(help="Evaluate again even if the result is cached.")] = False,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
@@ -119,7 +120,7 @@ def evaluate(
     from flows import refuse
     from flows.entry import enter
 
-    runtime = _where(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
+    runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
     refuse.evaluate(model, data, name, runtime)
     enter(runtime)
     from flows import show
@@ -135,10 +136,13 @@ def compare(
     models: Annotated[list[str], typer.Argument(help="Two or more aliases, versions, runs, or bundle folders.")],
     data: Data = [],  # noqa: B006
     anew: Annotated[
-        bool, typer.Option(help="Where they have other test rows: judge all on the first one's that none has seen.")
+        bool,
+        typer.Option(
+            help="If the models' test rows differ: use the first model's, without rows that another has seen."
+        ),
     ] = False,
     name: ModelName = "",
-    refresh: Annotated[bool, typer.Option(help="Compare anew even where the result is kept.")] = False,
+    refresh: Annotated[bool, typer.Option(help="Compare again even if the result is cached.")] = False,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
@@ -146,7 +150,7 @@ def compare(
     from flows import refuse
     from flows.entry import enter
 
-    runtime = _where(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
+    runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
     refuse.compare(models, data, name, anew, runtime)
     enter(runtime)
     from flows import show
@@ -167,7 +171,7 @@ def release(
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Let a version take over if it is surely better than the champion on the same rows; it says why either way."""
+    """Promote a version if it is significantly better than the champion on the same rows; says why or why not."""
     from agepipe.config import presets
     from agepipe.config.base import changed
     from agepipe.config.stages import ReleaseSettings
@@ -175,7 +179,7 @@ def release(
     from flows.entry import enter
 
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
-    runtime = _where(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking)
     refuse.release(candidate, name, runtime)
     enter(runtime)
     from flows import show
@@ -192,12 +196,12 @@ def audit(
         list[str], typer.Argument(**text("DATA"), help="Folders or archives of UTKFace photographs, or sample.")
     ],
     ranges: Annotated[
-        str, typer.Option(help="utkface, years, or ranges with commas between: 1-17,18-64,over64.")
+        str, typer.Option(help="utkface, years, or ranges separated by commas: 1-17,18-64,over64.")
     ] = "utkface",
     workspace: Workspace = WORKSPACE,
 ) -> None:
-    """Say what is in a folder or archive of photographs, without training anything."""
-    runtime = _where(workspace=workspace)
+    """Report what a folder or archive of photographs contains, without training."""
+    runtime = _runtime(workspace=workspace)
     from agepipe.serving.outputs import check_folder
     from flows import show
 
@@ -214,25 +218,27 @@ def import_(
     order: Annotated[
         str,
         typer.Option(
-            help="age: outputs stand youngest first; text: as ImageFolder sorts folders: 0, 1, 10 … or single years."
+            help="Order of the outputs. age: youngest first; text: names sorted as text, as ImageFolder does: 0, 1, 10."
         ),
     ],
-    network: Annotated[str, typer.Option(help="Which torchvision classifier it is.")] = "resnet50",
-    size: Annotated[int, typer.Option(help="Side of its input, px.")] = 200,
+    network: Annotated[str, typer.Option(help="Name of the torchvision classifier.")] = "resnet50",
+    size: Annotated[int, typer.Option(help="Side of its input in px.")] = 200,
     ranges: Annotated[
-        str, typer.Option(help="What its outputs are: utkface, years, or 1-17,18-64,over64.")
+        str, typer.Option(help="Its classes: utkface, years, or ranges separated by commas: 1-17,18-64,over64.")
     ] = "utkface",
-    mean: Annotated[str, typer.Option(help="By which its training normalised, in [0, 1].")] = "0.485,0.456,0.406",
-    std: Annotated[str, typer.Option(help="The same.")] = "0.229,0.224,0.225",
+    mean: Annotated[
+        str, typer.Option(help="Mean of each channel that its training normalised by, in [0, 1].")
+    ] = "0.485,0.456,0.406",
+    std: Annotated[str, typer.Option(help="Standard deviation of each channel, likewise.")] = "0.229,0.224,0.225",
     name: ModelName = "agepipe",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Make a version of a network that was trained elsewhere; it never becomes the champion by itself."""
+    """Register a network that was trained elsewhere; only `agepipe promote` makes it the champion."""
     from agepipe.registry import import_model
     from flows.entry import check_writable
 
-    runtime = _where(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
     said = import_model.answers(given)
     check_writable(runtime)
@@ -243,18 +249,18 @@ def import_(
 @app.command(epilog='Example: agepipe promote 3 --because "better on the new camera"')
 def promote(
     version: Annotated[int, typer.Argument(help="The version that becomes the champion.")],
-    because: Annotated[str, typer.Option(help="Why; it is written into the version's history.")],
+    because: Annotated[str, typer.Option(help="The reason, which is stored with the version.")],
     deploy: Deploy = True,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Make a version the champion by hand, and deploy it."""
+    """Make a version the champion without a comparison, and deploy it."""
     from agepipe.registry import register
 
-    runtime = _where(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking)
     done = register.promote(name, version, because, runtime)
-    typer.echo(f"{done.name} version {version} is the champion now.")
+    typer.echo(f"{done.name} version {version} is now the champion.")
     if deploy:
         serving.follow(done.name, version, runtime)
 
@@ -263,10 +269,10 @@ def promote(
 def rollback(
     deploy: Deploy = True, name: ModelName = "", workspace: Workspace = WORKSPACE, tracking: Tracking = TRACKING
 ) -> None:
-    """Give the champion's place back to the version that held it before, and deploy that."""
+    """Make the previous champion the champion again, and deploy it."""
     from agepipe.registry import lookup, register
 
-    runtime = _where(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking)
     name = lookup.named(name, runtime)
     version = register.rollback(name, runtime)
     typer.echo(f"{name} version {version} is the champion again.")
@@ -276,22 +282,22 @@ def rollback(
 
 @app.command(epilog="Example: agepipe up --prefect-port 4300")
 def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's server and page.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Keep a Prefect server, a worker and the MLflow page running, so that every command starts in seconds."""
+    """Start a Prefect server, a worker and the MLflow UI, and keep them running; commands then start in seconds."""
     from flows import environment, services, show
 
-    runtime = _where(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking)
     if (there := services.running(runtime)).whole:
-        typer.echo(f"{there.said()} `agepipe down` ends them.")
+        typer.echo(f"{there.described()} `agepipe down` stops them.")
         return
     with show.waiting("Starting the servers"):
         kept = services.up(runtime, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
-    os.environ.pop("PREFECT_API_URL", None)  # of a server of the user's, which is not meant here
+    os.environ.pop("PREFECT_API_URL", None)  # a server of the user's own is not meant here
     environment.prepare(runtime, api_url)
     from agepipe.registry import tracking as tracked
     from flows import deployments
@@ -301,25 +307,25 @@ def up(
             deployments.watch_over_dead_runs()
             deployed = deployments.deploy(runtime, api_url)
     except BaseException:
-        services.down(runtime)  # servers without flows would only be in the way of the next `up`
+        services.down(runtime)  # otherwise the next `up` finds servers without flows
         raise
     show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime)
 
 
 @app.command(epilog="Example: agepipe down")
 def down(workspace: Workspace = WORKSPACE) -> None:
-    """End the servers that `agepipe up` started, and nothing else."""
+    """Stop the servers that `agepipe up` started, and nothing else."""
     from flows import services
 
-    ended = services.down(_where(workspace=workspace))
-    typer.echo(f"Ended: {', '.join(ended)}." if ended else "Nothing was running.")
+    ended = services.down(_runtime(workspace=workspace))
+    typer.echo(f"Stopped: {', '.join(ended)}." if ended else "Nothing was running.")
 
 
 serving.add(app)
 
 
 def main() -> None:
-    """Run the command line; an error that a user can act on is one sentence, without a traceback."""
+    """Run the command line; an error that a user can act on is printed as one sentence, without a traceback."""
     from flows import failures, shell
 
     shell.readable()
@@ -327,10 +333,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if (told := failures.understood(error)) is None:
+        if (known := failures.understood(error)) is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {known}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("Interrupted; run the same command again to go on.", file=sys.stderr)
+        print("Interrupted; run the same command again to continue.", file=sys.stderr)
         sys.exit(130)

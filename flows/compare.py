@@ -1,4 +1,4 @@
-"""Models side by side, on test rows that none of them has seen."""
+"""The flow that compares models on test rows that none of them has seen."""
 
 from prefect import flow
 
@@ -21,12 +21,12 @@ def compare(
     settings: EvaluateSettings = EvaluateSettings(),
     runtime: Runtime = Runtime(),
 ) -> Compared:
-    """Compare each model with the first; repeated with nothing changed, the stored result comes back.
+    """Compare each model with the first; the result is cached.
 
     Args:
         models: Two or more aliases, versions, `models:/NAME/VERSION`, run ids, or bundle folders.
-        data: Folders or archives of labelled photographs; none takes the locked test rows that all have in common.
-        anew: Where they have other test rows, take the first one's, less all that any has seen.
+        data: Folders or archives of labelled photographs; empty means the locked test rows that all models share.
+        anew: If the models' test rows differ, use the first model's, without rows that another has seen.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
         runtime: Workspace, tracking store and device.

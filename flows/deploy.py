@@ -1,4 +1,4 @@
-"""Put a registered version where cameras find it; one that runs changes over between two frames."""
+"""The flow that deploys a registered version to the cameras."""
 
 from prefect import flow
 
@@ -10,7 +10,7 @@ from tasks.deploy import deploy as put
 
 @flow(name="deploy", flow_run_name="deploy {model}", on_running=[begin])
 def deploy(model: str = "champion", name: str = "", runtime: Runtime = Runtime()) -> Deployed:
-    """Check a version against the registry's own answers, copy it whole, and switch to it.
+    """Verify a version's predictions, copy it, and make it the deployed one; cameras switch between two frames.
 
     Args:
         model: An alias or a version.

@@ -1,4 +1,4 @@
-"""What `agepipe up` puts on the server that it keeps: the flows of `prefect.yaml`, and a watch over dead runs."""
+"""What `agepipe up` creates on the Prefect server: deployments of `prefect.yaml`, an automation for dead runs."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -15,15 +15,15 @@ from flows.services import tell_prefect
 
 WATCH = "agepipe: runs without a heartbeat have crashed"
 HEARTBEATS_MISSED = timedelta(seconds=120)
-"""Four heartbeats: a run that a busy machine holds up for a minute is not dead."""
+"""Four heartbeats, so that a run on a busy machine is not taken for dead."""
 LIVING = "prefect.flow-run.heartbeat"
 ENDINGS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 
 
 def watch_over_dead_runs() -> None:
-    """Make the server mark a run as crashed when its process has died; without it `kill -9` leaves it running."""
+    """Create the automation that marks a run as crashed when its process has died; `kill -9` leaves it Running."""
     try:
-        _ = Automation.read(name=WATCH)  # raises where there is none
+        _ = Automation.read(name=WATCH)  # raises if it does not exist
     except ValueError:
         Automation(
             name=WATCH,
@@ -41,10 +41,10 @@ def watch_over_dead_runs() -> None:
 
 
 def deploy(runtime: Runtime, api_url: str) -> bool:
-    """Put the flows of `prefect.yaml` on the work pool; false where the working folder has none.
+    """Deploy the flows of `prefect.yaml` to the work pool; false if the working folder has no such file.
 
     Raises:
-        ServiceError: Prefect refused them; says what it said.
+        ServiceError: Prefect refused them; includes its message.
     """
     if not Path("prefect.yaml").is_file():
         return False

@@ -1,4 +1,4 @@
-"""What comes before a flow that the command line starts: outputs and servers are looked at, the environment is set."""
+"""Preparation before the command line starts a flow: check outputs and servers, set the environment."""
 
 import os
 
@@ -9,11 +9,11 @@ from flows import environment, reach, services
 
 
 def check_writable(runtime: Runtime) -> None:
-    """Refuse a workspace or a local store in which nothing can be written, before any work is done.
+    """Check that the workspace and a local store can be written, before any work is done.
 
     Raises:
         ConfigError: names the option and the folder.
-        TrackingError: the store's database is locked, or may not be written.
+        TrackingError: the database of the store is locked or cannot be written.
     """
     check_folder("--workspace", runtime.workspace)
     if (path := store.database(runtime)) is not None:
@@ -29,7 +29,7 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> None:
         tracked: whether the flow writes to the store.
 
     Raises:
-        AgepipeError: the workspace or the store cannot be written, or Prefect's server does not answer.
+        AgepipeError: the workspace or the store cannot be written, or the Prefect server does not answer.
     """
     if tracked:
         check_writable(runtime)

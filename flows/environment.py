@@ -1,4 +1,4 @@
-"""What Prefect and MLflow must find in the environment before they are imported.
+"""Environment variables of Prefect and MLflow, which must be set before they are imported.
 
 Everything lies in the workspace, so that agepipe neither reads nor changes a Prefect installation that the user has for
 other things. Of its variables those stay that lead to a server (PREFECT_API_URL and what a client of it needs) or
@@ -48,7 +48,7 @@ def own(runtime: Runtime) -> dict[str, str]:
 
 
 def defaults() -> dict[str, str]:
-    """How Prefect and MLflow work, unless the user has said otherwise."""
+    """Defaults of Prefect and MLflow that the user can override."""
     return {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "agepipe",
@@ -59,12 +59,12 @@ def defaults() -> dict[str, str]:
 
 
 def prefect_home(runtime: Runtime) -> Path:
-    """Folder in the workspace for all that Prefect keeps."""
+    """Folder in the workspace for the files of Prefect."""
     return runtime.workspace / "prefect"
 
 
 def inherited() -> dict[str, str]:
-    """This process's environment without what another program's Prefect, MLflow or uvicorn left in it."""
+    """The environment of this process without variables of another program's Prefect, MLflow or uvicorn."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -75,11 +75,11 @@ def inherited() -> dict[str, str]:
 
 
 def prepare(runtime: Runtime, api_url: str | None) -> None:
-    """Set what Prefect and MLflow need, and import Prefect where no file of another program lies.
+    """Set the environment of Prefect and MLflow, and import Prefect without reading other programs' settings.
 
     Args:
         runtime: the workspace.
-        api_url: address of a Prefect server that `agepipe up` keeps; the user's own PREFECT_API_URL goes before it.
+        api_url: address of the Prefect server that `agepipe up` started; the user's PREFECT_API_URL takes precedence.
 
     Raises:
         ConfigError: the path of the workspace or of the store is too long for a database.
@@ -89,13 +89,13 @@ def prepare(runtime: Runtime, api_url: str | None) -> None:
     for option, path in (("--workspace", home / "prefect.db"), ("--tracking", database)):
         if path is not None:
             check_length(option, path)
-    # Prefect makes its home but not the folders above it, and would then wait for a server that cannot start.
+    # Prefect does not create the parents of its home, and would then wait for a server that cannot start.
     home.mkdir(parents=True, exist_ok=True)
     kept = inherited()
     for name in os.environ.keys() - kept.keys():
         del os.environ[name]
     named = os.environ.get("PREFECT_API_URL")
-    if not named or _same_server(named, api_url):  # a password that the user has set is for a server not used here
+    if not named or _same_server(named, api_url):  # otherwise the user's own password applies
         os.environ.update(access.client(access.kept(runtime)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
@@ -107,7 +107,7 @@ def prepare(runtime: Runtime, api_url: str | None) -> None:
 
 
 def _same_server(named: str, kept: str | None) -> bool:
-    """Whether an address is that of the kept server, by whatever name of this machine."""
+    """Whether an address is that of the running server, by any host name of this machine."""
     if not kept:
         return False
     found = urlsplit(named)
@@ -115,7 +115,7 @@ def _same_server(named: str, kept: str | None) -> bool:
 
 
 def check_length(option: str, path: Path) -> None:
-    """Refuse a database whose path SQLite cannot open.
+    """Refuse a database path that is too long for SQLite.
 
     Raises:
         ConfigError: names the option.
@@ -136,6 +136,6 @@ def ignore_files(empty: Path) -> None:
     """
     with chdir(empty):
         from prefect.settings import sources
-    # Prefect has no switch for this, and reads them again whenever a setting is changed for a while.
+    # Prefect has no option for this, and reads the files again whenever a setting is overridden temporarily.
     sources.TomlConfigSettingsSourceBase._read_file = lambda _, __: {}  # type: ignore[method-assign, assignment]
     sources.FilteredDotEnvSettingsSource._read_env_files = lambda _: {}  # type: ignore[method-assign, assignment]

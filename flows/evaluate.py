@@ -1,4 +1,4 @@
-"""Only the evaluation: of any version, alias, run or bundle, on its own locked rows or on other photographs."""
+"""The flow that evaluates a model on its locked test rows or on other photographs."""
 
 from prefect import flow
 
@@ -25,14 +25,14 @@ def evaluate(
     exclude_seen: bool = False,
     runtime: Runtime = Runtime(),
 ) -> Evaluation:
-    """Judge a model on rows that it has not seen; repeated with nothing changed, the stored result comes back.
+    """Evaluate a model on rows that it has not seen; the result is cached.
 
     Args:
         model: An alias, a version, `models:/NAME/VERSION`, a run id, or a bundle folder.
-        data: Folders or archives of labelled photographs; none takes the model's own locked test rows.
+        data: Folders or archives of labelled photographs; empty means the model's own locked test rows.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
-        exclude_seen: Leave out rows that the model has seen instead of stopping.
+        exclude_seen: Leave out rows that the model has seen, instead of failing.
         runtime: Workspace, tracking store and device.
     """
     found = resolve(model, name, runtime)
@@ -42,6 +42,6 @@ def evaluate(
 
 
 def photographs(model: Model, data: tuple[str, ...], runtime: Runtime) -> Rows:
-    """Other photographs as rows with the model's own ranges, stored at the model's own size."""
+    """Other photographs as rows with the ranges and the stored size of the model."""
     source = fingerprint(SourceSettings(data=data), runtime)
     return relabel(ingest(source, ingest_settings(model), runtime), label_settings(model), runtime)

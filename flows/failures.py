@@ -1,4 +1,4 @@
-"""Errors of the operating system and of Prefect, MLflow and their HTTP clients, as sentences that a user can act on."""
+"""Convert errors of the operating system, Prefect, MLflow and their HTTP clients into sentences for users."""
 
 from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError
 from agepipe.core.system_errors import full_disk, of_system
@@ -6,11 +6,11 @@ from agepipe.core.system_errors import full_disk, of_system
 HTTP = ("httpx", "httpcore", "requests", "urllib3", "websockets")
 STORES = ("mlflow", "sqlalchemy", "sqlite3", "alembic")
 LONGEST = 300
-"""Letters of a library's own message that are shown."""
+"""Maximum length of a library's own message that is shown."""
 
 
 def understood(error: BaseException) -> AgepipeError | None:
-    """The error of another library or of the system as one of agepipe's; None for a fault of agepipe's own."""
+    """The error of a library or of the system as an agepipe error; None for a bug in agepipe."""
     if isinstance(error, AgepipeError):
         return error
     if isinstance(error, ModuleNotFoundError):
@@ -36,10 +36,10 @@ def _missing(error: ModuleNotFoundError) -> AgepipeError | None:
 
 
 def _asked(error: BaseException) -> str:
-    """Which address did not answer as it should, where the error knows."""
+    """Describe the request that failed, if the error names it."""
     try:
         return f"A request to {error.request.url}"  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # httpx raises the latter where no request was noted
+    except (AttributeError, RuntimeError):  # httpx raises the latter if no request is attached
         return "A request to Prefect's server"
 
 

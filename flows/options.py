@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 def path(option: str) -> dict[str, Any]:
-    """What Typer must know of an option or argument that is a path."""
+    """Arguments of Typer for an option or argument that is a path."""
     return {"parser": _filled(option, Path), "metavar": "PATH"}
 
 
 def text(option: str) -> dict[str, Any]:
-    """The same for one that names a source or a store."""
+    """Arguments of Typer for an option or argument that names a source or a store."""
     return {"parser": _filled(option, str), "metavar": "TEXT"}
 
 
 def _filled(option: str, kind: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Make a value what the command takes; an empty one, as an unset variable gives it, would be the current folder."""
+    """Convert a value and refuse an empty one: an unset shell variable would otherwise mean the current folder."""
 
     def made(value: Any) -> T:
         if value == "":
@@ -53,36 +53,40 @@ Tracking = Annotated[
 ]
 ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Workers = Annotated[int, typer.Option(help="Trials and decoders at a time; 0 takes one a core.")]
-GpuTrials = Annotated[int, typer.Option(help="Trials at a time on each GPU.")]
-Runner = Annotated[str, typer.Option(help="What trials run on: threads, processes or dask (extra dask).")]
-Scheduler = Annotated[str, typer.Option(help="Address of a running Dask scheduler; empty starts workers here.")]
-Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 takes one a core.")]
+Workers = Annotated[int, typer.Option(help="Number of trials or decoders at a time; 0 means one per core.")]
+GpuTrials = Annotated[int, typer.Option(help="Number of trials at a time on each GPU.")]
+Runner = Annotated[str, typer.Option(help="Where trials run: threads, processes or dask (needs the extra dask).")]
+Scheduler = Annotated[
+    str, typer.Option(help="Address of a running Dask scheduler; by default Dask workers are started here.")
+]
+Threads = Annotated[int, typer.Option(help="Threads of the final training; 0 means one per core.")]
 Processes = Annotated[
     int | None,
     typer.Option(
-        help="Processes that share the final training (extra distributed); one, or one a GPU.", show_default=False
+        help="Processes that share the final training (needs the extra distributed); by default one, or one per GPU.",
+        show_default=False,
     ),
 ]
-Machines = Annotated[int, typer.Option(help="Machines that share the final training; the others run agepipe join.")]
-Meet = Annotated[str, typer.Option(help="Where they find this machine, as HOST:PORT.")]
-Refresh = Annotated[list[str], typer.Option(help="Compute this stage and all that follow anew; may be repeated.")]
+Machines = Annotated[int, typer.Option(help="Machines that share the final training; all others run agepipe join.")]
+Meet = Annotated[str, typer.Option(help="Address at which the other machines reach this one, as HOST:PORT.")]
+Refresh = Annotated[list[str], typer.Option(help="Stage to compute again, with all stages after it; repeatable.")]
 Data = Annotated[
     list[str],
     typer.Option(
         **text("--data"), help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable."
     ),
 ]
-Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether cameras change over to it.")]
+Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether to deploy it to the cameras.")]
 VariantNames = Annotated[
-    list[str], typer.Option(help="Variant of the preset, such as fifth for notebook; repeatable; all runs every one.")
+    list[str],
+    typer.Option(help="Variant of the preset, such as fifth of notebook; repeatable; all runs every variant."),
 ]
 
 WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
 
 
 def runtime(**values: Any) -> "Runtime":
-    """The `Runtime` of a command's options.
+    """Build a `Runtime` from the options of a command.
 
     Raises:
         ConfigError: names the option that cannot be used.

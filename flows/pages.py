@@ -1,6 +1,6 @@
-"""Prefect's server behind the guard of our own pages, as `agepipe up` runs it: `python -P -m flows.pages PORT`.
+"""The Prefect server that `agepipe up` runs: `python -P -m flows.pages PORT`.
 
-Prefect has no check of the name by which it was called, and lets itself be shown inside other pages.
+It is wrapped in `host_check.Guard`, since Prefect checks no Host header and can be framed by other pages.
 """
 
 import sys
@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 
 
 def main(port: int) -> None:
-    """Serve Prefect's API and page until the process is told to end."""
+    """Serve Prefect's API and UI until the process is terminated."""
     settings = get_current_settings().server
     uvicorn.run(
         Guard(create_app(final=True), HOST),

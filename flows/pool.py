@@ -1,6 +1,6 @@
-"""Make the work pool of the flows, or give an older one the same template: `python -m flows.pool`.
+"""Create or update the work pool of the flows: `python -m flows.pool`.
 
-Prefect's own command for this makes the server fetch the types of work pools from GitHub.
+The Prefect CLI is not used for this, because it makes the server download the types of work pools from GitHub.
 """
 
 import json
@@ -12,7 +12,7 @@ from flows.services import POOL, TEMPLATE
 
 
 def make() -> None:
-    """Make it on the server that the environment names."""
+    """Create the pool on the server that PREFECT_API_URL names, or update its template."""
     pool = WorkPoolCreate(name=POOL, type="process", base_job_template=json.loads(TEMPLATE.read_text(encoding="utf-8")))
     with get_client(sync_client=True) as client:
         client.create_work_pool(pool, overwrite=True)

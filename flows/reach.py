@@ -1,4 +1,4 @@
-"""Whether Prefect's server answers, asked once and briefly before a flow starts."""
+"""Check once, before a flow starts, that the Prefect server answers."""
 
 import urllib.error
 import urllib.request
@@ -7,12 +7,12 @@ from http.client import HTTPException
 from agepipe.core.errors import ServiceError
 
 SECONDS = 5.0
-"""How long the server may be silent."""
+"""Timeout of a request."""
 REMEDY = "start it, or unset PREFECT_API_URL (`agepipe down` for a server of `up`) to use a temporary one"
 
 
 def check_alive(url: str) -> None:
-    """Refuse an address where nothing answers, without Prefect, which takes seconds to import.
+    """Check that something answers at an address, without importing Prefect, which takes seconds.
 
     Raises:
         ServiceError: nothing answers there.
@@ -26,10 +26,10 @@ def check_alive(url: str) -> None:
 
 
 def check() -> None:
-    """Refuse the server that PREFECT_API_URL names where a flow could not report to it.
+    """Check that a flow can report to the server that PREFECT_API_URL names.
 
     Raises:
-        ServiceError: nothing answers there, it wants a password, it is no server of Prefect, or one of another version.
+        ServiceError: nothing answers there, it requires a password, or it is no Prefect server of this version.
     """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -51,7 +51,7 @@ def _fault(error: BaseException) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         if status in (401, 403):
-            return f"wants a password (HTTP status {status}); set PREFECT_API_AUTH_STRING or PREFECT_API_KEY for it."
+            return f"requires a password (HTTP status {status}); set PREFECT_API_AUTH_STRING or PREFECT_API_KEY for it."
         return f"answers with HTTP status {status}; check the address, which ends in /api, or {REMEDY}."
     if isinstance(error, httpx.HTTPError | httpx.InvalidURL | OSError):
         return f"does not answer ({error}); {REMEDY}."

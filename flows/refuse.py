@@ -1,6 +1,6 @@
-"""Names that lead nowhere, refused before a server is started: in seconds, and without a failed run left behind.
+"""Checks of names and paths before a server is started: they take seconds and leave no failed run behind.
 
-The flows look again themselves, for those that Prefect starts.
+The flows check again themselves, for runs that Prefect starts.
 """
 
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ from agepipe.training import warm_start
 
 
 def run(config: Config, runtime: Runtime) -> None:
-    """Refuse photographs or first weights that are not there.
+    """Check that the photographs and the initial weights exist.
 
     Raises:
-        SourceError: a path cannot hold photographs, or a data set of Kaggle cannot be asked for.
-        ModelError: the weights to start from are of no version.
+        SourceError: a path cannot hold photographs, or a Kaggle data set cannot be requested.
+        ModelError: the initial weights are those of a version that does not exist.
     """
     sources.check(config.source.data)
     warm_start.with_files(config, lambda version: lookup.weights_file(version, runtime))
 
 
 def evaluate(model: str, data: Sequence[str], name: str, runtime: Runtime) -> None:
-    """Refuse a model or photographs that are not there, or a model without rows to be judged on.
+    """Check that the model and the photographs exist, and that the model has rows to be evaluated on.
 
     Raises:
-        ModelError: there is no such model, or its locked test rows are not here.
+        ModelError: the model does not exist, or its locked test rows are not in the workspace.
         SourceError: a path cannot hold photographs.
     """
     found = lookup.resolve(model, runtime, name)
@@ -40,10 +40,10 @@ def evaluate(model: str, data: Sequence[str], name: str, runtime: Runtime) -> No
 
 
 def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, runtime: Runtime) -> None:
-    """Refuse models or photographs that are not there, the same model twice, or models without rows in common.
+    """Check that the models differ, that they and the photographs exist, and that the models share test rows.
 
     Raises:
-        ModelError: there is no such model, or no rows are here.
+        ModelError: a model does not exist, or the workspace has no test rows of it.
         ConfigError: there are not two different models.
         SourceError: a path cannot hold photographs.
     """
@@ -57,10 +57,10 @@ def compare(models: Sequence[str], data: Sequence[str], name: str, anew: bool, r
 
 
 def release(candidate: str, name: str, runtime: Runtime) -> None:
-    """Refuse a candidate that is not registered, or whose rows are not here.
+    """Check that the candidate is registered and that the workspace has its test rows.
 
     Raises:
-        ModelError: says which.
+        ModelError: one of the two is not the case.
     """
     found = lookup.resolve(candidate, runtime, name)
     if lookup.of_digest(found.digest, name, runtime) is None:

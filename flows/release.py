@@ -1,4 +1,4 @@
-"""Decide anew whether a version takes over from the champion, and say why."""
+"""The flow that decides whether a version becomes the champion."""
 
 from prefect import flow
 
@@ -18,12 +18,12 @@ def release(
     evaluate: EvaluateSettings = EvaluateSettings(),
     runtime: Runtime = Runtime(),
 ) -> Registered:
-    """Judge a version and the champion on the same locked rows, and promote it if it is surely better.
+    """Compare a version with the champion on the same locked rows, and promote it if it is significantly better.
 
     Args:
         model: The candidate: an alias, a version, or a run.
         name: The registered model; empty takes `agepipe`, or the only one there is.
-        settings: Figure, confidence, fewest rows, and what the watched slices may lose; `model` is not looked at.
+        settings: Figure, confidence, minimum number of rows, and limits for slices; `model` is ignored.
         evaluate: Bootstrap draws.
         runtime: Workspace, tracking store and device.
     """

@@ -1,4 +1,4 @@
-"""One pipeline after another, each shown as it goes, and a table of them at the end where there are several."""
+"""Run pipelines one after another and show their progress; several end with a table of their results."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from flows.result import PipelineResult
 
 
 def run(configs: Sequence[Config], runtime: Runtime) -> None:
-    """Run each; one that fails among several is told, and the others go on.
+    """Run each configuration; if one of several fails, its error is printed and the others still run.
 
     Raises:
-        AgepipeError: the only one failed, or at the end, some of several did.
+        AgepipeError: the only one failed; or, after all have run, some of several failed.
     """
     done: dict[str, PipelineResult] = {}
     for config in configs:
@@ -27,13 +27,13 @@ def run(configs: Sequence[Config], runtime: Runtime) -> None:
             show.failure(config.title, error)
     if len(done) > 1:
         show.comparison({config.variant: done[config.title] for config in configs if config.title in done})
-    if lost := [config.title for config in configs if config.title not in done]:
-        raise TrainingError(f"{', '.join(lost)}: {len(lost)} of {len(configs)} failed; the reasons are above.")
+    if failed := [config.title for config in configs if config.title not in done]:
+        raise TrainingError(f"{', '.join(failed)}: {len(failed)} of {len(configs)} failed; the reasons are above.")
 
 
 def _one(config: Config, runtime: Runtime) -> PipelineResult:
     show.plan(config, runtime)
-    warm()  # torch is imported while Prefect's server starts
+    warm()  # import torch while the Prefect server starts
     with show.progress():
         result = pipeline(config, runtime)
     show.outcome(result)

@@ -1,4 +1,4 @@
-"""What a run of the whole pipeline returns."""
+"""The result of a pipeline run."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,12 +10,12 @@ from agepipe.training.records import Choice
 
 
 class PipelineResult(BaseModel):
-    """What a run of the whole pipeline found and made."""
+    """The records of all stages of a pipeline run."""
 
     model_config = ConfigDict(frozen=True)
 
     run: str
-    """The MLflow run of the pipeline."""
+    """Id of the MLflow run of the pipeline."""
     catalogue: Catalogue
     report: DataReport
     partition: Partition

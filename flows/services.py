@@ -1,8 +1,7 @@
-"""`agepipe up` and `down`: a Prefect server, a worker and the MLflow UI on the right stores, kept running.
+"""`agepipe up` and `down`: start and stop a Prefect server, a worker and the MLflow UI.
 
-What was started is written to `workspace/services.json` with each process's start time and the workspace's identity,
-so that `down` ends just those: never a stranger that got the same process number, nor the servers of the workspace that
-this one was copied from.
+`workspace/services.json` holds each process with its start time and the identity of the workspace, so that `down` stops
+only these: neither an unrelated process with the same id, nor the servers of a workspace that this one is a copy of.
 """
 
 import subprocess
@@ -26,9 +25,9 @@ from flows import access, environment
 
 POOL = "agepipe"
 TEMPLATE = Path(__file__).with_name("pool.json")
-"""What a run of the pool may change of its process: nothing. Prefect's own lets it name a command."""
+"""Job template of the pool, which lets a run change nothing; Prefect's default lets a run name a command."""
 START_LIMIT = 180.0
-"""Seconds that a server may take to answer; a busy laptop needs half a minute."""
+"""Seconds to wait for a server to answer; a busy laptop needs half a minute."""
 
 
 class Service(BaseModel):
@@ -43,7 +42,7 @@ class Service(BaseModel):
     log: Path
 
     def process(self) -> psutil.Process | None:
-        """The process, unless it has ended or its number belongs to another by now."""
+        """The process; None if it has ended or its id belongs to another process."""
         try:
             found = psutil.Process(self.pid)
             alive = found.status() != psutil.STATUS_ZOMBIE and abs(found.create_time() - self.started) < 1.0
@@ -53,56 +52,56 @@ class Service(BaseModel):
 
 
 class Services(BaseModel):
-    """All that `up` started, and where they are."""
+    """All processes that `up` started."""
 
     model_config = ConfigDict(frozen=True)
 
     services: tuple[Service, ...] = ()
     workspace: str = ""
-    """What `identity` said of the workspace that they belong to."""
+    """Result of `identity` for their workspace."""
 
     def url(self, name: str) -> str | None:
-        """The address of a service that is alive."""
+        """The address of a service; None if it does not run."""
         return next((item.url for item in self.services if item.name == name and item.process()), None)
 
     @property
     def api_url(self) -> str | None:
-        """What PREFECT_API_URL must be to use the kept server."""
+        """Value of PREFECT_API_URL for the running server; None if there is none."""
         url = self.url("prefect")
         return f"{url}/api" if url else None
 
-    def said(self) -> str:
-        """What is alive and where, in a sentence."""
+    def described(self) -> str:
+        """A sentence that names the running services and their addresses."""
         there = [f"{item.name} {item.url or ''}".strip() for item in self.services if item.process()]
         return f"Already running: {', '.join(there)}."
 
     @property
     def whole(self) -> bool:
-        """Whether all of them still run."""
+        """Whether all services still run."""
         return bool(self.services) and all(item.process() for item in self.services)
 
     @property
     def alive(self) -> bool:
-        """Whether any of them still runs."""
+        """Whether any service still runs."""
         return any(item.process() for item in self.services)
 
 
 def state_file(runtime: Runtime) -> Path:
-    """Where it is written what was started."""
+    """The file that lists the started processes."""
     return runtime.workspace / "services.json"
 
 
 def identity(workspace: Path) -> str:
-    """What tells a workspace from its copies: the folder on the disk, which has the same number after a move."""
+    """Tell a workspace from its copies: device and inode of the folder, which survive a move."""
     status = workspace.stat()
     return f"{status.st_dev}:{status.st_ino}"
 
 
 def running(runtime: Runtime) -> Services:
-    """What `up` started on this workspace, alive or not; nothing when `up` was never called, or only on another one.
+    """The services that `up` started on this workspace, running or not; empty if `up` was never called on it.
 
     Raises:
-        ServiceError: the file that says so cannot be read.
+        ServiceError: the file that lists them cannot be read.
     """
     try:
         found = Services.model_validate_json(state_file(runtime).read_text(encoding="utf-8"))
@@ -117,25 +116,25 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int) -> Services:
     """Start the Prefect server, a worker and, on a local store, the MLflow UI, and wait until they answer.
 
     Raises:
-        ServiceError: they run already, a port is in use, one ended or did not answer, or Prefect refused the work pool;
-            none is left running.
+        ServiceError: they already run, a port is in use, a server ended or did not answer, or Prefect refused the
+            work pool; none is left running.
     """
     if (there := running(runtime)).alive:
-        raise ServiceError(f"{there.said()} `agepipe down` ends them.")
+        raise ServiceError(f"{there.described()} `agepipe down` stops them.")
     auth = access.made(runtime)
     protected = {
         "prefect": {
             **access.server(auth, f"http://127.0.0.1:{prefect_port}"),
-            "PREFECT_UI_API_URL": "/api",  # by whatever name of this machine the page was opened
+            "PREFECT_UI_API_URL": "/api",  # relative, so that it fits any host name the page is opened by
         },
         "mlflow": {AUTH: auth},
     }
     servers = [("prefect", _prefect_server(prefect_port), prefect_port, "/api/health")]
-    if store.database(runtime):  # an MLflow server that runs elsewhere has its own page
+    if store.database(runtime):  # a remote MLflow server has its own UI
         servers += [("mlflow", _mlflow_ui(runtime, mlflow_port), mlflow_port, "/health")]
     for name, _, port, _ in servers:
         bound(f"--{name}-port", "127.0.0.1", port).close()
-    tracking.prepare(runtime, reading=True)  # the page shows a deleted experiment too
+    tracking.prepare(runtime, reading=True)  # the UI also shows a deleted experiment
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:
@@ -155,16 +154,16 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int) -> Services:
 
 
 def down(runtime: Runtime) -> list[str]:
-    """End what `up` started and nothing else; the names of those that were still running."""
+    """Stop the services that `up` started; returns the names of those that were running."""
     kept = running(runtime).services
     ended = [item.name for item in reversed(kept) if _end(item)]
-    if kept:  # else the file is missing, or tells of another folder's servers, which may run
+    if kept:  # otherwise the file is missing or lists the servers of another workspace
         state_file(runtime).unlink(missing_ok=True)
     return ended
 
 
 def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
-    """The environment of a kept process: ours, with the addresses of the kept servers and what they ask for."""
+    """Environment of a service: this one, with the addresses and passwords of the running servers."""
     extra = {"PREFECT_API_URL": api_url, **access.client(access.kept(runtime))} if api_url else {}
     stores = {"AGEPIPE_WORKSPACE": str(runtime.workspace), "AGEPIPE_TRACKING": store.address(runtime)}
     ours = {**environment.settings(runtime), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -173,19 +172,19 @@ def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
 
 
 def make_pool(runtime: Runtime, api_url: str) -> None:
-    """Make the work pool, or give an older one the same template, before a worker polls it.
+    """Create or update the work pool, before a worker polls it.
 
     Raises:
-        ServiceError: it failed; says why.
+        ServiceError: the command failed; includes its last message.
     """
     _call(runtime, api_url, [sys.executable, "-P", "-m", "flows.pool"], "python -m flows.pool")
 
 
 def tell_prefect(runtime: Runtime, api_url: str, *words: str) -> None:
-    """Give a command to Prefect's own command line.
+    """Run a command of the Prefect CLI.
 
     Raises:
-        ServiceError: it failed; says what it said.
+        ServiceError: the command failed; includes its last message.
     """
     _call(runtime, api_url, [*_tool("prefect"), "--no-prompt", *words], " ".join(["prefect", *words]))
 
@@ -213,7 +212,7 @@ def _mlflow_ui(runtime: Runtime, port: int) -> list[str]:
 
 
 def _worker() -> list[str]:
-    # The template is for a pool that is deleted while the worker runs: the worker then makes it again.
+    # If the pool is deleted while the worker runs, the worker creates it again, from this template.
     pool = ["--pool", POOL, "--type", "process", "--base-job-template", str(TEMPLATE)]
     return [*_tool("prefect"), "worker", "start", *pool, "--name", "agepipe-up"]
 
@@ -229,7 +228,7 @@ def _start(runtime: Runtime, name: str, command: Sequence[str], url: str | None,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**environ(runtime, None), **extra},
-            cwd=environment.prefect_home(runtime),  # no prefect.toml or .env of another program lies there
+            cwd=environment.prefect_home(runtime),  # a folder without another program's prefect.toml or .env
             start_new_session=True,
         )
     return Service(name=name, pid=process.pid, started=psutil.Process(process.pid).create_time(), url=url, log=log)
@@ -239,7 +238,7 @@ def _wait(service: Service, path: str) -> None:
     limit = time.monotonic() + START_LIMIT
     while time.monotonic() < limit:
         if service.process() is None:
-            raise ServiceError(f"The {service.name} server ended as it started; {service.log} says why.")
+            raise ServiceError(f"The {service.name} server ended during its start; see {service.log}.")
         if _answers(f"{service.url}{path}"):
             return
         time.sleep(0.5)
@@ -263,7 +262,7 @@ def _end(service: Service) -> bool:
 
 
 def end_family(process: psutil.Process) -> None:
-    """End a process and all that it started, in good order within 10 s, else by force; returns when they are gone."""
+    """Terminate a process and its descendants; kill those that still run after 10 s; returns when all have ended."""
     family = [process, *process.children(recursive=True)]
     for member in family:
         _signal(member, "terminate")

@@ -1,4 +1,4 @@
-"""The commands that use a model: predict, deploy, camera, web. Looking at pictures needs neither torch nor Prefect."""
+"""The commands that use a model: predict, deploy, camera, web. None but deploy imports Prefect, and none torch."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,21 +15,24 @@ if TYPE_CHECKING:  # polars and numpy take longer to import than the help may ta
     from agepipe.config.runtime import Runtime
     from agepipe.serving.predict import Predictions
 
-Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or the folder of a bundle.")]
-Endpoint = Annotated[str, typer.Option(help="Address of a running `mlflow models serve` that answers instead.")]
+Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or a bundle folder.")]
+Endpoint = Annotated[
+    str, typer.Option(help="Address of a running `mlflow models serve` to use instead of a local model.")
+]
 SHOWN = 10
-"""Files that could not be used are named in the terminal up to this number; the rest are in the list beside."""
+"""Maximum number of unusable files named in the terminal; the list of rejects has all."""
 
 UNREADABLE = 3
-"""Exit status where a folder or file was not given out, an archive is damaged, or a video is cut off or not decoded:
-what it holds is not in the results."""
+"""Exit status if a file, folder, archive or video could not be read to its end, so that results are missing."""
 
 
 def predict(
     paths: Annotated[list[Path], typer.Argument(**path("PATH"), help="Photographs, folders, or archives of them.")],
     output: Annotated[Path, typer.Option(**path("--output"), help="Table to write: .csv, .parquet or .jsonl.")],
     model: Reference = "champion",
-    aligned: Annotated[bool, typer.Option(help="Take pictures as chips that are cut as UTKFace's are.")] = False,
+    aligned: Annotated[
+        bool, typer.Option(help="Treat each picture as an aligned face, cropped as in UTKFace.")
+    ] = False,
     all_ranges: Annotated[bool, typer.Option(help="Write the probability of every range.")] = False,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
@@ -115,7 +118,7 @@ def deploy(
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Put a registered version where cameras find it; those that run change over to it."""
+    """Deploy a registered version to the cameras; running cameras switch to it."""
     from agepipe.serving.deploy import find, folder_of
     from flows.entry import enter
 
@@ -129,10 +132,10 @@ def deploy(
 
 
 def follow(name: str, version: int, place: "Runtime") -> None:
-    """Deploy a new champion, which stays the champion even where it cannot be deployed.
+    """Deploy a new champion; if that fails it remains the champion.
 
     Raises:
-        ModelError: says why it cannot.
+        ModelError: it cannot be deployed; includes the reason.
     """
     from agepipe.core.errors import AgepipeError, ModelError
     from agepipe.serving import deploy as work
@@ -141,7 +144,7 @@ def follow(name: str, version: int, place: "Runtime") -> None:
         done = work.deploy(str(version), place, name)
     except AgepipeError as error:
         raise ModelError(
-            f"{name} version {version} is the champion but not deployed, cameras go on: {error}"
+            f"{name} version {version} is the champion but was not deployed; cameras keep their model: {error}"
         ) from error
     typer.echo(f"{done.title} is deployed in {work.folder_of(place) / done.folder}.")
 
@@ -151,17 +154,17 @@ def camera(
         str, typer.Option(**text("--source"), help="Webcam (0), video, stream (rtsp://…), folder or picture.")
     ] = "0",
     model: Annotated[
-        str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
+        str, typer.Option(help="An alias, a version, a run, or a bundle folder; by default the deployed version.")
     ] = "",
     endpoint: Endpoint = "",
-    headless: Annotated[bool, typer.Option(help="Open no window.")] = False,
+    headless: Annotated[bool, typer.Option(help="Do not open a window.")] = False,
     output: Annotated[
         Path | None, typer.Option(**path("--output"), help="Annotated video (.mp4) or last picture (.jpg, .png).")
     ] = None,
     events: Annotated[
-        Path | None, typer.Option(**path("--events"), help="A line of JSON for each face of each frame (.jsonl).")
+        Path | None, typer.Option(**path("--events"), help="File for one line of JSON per face and frame (.jsonl).")
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames after which it ends; 0 for no end.", min=0)] = 0,
+    frames: Annotated[int, typer.Option(help="Number of frames after which it ends; 0 means no limit.", min=0)] = 0,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
@@ -190,16 +193,18 @@ def camera(
 
 def web(
     model: Annotated[
-        str, typer.Option(help="An alias, a version, a run, or the folder of a bundle; empty follows what is deployed.")
+        str, typer.Option(help="An alias, a version, a run, or a bundle folder; by default the deployed version.")
     ] = "",
     endpoint: Endpoint = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is for this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the page; 0 takes any.", min=0, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 127.0.0.1 is reachable from this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page; 0 means any free port.", min=0, max=65535)] = 8000,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Serve a page that says the age range of faces in front of the browser's camera; it keeps no picture."""
+    """Serve a page that shows the age ranges of faces before the browser's camera; no picture is stored."""
     from agepipe.core.ports import bound
     from agepipe.serving.camera_session import CameraOptions
     from agepipe.serving.web import server as work
@@ -210,7 +215,7 @@ def web(
         with show.waiting("Loading the model"):
             shared = work.prepare(CameraOptions(model=model, endpoint=endpoint, name=name), place)
             status = shared.status()
-        with suppress(KeyboardInterrupt):  # from the moment that it is offered, Ctrl-C is the way to end it
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the documented way to end it
             typer.echo(f"{status['model'] or 'No model yet'} is at {work.address(listener)}, until Ctrl-C.")
             for note in (status["problem"], *shared.detector_notes, work.warning(listener)):
                 if note:
@@ -222,7 +227,7 @@ def web(
 
 
 def add(app: typer.Typer) -> None:
-    """Put the commands on the command line."""
+    """Add the commands to the command line."""
     app.command(epilog="Example: agepipe predict holiday/ --output ages.csv")(predict)
     app.command(epilog="Example: agepipe deploy champion")(deploy)
     app.command(epilog="Example: agepipe camera --source party.mp4 --headless --output annotated.mp4")(camera)

@@ -1,4 +1,4 @@
-"""The shell that a command was started from: its proxies and its terminal. Imports nothing heavy: the help needs it."""
+"""Proxies and the terminal of the shell that a command was started from. Imports nothing slow: `--help` needs it."""
 
 import os
 import sys
@@ -7,12 +7,12 @@ from io import TextIOWrapper
 from urllib.parse import urlsplit
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Names of this machine, to which no proxy leads."""
+"""Names of this machine; requests to them bypass proxies."""
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def bypass_proxies() -> None:
-    """Let requests to this machine reach it whatever proxy is set, in this process and its children."""
+    """Exclude this machine from any proxy, for this process and its children."""
     for name in ("no_proxy", "NO_PROXY"):
         known = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
         if known != ["*"]:
@@ -20,7 +20,7 @@ def bypass_proxies() -> None:
 
 
 def drop_proxies() -> None:
-    """Leave out proxies that Prefect's client cannot speak to: it fails on them even where it needs none."""
+    """Remove proxies that the Prefect client does not support: it fails on them even when it needs none."""
     spoken = {"", "http", "https"} | ({"socks5", "socks5h"} if find_spec("socksio") else set())
     for name in [name for name in os.environ if name.lower() in PROXIES]:
         value = os.environ[name]
@@ -29,7 +29,7 @@ def drop_proxies() -> None:
 
 
 def readable() -> None:
-    """Show a question mark for what the terminal's encoding does not have, instead of failing."""
+    """Print a question mark for characters that the terminal's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""What the command line shows: the plan, bars while it works, and what came out."""
+"""Terminal output of the commands: plan, progress bars, results."""
 
 import logging
 import math
@@ -51,18 +51,18 @@ FIGURES = {
     "macro_f1": "macro F1",
     "mae": "mean absolute error, years",
 }
-"""The test figures that are worth a line in the terminal, in their order; the report has them all."""
+"""The test figures that the terminal shows, in their order; the report has all."""
 SHORT = {"accuracy": "accuracy", "within_one": "within 1", "macro_recall": "recall", "mae": "years off"}
-"""The figures by which several runs are put side by side in eighty columns."""
+"""The figures in the table of several runs, which fits 80 columns."""
 SLOW = ("resnet50", "efficientnet_b0")
-"""The notebook's networks: whoever starts one at its own size must know what it costs."""
+"""The notebook's networks, for which a warning about the training time is printed."""
 
 
 class Bars(logging.Handler):
-    """Turns progress records into bars; where the output is no terminal, into a line a minute and one at the end."""
+    """Shows progress records as bars; if the output is no terminal, as one line a minute and one at the end."""
 
     def __init__(self, bars: Progress, every: float = 60.0) -> None:
-        """Take the bars, and the seconds between two lines of a stage."""
+        """Use these bars; `every` is the number of seconds between two lines of a stage."""
         super().__init__()
         self._bars, self._every = bars, every
         self._ids: dict[str, TaskID] = {}
@@ -71,7 +71,7 @@ class Bars(logging.Handler):
         self._due: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Move the bar of the record's stage."""
+        """Update the bar of the record's stage."""
         step: Step | None = getattr(record, "step", None)
         if step is None:
             return
@@ -96,7 +96,7 @@ class Bars(logging.Handler):
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """Show what every stage reports while the block runs: bars, a table of the search's trials, and warnings."""
+    """Show progress while the block runs: a bar per stage, the table of the search, and warnings."""
     bars = Progress(
         TextColumn("{task.description:<16}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(),
         TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
@@ -110,16 +110,16 @@ def progress() -> Iterator[None]:
     warnings = RichHandler(logging.WARNING, console, show_time=False, show_path=False)
     with (
         live,
-        _heard(library, warnings),
-        _heard(logger, Bars(bars), logging.INFO),
-        _heard(standings, trials, logging.DEBUG),
+        _handling(library, warnings),
+        _handling(logger, Bars(bars), logging.INFO),
+        _handling(standings, trials, logging.DEBUG),
     ):
         yield
 
 
 @contextmanager
-def _heard(source: logging.Logger, handler: logging.Handler, level: int | None = None) -> Iterator[None]:
-    """Hear a logger while the block runs, at another level than its own where one is given."""
+def _handling(source: logging.Logger, handler: logging.Handler, level: int | None = None) -> Iterator[None]:
+    """Add a handler to a logger while the block runs, at another level if one is given."""
     before = source.level
     source.setLevel(before if level is None else level)
     source.addHandler(handler)
@@ -131,7 +131,7 @@ def _heard(source: logging.Logger, handler: logging.Handler, level: int | None =
 
 
 def plan(config: Config, runtime: Runtime) -> None:
-    """Say what is about to happen, and what it will cost where that is much."""
+    """Print what the pipeline will do, with a warning if it takes long."""
     learn, search = config.learn, config.search
     count = search.trials if search.strategy == "optuna" else len(combinations(search.grid))
     trials = f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if search.trains else "no search"
@@ -146,12 +146,12 @@ def plan(config: Config, runtime: Runtime) -> None:
 
 
 def outcome(done: PipelineResult) -> None:
-    """What was found, the test figures with their doubt, where the report is, what was registered, what is next."""
+    """Print what was read, the test figures, the paths of the reports, the registered version and the next steps."""
     found, parts, new = done.catalogue, done.partition, done.registered
     console.print(
         f"\nFound {photographs(found)}, {found.rejected:,} rejected: "
         f"{parts.development.count:,} for training, {parts.test.count:,} locked for testing."
-        + (f" {parts.left_out} left out: they tie test rows to others." if parts.left_out else "")
+        + (f" {parts.left_out} left out: they connect test rows with development rows." if parts.left_out else "")
     )
     evaluation(done.evaluation)
     console.print(f"Data report   {done.report.page}")
@@ -163,13 +163,13 @@ def outcome(done: PipelineResult) -> None:
 
 
 def photographs(found: Catalogue) -> str:
-    """How many photographs there are, and in how many files where some of them are copies."""
+    """Number of photographs, and of files if some are copies."""
     files = f" in {found.count + found.copies:,} files" if found.copies else ""
     return f"[bold]{counted(found.count, 'photograph')}[/bold]{files}"
 
 
 def evaluation(done: Evaluation) -> None:
-    """The figures, each with its interval, what the rows were to the model, and the report."""
+    """Print the figures with their intervals, what the rows were evaluated on, and the path of the report."""
     table = Table(title=f"Results on {done.rows_in_words}", title_justify="left")
     for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
@@ -185,13 +185,13 @@ def evaluation(done: Evaluation) -> None:
 
 
 def warned(done: Evaluation, title: str = "") -> None:
-    """In what a model is not better than a constant guess, where there is such a figure."""
+    """Print a warning if a model is not better than a constant guess in some figure."""
     if done.warning:
         console.print(f"Warning: {title}{done.warning}", style="bold yellow", markup=False)
 
 
 def comparison(done: Mapping[str, PipelineResult]) -> None:
-    """Several pipelines side by side: test figures of each, its classes, the epoch it kept and its version."""
+    """Print a table of several pipelines: test figures, number of ranges, kept epoch and version."""
     table = Table(title="Results of each on its test photographs", title_justify="left")
     for heading in ("", *SHORT.values(), "ranges", "epoch", "version"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -206,12 +206,12 @@ def comparison(done: Mapping[str, PipelineResult]) -> None:
 
 
 def registered(new: Registered) -> None:
-    """What became of a version, and why."""
+    """Print the alias of a version, and the reason."""
     console.print(f"Registered    [bold]{new.name}[/bold] version {new.version} as @{new.alias}: {new.reason}")
 
 
 def contrasted(done: Compared) -> None:
-    """Whether each model can be told from the first, the figures of both, and the slices on which they differ."""
+    """Print how each model compares with the first: figures, verdict, and the slices on which they differ."""
     from agepipe.reports import comparison
 
     found = comparison.read(done)
@@ -240,32 +240,32 @@ def _figures(title: str, one: "PairedDifferences", found: "ModelComparison") -> 
 
 
 def failure(title: str, error: AgepipeError) -> None:
-    """Why one of several pipelines ended early."""
+    """Print the error of one of several pipelines."""
     console.print(f"{title}: {error}", style="red", markup=False)
 
 
 def waiting(what: str) -> Status:
-    """A sign of life while something slow happens that cannot say how far it is."""
+    """A spinner for work whose progress is unknown."""
     return console.status(f"{what} …")
 
 
 def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime) -> None:
-    """The addresses of what `up` started, and that of the experiment's runs: MLflow opens on another page."""
+    """Print the addresses of the services, of the experiment's runs in MLflow, and the password."""
     mlflow = kept.url("mlflow") or runtime.tracking.rstrip("/")
     for item in kept.services:
-        console.print(f"{item.name:<8} {item.url or 'waits for runs'}   log {item.log}")
+        console.print(f"{item.name:<8} {item.url or 'waiting for runs'}   log {item.log}")
     console.print(f"Runs     {mlflow}/#/experiments/{experiment}/runs?workflowType=machine_learning")
     if not deployed:
-        console.print("No prefect.yaml here, so no flow was deployed; call `agepipe up` in a checkout to have them.")
+        console.print("No flow was deployed, since this folder has no prefect.yaml; run `agepipe up` in a checkout.")
     console.print(f"Password {access.kept(runtime)}   (in {access.file(runtime)})", markup=False)
-    console.print("         Prefect's page asks for all of it, MLflow's for user and password around the colon.")
+    console.print("         Prefect asks for the whole text, MLflow for user and password: the parts around the colon.")
     if not access.private(runtime):
-        console.print("Others can read that file: its file system keeps no permissions.", style="yellow")
-    console.print("\nEvery command uses them from now on; [bold]agepipe down[/bold] ends them.")
+        console.print("Other users can read that file: its file system has no permissions.", style="yellow")
+    console.print("\nAll commands now use these servers; [bold]agepipe down[/bold] stops them.")
 
 
 def audit(data: list[str], ranges: str, runtime: Runtime) -> None:
-    """Read photographs and print what they are."""
+    """Read photographs and print what they contain."""
     from agepipe.config.base import checked
     from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
     from agepipe.data import sources

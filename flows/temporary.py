@@ -1,7 +1,7 @@
-"""The temporary Prefect server of a command ends with the command, whatever ends that: SIGTERM and SIGKILL included.
+"""The temporary Prefect server of a command, which ends with the command even after SIGTERM or SIGKILL.
 
-Prefect ends it when Python exits in order, which a signal does not let it do. A small process of its own therefore
-holds one end of a pipe; the other is the command's, and the system closes it when the command is no more.
+Prefect stops its server in an exit handler, which does not run after a signal. A small guard process therefore waits on
+a pipe whose other end belongs to the command: the system closes that end when the command has ended.
 """
 
 import atexit
@@ -23,34 +23,34 @@ from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, g
 from agepipe.core.errors import ServiceError
 
 GRACE = 10
-"""Seconds that the server has to end by itself."""
+"""Seconds between SIGTERM and SIGKILL."""
 SILENCE = 2.0
-"""Seconds that a question for its health may take."""
+"""Timeout of a health request in seconds."""
 _GUARD = f'read -r _; kill "$0" && sleep {GRACE} && kill -9 "$0"'
-"""Waits for the end of the pipe; the server's process id is its name."""
+"""Shell command that waits for the end of the pipe; `$0` is the process id of the server."""
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class TemporaryServer(SubprocessASGIServer):
-    """Prefect's own, guarded. Made once before a flow runs, it is the one that Prefect then finds and starts.
+    """Prefect's temporary server with a guard; a singleton, so that Prefect uses the instance made before a flow runs.
 
-    Prefect's own start chooses a port that another process may take before the server does, and waits for two minutes
-    for a server that has ended; this one hands the server a bound socket and looks whether it is alive.
+    Prefect chooses a port that another process may take before the server binds it, and waits two minutes for a server
+    that has ended. This class gives the server a bound socket and notices when it ends.
     """
 
     _guard: "subprocess.Popen[bytes] | None" = None
-    _said: IO[bytes] | None = None
+    _log: IO[bytes] | None = None
 
     def start(self, timeout: int | None = None) -> None:
-        """Start the server and wait until it answers; nothing where it runs already.
+        """Start the server, unless it runs, and wait until it answers.
 
         Raises:
-            ServiceError: it ended, or did not answer in time.
+            ServiceError: the server ended, or did not answer in time.
         """
         if self.running:
             return
         self.running = True
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  read when the server has ended
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  read when the server has ended
         try:
             self.server_process = self._run_uvicorn_command()
             atexit.register(self.stop)
@@ -68,9 +68,9 @@ class TemporaryServer(SubprocessASGIServer):
                     "prefect.server.api.server:create_app", "--fd", str(listener.fileno()), "--log-level", "error",
                     "--lifespan", "on",
                 ],
-                pass_fds=[listener.fileno()], env=_environ(), stdout=self._said, stderr=self._said,
-                cwd=get_current_settings().home,  # no prefect.toml of another program lies there
-                start_new_session=True,  # Ctrl-C must not reach it: the command has yet to tell it how its run ended
+                pass_fds=[listener.fileno()], env=_environ(), stdout=self._log, stderr=self._log,
+                cwd=get_current_settings().home,  # a folder without another program's prefect.toml
+                start_new_session=True,  # Ctrl-C must not stop it: the command still reports how its run ended
             )  # fmt: skip
         self._guard = _guarded(server.pid)
         return server
@@ -79,28 +79,28 @@ class TemporaryServer(SubprocessASGIServer):
         limit = time.monotonic() + seconds
         while time.monotonic() < limit:
             if self.server_process is None or self.server_process.poll() is not None:
-                raise ServiceError(f"Prefect's temporary server ended as it started: {self._last_words()}")
+                raise ServiceError(f"Prefect's temporary server ended during its start: {self._error()}")
             if _answers(f"{self.api_url}/health"):
                 return
             time.sleep(0.1)
         raise ServiceError(
-            f"Prefect's temporary server did not answer in {seconds:.0f} s ({self._last_words()}); try again on a less "
+            f"Prefect's temporary server did not answer in {seconds:.0f} s ({self._error()}); try again on a less "
             "busy machine, or keep a server with `agepipe up`."
         )
 
-    def _last_words(self) -> str:
-        if self._said is None:
+    def _error(self) -> str:
+        if self._log is None:
             return reason("")
-        self._said.seek(0)
-        return reason(self._said.read().decode(errors="replace"))
+        self._log.seek(0)
+        return reason(self._log.read().decode(errors="replace"))
 
     def stop(self) -> None:
-        """End the server, then its guard."""
+        """Stop the server, then its guard."""
         super().stop()
         self._dismiss()
-        if self._said is not None:
-            self._said.close()
-        self._said = None
+        if self._log is not None:
+            self._log.close()
+        self._log = None
 
     def _dismiss(self) -> None:
         if self._guard is not None:
@@ -113,16 +113,16 @@ def _environ() -> dict[str, str]:
     known = get_current_settings().to_environment_variables(exclude_unset=True)
     return {
         **os.environ, **known,
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # it goes to no terminal, and may say why the server ended
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # goes to no terminal; used if the server ends
         "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1",
     }  # fmt: skip
 
 
 def reason(log: str) -> str:
-    """Why a server ended: the last line of its log that names an error, or the last line."""
+    """The last line of a log that names an error, or else the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
-    return (errors or lines or ["it left no word"])[-1][:300]
+    return (errors or lines or ["its log is empty"])[-1][:300]
 
 
 def _answers(url: str) -> bool:
@@ -134,7 +134,7 @@ def _answers(url: str) -> bool:
 
 
 def _guarded(server: int) -> "subprocess.Popen[bytes]":
-    """Start the guard, in a session of its own: Ctrl-C in a terminal reaches all processes of the command's."""
+    """Start the guard in a session of its own, which Ctrl-C in the terminal does not reach."""
     null = subprocess.DEVNULL
     return subprocess.Popen(
         ["/bin/sh", "-c", _GUARD, str(server)], stdin=subprocess.PIPE, stdout=null, stderr=null, start_new_session=True

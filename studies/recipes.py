@@ -10,8 +10,9 @@ cluster bootstrap over groups, where both seeds of a photograph count as one. Th
 in them, not that of the seeds, whose differences stand beside them. Small rows and few epochs rank changes that pay
 early; they say little about what pays after forty epochs.
 
-With `--kept` what the networks said is kept, and never trained again: a killed comparison goes on, several side by side
-make one table. Where a recipe has several processes, each has a thread at least, so its seconds do not compare.
+With `--kept` predictions are kept, and their networks never trained again: a killed comparison goes on from its last
+epoch, and several side by side make one table. Where a recipe has several processes, each has a thread at least, so its
+seconds do not compare.
 
 All recipes get the same epochs, and those of several networks share them out. With `--equal-time` all get the time that
 the first one's epochs take, which is how backbones and sizes should be compared: the pace of each is measured by an

@@ -1,7 +1,7 @@
 """Trains a recipe and says what it is worth on rows that were held out; `studies.recipes` compares them."""
 
+import shutil
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import torch
 from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings
-from agepipe.core.artifacts import replacing
+from agepipe.core.artifacts import replacing, turn
 from agepipe.core.errors import ConfigError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -164,10 +164,11 @@ class Bench:
     def say(self, recipe: Recipe, learn: LearnSettings) -> Said:
         """What the networks of one setting say, trained where that was not done before."""
         place = self._place("recipe", recipe, learn).with_suffix(".npz")
-        if not place.is_file():
-            said = self._answers(recipe, learn)
-            with replacing(place) as draft, draft.open("wb") as file:
-                np.savez(file, **said._asdict())
+        with turn(place):
+            if not place.is_file():
+                said = self._answers(recipe, learn)
+                with replacing(place) as draft, draft.open("wb") as file:
+                    np.savez(file, **said._asdict())
         with np.load(place) as found:
             return Said(**{**found, "seconds": float(found["seconds"])})
 
@@ -177,20 +178,23 @@ class Bench:
         return self.kept / digest_of(kind, VERSION, learn, self._job(learn, recipe, self.kept).threads, *what)[:16]
 
     def _answers(self, recipe: Recipe, learn: LearnSettings) -> Said:
-        start = time.perf_counter()
         seeds = [learn.seed + APART * place for place in range(recipe.networks)]
-        members = [self._network(changed(learn, {"seed": seed}), recipe) for seed in seeds]
-        seconds = time.perf_counter() - start
+        members, seconds = zip(*(self._network(changed(learn, {"seed": seed}), recipe) for seed in seeds), strict=True)
         readout = members[0].readout
         with torch.inference_mode():
             distribution = torch.stack([self._distribution(network) for network in members]).mean(0)
             probabilities, years = readout(distribution)
-            return Said(probabilities.numpy(), years.numpy(), readout.expected(distribution).numpy(), seconds)
+            mean_years = readout.expected(distribution)
+            return Said(probabilities.numpy(), years.numpy(), mean_years.numpy(), sum(seconds))
 
-    def _network(self, learn: LearnSettings, recipe: Recipe) -> AgeNetwork:
-        with tempfile.TemporaryDirectory() as folder:
-            job = self._job(learn, recipe, Path(folder))
-            return network_of(job, train_in_processes(job, recipe.processes), job.folder / BEST)
+    def _network(self, learn: LearnSettings, recipe: Recipe) -> tuple[AgeNetwork, float]:
+        """A trained network and the seconds that took; a training that was interrupted goes on from its last epoch."""
+        job = self._job(learn, recipe, self._place("training", recipe, learn))
+        job.folder.mkdir(exist_ok=True)
+        fitted = train_in_processes(job, recipe.processes)
+        network = network_of(job, fitted, job.folder / BEST)
+        shutil.rmtree(job.folder)
+        return network, fitted.seconds
 
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)

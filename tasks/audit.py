@@ -1,4 +1,4 @@
-"""The stage that says what the photographs are: counts, duplicates, conflicts, rejects."""
+"""The stage that reports on the photographs: counts, duplicates, conflicting labels, rejects."""
 
 from tasks import data
 from tasks.stage import Stage

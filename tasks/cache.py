@@ -1,10 +1,10 @@
-"""The results of the stages in the workspace: which folder is whose, and whether it is there.
+"""The cache of stage results in the workspace.
 
-The key of a result is the stage's name and version, the digests of the records that go in, and the settings; never
-the `Runtime`. So a second run computes nothing, in any process, on any day; and a change of one setting recomputes what
-it touches and what follows from it. The manifest of a result's folder holds its record, with paths relative to the
-workspace, so that a copied or moved workspace never reads or removes what lies in another. Nothing here imports
-Prefect, which takes seconds.
+The key of a result consists of the name and version of its stage, the digests of its input records, and its settings,
+but not of the `Runtime`. So a second run computes nothing, in any process, and a changed setting recomputes its stage
+and those that follow. The manifest in a result's folder holds its record, with paths relative to the workspace, so that
+a copied or moved workspace never reads or removes files of another. This module does not import Prefect, which takes
+seconds.
 """
 
 import inspect
@@ -25,66 +25,68 @@ R = TypeVar("R", bound=Record)
 
 
 def cache_key(name: str, version: int, arguments: Mapping[str, Any]) -> str:
-    """The key of a stage's record: everything that decides *what* comes out and nothing of *where*."""
+    """The key of a stage's result, from all arguments but the `Runtime`."""
     what = sorted((key, value) for key, value in arguments.items() if not isinstance(value, Runtime))
     return f"{name}-{digest_of(name, version, *(part for pair in what for part in pair))}"
 
 
 class Cached(Generic[P, R]):
-    """A function that fills a folder, its first argument, and returns a record; a finished folder is found again."""
+    """A function that fills a folder, its first argument, and returns a record; finished folders are reused."""
 
     def __init__(
         self, body: Callable[Concatenate[Path, P], R], name: StageName, kind: str, version: int, resumes: bool,
-        beside: tuple[str, ...] = (),
+        not_in_key: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         own = inspect.signature(body)
         self.signature = own.replace(parameters=list(own.parameters.values())[1:])
         self.body, self.name, self.version = body, name, version
-        self.beside = beside
+        self.not_in_key = not_in_key
         self._kind, self._resumes = kind, resumes
         self._record: type[R] = get_type_hints(body)["return"]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The record of the finished folder, or of the one that is filled now; calls for one result take turns.
+        """The record of the finished folder, or of one that is filled now; concurrent calls for one result wait.
 
         Raises:
-            DataError: a folder that cannot be used lies outside the workspace.
+            DataError: an unusable folder lies outside the workspace.
         """
         arguments = self.signature.bind(*args, **kwargs).arguments
-        folder, workspace = self.folder(arguments), where_of(arguments.values()).workspace
+        folder, workspace = self.folder(arguments), runtime_of(arguments.values()).workspace
         with turn(folder):
             if (found := self._found(folder, workspace)) is not None:
-                shutil.rmtree(progress_of(folder), ignore_errors=True)  # left by a kill just after the last rename
+                shutil.rmtree(
+                    progress_of(folder), ignore_errors=True
+                )  # left if the process was killed after the rename
                 return found
             remove(folder, workspace)
             with unfinished(folder) if self._resumes else whole(folder) as draft:
                 record = self.body(draft, *args, **kwargs).moved(draft, folder)
                 result = record.relative_to(workspace).model_dump(mode="json")
-                write_manifest(draft, self.name, *_described(self._deciding(arguments)), result)
+                write_manifest(draft, self.name, *_described(self._in_key(arguments)), result)
         return record
 
     def key(self, arguments: Mapping[str, Any]) -> str:
-        """The key of the result of these arguments, by name."""
-        return cache_key(self.name, self.version, self._deciding(arguments))
+        """The key of the result for these arguments, by name."""
+        return cache_key(self.name, self.version, self._in_key(arguments))
 
     def finished(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        """The record of the finished folder; None where there is none."""
+        """The record of the finished folder; None if there is none."""
         arguments = self.signature.bind(*args, **kwargs).arguments
-        return self._found(self.folder(arguments), where_of(arguments.values()).workspace)
+        return self._found(self.folder(arguments), runtime_of(arguments.values()).workspace)
 
-    def _deciding(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments that decide what comes out."""
-        return {name: value for name, value in arguments.items() if name not in self.beside}
+    def _in_key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments that are part of the key."""
+        return {name: value for name, value in arguments.items() if name not in self.not_in_key}
 
     def folder(self, arguments: Mapping[str, Any]) -> Path:
-        """The folder of a result: named after the data, and by the first ten digits of its key."""
+        """The folder of a result, named after the data and the first ten digits of its key."""
         key = self.key(arguments).rpartition("-")[2]
         names = (getattr(value, "name", "") for value in arguments.values() if isinstance(value, Record))
         name = f"{next(filter(None, names), self.name)}-{key[:10]}"
-        return where_of(arguments.values()).workspace / self._kind / name
+        return runtime_of(arguments.values()).workspace / self._kind / name
 
     def _found(self, folder: Path, workspace: Path) -> R | None:
-        """The record of a finished folder; None where there is none, or it leads to files that are gone."""
+        """The record of a finished folder; None if there is none or files that it names are missing."""
         manifest = read_manifest(folder)
         try:
             record = None if manifest is None else self._record.model_validate(manifest["result"])
@@ -94,7 +96,7 @@ class Cached(Generic[P, R]):
 
 
 def _described(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings of a call, and the digests of the records that go into it, as JSON values by name."""
+    """Settings and input digests of a call, as JSON values by name."""
     settings, inputs = {}, {}
     for name, value in arguments.items():
         records = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Record)]
@@ -106,25 +108,25 @@ def _described(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def usable(record: R, workspace: Path) -> R | None:
-    """The record, where all that it points to is there; what lies outside its workspace belongs to another."""
+    """The record, if all files that it names exist and lie in the workspace; otherwise None."""
     return record if record.lies_in(workspace) and record.intact() else None
 
 
-def where_of(arguments: Iterable[Any]) -> Runtime:
-    """The one of the arguments that says where the work is done."""
+def runtime_of(arguments: Iterable[Any]) -> Runtime:
+    """The `Runtime` among the arguments."""
     return next(value for value in arguments if isinstance(value, Runtime))
 
 
 def cached(
-    name: StageName, kind: str, *, version: int, resumes: bool = False, beside: tuple[str, ...] = ()
+    name: StageName, kind: str, *, version: int, resumes: bool = False, not_in_key: tuple[str, ...] = ()
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Cached[P, R]]:
-    """Keep the results of a function of records and settings that fills a folder.
+    """Cache the results of a function of records and settings that fills a folder.
 
     Args:
-        name: of the stage, as the user calls it.
-        kind: the folder in the workspace that holds its results.
+        name: name of the stage, as users write it.
+        kind: folder in the workspace that holds its results.
         version: raised when what it computes changes.
-        resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
-        beside: arguments that say what a call is for, and decide nothing of its result.
+        resumes: whether the next call continues in the folder of an interrupted one; otherwise that is removed.
+        not_in_key: names of arguments that do not change the result.
     """
-    return lambda body: Cached(body, name, kind, version, resumes, beside)
+    return lambda body: Cached(body, name, kind, version, resumes, not_in_key)

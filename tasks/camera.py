@@ -1,4 +1,4 @@
-"""The task that looks through a camera, and leaves what it saw in Prefect. Never cached: the world moves."""
+"""The task that runs a camera and leaves a summary in Prefect. Never cached."""
 
 import base64
 from pathlib import Path
@@ -17,25 +17,25 @@ from agepipe.serving.sinks import write_picture
 from tasks.watch import watch
 
 WIDE = 640
-"""Width of the picture in the artifact, px: an artifact is kept in Prefect's database."""
+"""Width of the picture in the artifact in px; small, since Prefect stores artifacts in its database."""
 
 
 class Looked(BaseModel):
-    """What a camera did."""
+    """Summary of a camera run."""
 
     model_config = ConfigDict(frozen=True)
 
     frames: int
     faces: int
-    """Counted in each frame anew."""
+    """Sum over all frames."""
     people: int
-    """Faces that were followed as one."""
+    """Tracked faces."""
     rate: float
     """Frames a second."""
     models: tuple[str, ...]
-    """Those that answered, in order."""
+    """The models used, in order."""
     detector: str
-    """What found the faces."""
+    """The face detector."""
     picture: Path
     """The last annotated frame."""
     notes: tuple[str, ...] = ()
@@ -43,21 +43,21 @@ class Looked(BaseModel):
 
 @task
 def camera(asked: CameraOptions, runtime: Runtime) -> Looked:
-    """Look until the source ends, a number of frames is reached, or the run is cancelled.
+    """Run until the source ends, the number of frames is reached, or the run is cancelled.
 
-    Prefect cancels by an exception out of the middle of a frame; files and artifact are finished all the same.
+    Prefect cancels by an exception in the middle of a frame; files and artifact are still completed.
     """
     found = Summary()
     try:
         camera_session.run(asked, runtime, watch("camera"), summary_only=True, summary=found)
     finally:
-        looked = None if found.last is None else _told(found, found.last, asked, runtime)
+        looked = None if found.last is None else _summary(found, found.last, asked, runtime)
     assert looked is not None, "a session without a frame has raised"
     return looked
 
 
-def _told(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -> Looked:
-    """Keep the last picture and leave the artifact."""
+def _summary(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -> Looked:
+    """Write the last picture and create the artifact."""
     folder = runtime.workspace / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
     looked = Looked(
@@ -66,7 +66,7 @@ def _told(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -
         picture=write_picture(folder / "last.jpg", last), notes=tuple(found.notes),
     )  # fmt: skip
     create_markdown_artifact(
-        key="camera", markdown=markdown(looked, asked, last), description="What the camera saw, and by which model"
+        key="camera", markdown=markdown(looked, asked, last), description="Summary of the camera run"
     )
     return looked
 

@@ -1,4 +1,4 @@
-"""The stage that puts models side by side on rows that none of them has seen."""
+"""The stage that compares models on rows that none of them has seen."""
 
 from pathlib import Path
 

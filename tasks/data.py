@@ -1,4 +1,4 @@
-"""The stages from photographs to rows, as plain functions whose results are kept.
+"""The stages from photographs to rows, as functions with cached results.
 
 `agepipe audit`, studies and benchmarks call them without Prefect, which takes seconds to import.
 """
@@ -19,7 +19,7 @@ from tasks.watch import watch
 
 @cached("ingest", "datasets", version=ingesting.VERSION, resumes=True)
 def catalogued(folder: Path, source: Source, settings: IngestSettings, runtime: Runtime) -> Catalogue:
-    """Decode every photograph, keep each once, reject what cannot be used with a reason, and group duplicates."""
+    """Decode the photographs, drop exact copies, reject unusable files with a reason, and group duplicates."""
     return ingesting.ingest(source, settings, folder, runtime, watch("ingest"))
 
 
@@ -27,7 +27,7 @@ def ingest(
     source: Source, settings: IngestSettings, runtime: Runtime,
     make: Callable[[Source, IngestSettings, Runtime], Catalogue] = catalogued,
 ) -> Catalogue:  # fmt: skip
-    """The catalogue of a source, unless too many of its files are unusable; another limit decodes nothing again."""
+    """The catalogue of a source; fails if too many files are unusable. The limit is not part of the cache key."""
     catalogue = make(source, ingesting.without_limit(settings), runtime)
     ingesting.check_share(catalogue, settings)
     return catalogue
@@ -35,7 +35,7 @@ def ingest(
 
 @cached("audit", "audits", version=audit_artifact.VERSION)
 def audit(folder: Path, catalogue: Catalogue, settings: LabelSettings, runtime: Runtime) -> DataReport:  # noqa: ARG001
-    """Count what was found and draw the data report."""
+    """Write the data report."""
     return audit_artifact.report(catalogue, settings, folder)
 
 
@@ -49,5 +49,5 @@ def relabel(folder: Path, catalogue: Catalogue, settings: LabelSettings, runtime
 def split(
     folder: Path, rows: Rows, settings: SplitSettings, earlier: Partition | None, runtime: Runtime  # noqa: ARG001
 ) -> Partition:  # fmt: skip
-    """Divide rows into development and test; those that an earlier partition placed stay on their side."""
+    """Split rows into development and test rows; rows of an earlier partition stay on their side."""
     return splitting.split(rows, settings, folder, None if earlier is None else earlier.members)

@@ -1,4 +1,4 @@
-"""The task that puts a registered version where cameras find it. Never cached: the registry lives on."""
+"""The task that deploys a registered version to the cameras. Never cached, since the registry changes."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -11,12 +11,12 @@ from agepipe.serving.deploy import Deployed
 
 @task
 def deploy(model: str, name: str, runtime: Runtime) -> Deployed:
-    """Check the bundle against the registered model, copy it and switch the pointer."""
+    """Verify the bundle against the registered model, copy it, and make it the deployed one."""
     artifacts.sweep(runtime.workspace)
     done = work.deploy(model, runtime, name)
     create_markdown_artifact(
         key="deployed",
-        markdown=f"**{done.title}** serves since {done.when} UTC (model `{done.digest[:10]}`, asked for as `{model}`).",
-        description="The version that cameras use from now on",
+        markdown=f"**{done.title}**, deployed at {done.when} UTC (model `{done.digest[:10]}`, requested as `{model}`).",
+        description="The version that cameras now use",
     )
     return done

@@ -1,4 +1,4 @@
-"""The stage that users rerun most: what a model does on rows that it has not seen."""
+"""The stage that evaluates a model on rows that it has not seen."""
 
 from pathlib import Path
 
@@ -24,21 +24,15 @@ def evaluate(
     folder: Path, model: Model, rows: Rows, settings: EvaluateSettings, exclude_seen: bool,
     against: Evaluation | None, runtime: Runtime,
 ) -> Evaluation:  # fmt: skip
-    """Judge the exported model on rows that its lineage does not know, and write the report."""
+    """Evaluate the exported model on rows that are not in its lineage, and write the report."""
     key = digest_of(model, rows, settings, exclude_seen, against)
     params = {"evaluate": settings, "learn": read_card(model.folder).config.get("learn", {})}
     with tracked("evaluate", f"evaluate on {rows.name}", key, runtime, params) as run:
         run.dataset(rows, "test")
         done = work.evaluate(
-            model,
-            rows,
-            settings,
-            folder,
-            runtime,
-            exclude_seen=exclude_seen,
-            against=against,
-            progress=watch("evaluate"),
-        )
+            model, rows, settings, folder, runtime,
+            exclude_seen=exclude_seen, against=against, progress=watch("evaluate"),
+        )  # fmt: skip
         run.description(f"Model {model.digest[:10]} on {rows.name}, {done.rows_in_words}. {report.verdict(done)}")
         run.metrics(done.metrics)
         run.artifacts(folder, "evaluation")
@@ -47,7 +41,7 @@ def evaluate(
 
 @task
 def champions_evaluation(model: Model, rows: Rows, name: str, runtime: Runtime) -> Evaluation | None:
-    """What the champion did on these very rows, when it is another model and was judged on them. Never cached."""
+    """The champion's evaluation on the same rows, if it is another model and has one. Never cached."""
     champion = register.champion(name, runtime)
     if champion is None or champion.digest in ("", model.digest):
         return None

@@ -1,4 +1,4 @@
-"""The stage that turns a source into a checked catalogue, and the look at the source that comes before it."""
+"""The stage that turns a source into a checked catalogue, and the task that lists the source before."""
 
 from prefect import task
 
@@ -15,10 +15,10 @@ catalogued = Stage(data.catalogued)
 
 @task
 def fingerprint(settings: SourceSettings, runtime: Runtime) -> Source:
-    """Names, sizes and times of the files of a source: quick, so it is never cached."""
+    """List names, sizes and times of the files of a source. Fast, so never cached."""
     return sources.fingerprint(settings, runtime, watch("source"))
 
 
 def ingest(source: Source, settings: IngestSettings, runtime: Runtime) -> Catalogue:
-    """The catalogue of a source, unless too many of its files are unusable; another limit decodes nothing again."""
+    """The catalogue of a source; fails if too many files are unusable."""
     return data.ingest(source, settings, runtime, catalogued)

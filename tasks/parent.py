@@ -1,4 +1,4 @@
-"""The MLflow run of a whole pipeline: what its stages found, in one place, linked both ways with Prefect."""
+"""The MLflow run of a pipeline, which collects the results of its stages and is linked with the Prefect run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ TAG = 5000
 
 @task
 def check(config: Config, runtime: Runtime, partition: Partition | None = None) -> None:
-    """Refuse settings that cannot work before any work is done, and again once the rows are there."""
+    """Check settings before any work is done, and again once the rows are known."""
     work.check(config, partition.development.count if partition else None, runtime)
     if partition is not None:
         work.check_rows(config, partition.development)
@@ -43,7 +43,7 @@ def check(config: Config, runtime: Runtime, partition: Partition | None = None) 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a record adds to the run of the pipeline, and what it shows in Prefect."""
+    """What is logged of a record: to the pipeline's run, and as an artifact in Prefect."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, object] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Facts:
 
 @singledispatch
 def facts(_: Record) -> Facts:
-    """What is worth knowing about a record; its digest and run are always noted."""
+    """What to log of a record, beside its digest and run, which are always logged."""
     return Facts()
 
 
@@ -98,7 +98,7 @@ def _(record: Registered) -> Facts:
 
 
 class ParentRun:
-    """The run under which all others of a pipeline are nested."""
+    """The run under which the runs of all stages are nested."""
 
     def __init__(self, run: tracking.Run, runtime: Runtime) -> None:
         self.id = run.run_id
@@ -107,7 +107,7 @@ class ParentRun:
         self._sentences: list[str] = []
 
     def found(self, record: R) -> R:
-        """Note what a stage made, and which run made it: this pipeline's own or an earlier one's."""
+        """Log the record of a stage, and the run that made it, which may be of an earlier pipeline."""
         if isinstance(record, Partition):
             self._run.dataset(record.development, "training")
             self._run.dataset(record.test, "test")
@@ -126,7 +126,7 @@ class ParentRun:
 
 
 def announced(record: Evaluation, runtime: Runtime) -> Evaluation:
-    """Show an evaluation on the Prefect run that asked for it, with the MLflow run that tracks it."""
+    """Create Prefect artifacts for an evaluation and its MLflow run."""
     create_markdown_artifact(key="evaluation", markdown=report.markdown(record))
     if record.run:
         name_in_prefect(record.run, runtime)
@@ -134,7 +134,7 @@ def announced(record: Evaluation, runtime: Runtime) -> Evaluation:
 
 
 def compared(record: Compared, runtime: Runtime) -> Compared:
-    """Show a comparison on the Prefect run that asked for it, with the MLflow run that keeps it."""
+    """Create Prefect artifacts for a comparison and its MLflow run."""
     text = comparison.markdown(comparison.read(record), str(record.page))
     create_markdown_artifact(key="comparison", markdown=text)
     if record.run:
@@ -144,7 +144,7 @@ def compared(record: Compared, runtime: Runtime) -> Compared:
 
 @contextmanager
 def parent_run(config: Config, runtime: Runtime) -> Iterator[ParentRun]:
-    """Open the run of a pipeline; one that a crash cut off is taken up again."""
+    """Open the run of a pipeline, or continue the one of a crashed run of the same configuration."""
     tidy(runtime)
     name = str(flow_run.name or f"pipeline {config.title}")
     with tracking.run(

@@ -1,4 +1,4 @@
-"""The tasks that decide what becomes of a model in the registry. Never cached: the registry lives on."""
+"""The tasks that register and promote models. Never cached, since the registry changes."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from tasks.watch import watch
 def register(
     model: Model, evaluation: Evaluation, partition: Partition, config: Config, runtime: Runtime
 ) -> Registered:
-    """Register the model once; champion if it is the first or beats the champion on the same test rows."""
+    """Register the model once; champion if it is the first or is better than the champion on the same test rows."""
     decide = gate(model, partition.test, config.release, config.evaluate, runtime)
     return registry.register(
         model, evaluation, config.release, runtime, decide=decide, partition=partition, parent=parent_of(runtime)
@@ -31,14 +31,14 @@ def register(
 def release(
     model: Model, rows: Rows, name: str, settings: ReleaseSettings, evaluate: EvaluateSettings, runtime: Runtime
 ) -> Registered:
-    """Decide anew about a registered version, by the comparison with the champion of now."""
+    """Decide again about a registered version, by a comparison with the current champion."""
     return registry.release(model, name, runtime, gate(model, rows, settings, evaluate, runtime))
 
 
 def gate(
     model: Model, rows: Rows, settings: ReleaseSettings, evaluate: EvaluateSettings, runtime: Runtime
 ) -> Callable[[Model], Comparison]:
-    """The comparison with whichever model is the champion when the registry's turn has come."""
+    """A function that compares the model with the champion; called while the registry is locked."""
 
     def decide(champion: Model) -> Comparison:
         return compare(model, champion, rows, settings, evaluate, runtime, watch("release"))

@@ -1,4 +1,4 @@
-"""Find a model by whatever name the user gave, and the rows that it was never shown."""
+"""Tasks that find a model by the name that a user gave, and its test rows."""
 
 from prefect import task
 
@@ -14,9 +14,9 @@ from tasks.tidy import tidy
 
 @task
 def resolve(reference: str, name: str, runtime: Runtime) -> Model:
-    """The model that an alias, a version, a run or a bundle folder names; the first task of every flow that takes one.
+    """Find the model that an alias, a version, a run or a bundle folder names.
 
-    A store that cannot be used is refused here, before anything is computed or removed.
+    It is the first task of every flow that takes a model, so that an unusable store fails before any work is done.
     """
     tidy(runtime)
     return register.resolve(reference, runtime, name)
@@ -24,42 +24,42 @@ def resolve(reference: str, name: str, runtime: Runtime) -> Model:
 
 @task
 def first_weights(config: Config, runtime: Runtime) -> Config:
-    """The settings with the file of its weights in the place of a registered version to start from."""
+    """Replace a registered version in `learn.weights` by the file of its weights."""
     return warm_start.with_files(config, lambda version: register.weights_file(version, runtime))
 
 
 @task
 def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
-    """The rows that were locked away before this registered model was trained."""
+    """The locked test rows of a registered model."""
     return locked_rows.test_rows(model, name, runtime)
 
 
 @task
 def title(reference: str, model: Model, name: str, runtime: Runtime) -> str:
-    """What a reader calls the model."""
+    """The title of the model on pages."""
     return register.title(reference, model, runtime, name)
 
 
 @task
 def shared_rows(models: tuple[Model, ...], titles: tuple[str, ...], name: str, anew: bool, runtime: Runtime) -> Rows:
-    """The locked test rows that all models have in common, or with `anew` the first ones that any of them has.
+    """The locked test rows that all models share, or with `anew` those of the first model that has some.
 
     Raises:
-        ModelError: they have not the same, or no rows at all are here.
+        ModelError: their test rows differ, or the workspace has none.
     """
     return locked_rows.shared_rows(models, titles, name, anew, runtime)
 
 
 def ingest_settings(model: Model) -> IngestSettings:
-    """How photographs must be stored for this model."""
+    """Ingest settings that fit the model's stored size."""
     return IngestSettings(size=read_card(model.folder).size)
 
 
 def label_settings(model: Model) -> LabelSettings:
-    """The model's own ranges."""
+    """Label settings with the model's ranges."""
     return LabelSettings(ranges=read_card(model.folder).ranges.names)
 
 
 def largest(models: tuple[Model, ...]) -> Model:
-    """The model that takes the largest pictures: those of the others are made of them."""
+    """The model with the largest stored size; the pictures of the others are resized from these."""
     return max(models, key=lambda model: read_card(model.folder).size)

@@ -1,4 +1,4 @@
-"""The stage that locks rows away as test rows before the first network exists."""
+"""The stage that splits off the test rows, before the first network exists."""
 
 from prefect import task
 
@@ -14,7 +14,7 @@ split = Stage(data.split)
 
 @task
 def champions_partition(config: Config, runtime: Runtime) -> Partition | None:
-    """The partition to extend: the champion's, when it was drawn by the same settings. Never cached."""
+    """The partition to extend: the champion's, if it has the same settings. Never cached."""
     if not config.split.extend:
         return None
     found = register.partition(config.release.model, runtime)
@@ -22,7 +22,7 @@ def champions_partition(config: Config, runtime: Runtime) -> Partition | None:
 
 
 def partitioned(rows: Rows, settings: SplitSettings, earlier: Partition | None, runtime: Runtime) -> Partition:
-    """The earlier partition itself where it is of these very rows, otherwise one that extends it."""
+    """The earlier partition if it is of the same rows, otherwise a partition that extends it."""
     same = earlier is not None and earlier.whole == rows.digest and earlier.intact()
     if earlier is not None and same and not runtime.refreshes("split"):
         return earlier

@@ -1,7 +1,7 @@
-"""What every stage shares: the Prefect task around a function whose results are kept in the workspace.
+"""The Prefect task of a stage, around a function whose results `tasks.cache` caches in the workspace.
 
-A finished result is found by its key, as `tasks.cache` says. Prefect keeps the same record under the same key in
-`workspace/records`, whatever server watches the run, and then shows a cached state.
+Prefect stores the same record under the same key in `workspace/records`, whichever server it runs on, and shows a
+cached state when it finds the record there.
 """
 
 import logging
@@ -23,7 +23,7 @@ from agepipe.core.artifacts import remove
 from agepipe.core.errors import AgepipeError, DiedError
 from agepipe.core.record import Record
 from agepipe.training.worker import interrupt
-from tasks.cache import Cached, cached, usable, where_of
+from tasks.cache import Cached, cached, runtime_of, usable
 from tasks.stored import RecordStorage
 
 P = ParamSpec("P")
@@ -33,18 +33,18 @@ Watch = Callable[[Sequence[R | None]], None]
 logger = logging.getLogger("agepipe.progress")
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at calls that go on."""
+"""Seconds between two progress updates while calls run."""
 
 _refreshed: set[tuple[str | None, Path]] = set()
-"""Folders that were removed to be made again, with the flow run that asked for it."""
+"""Folders that `--refresh` has removed, each with the flow run that did."""
 
 
 class Stage(Generic[P, R]):
-    """A Prefect task that trusts a stored record only while the files that it points to are there."""
+    """A Prefect task that uses a stored record only if the files that it names exist."""
 
     def __init__(self, body: Cached[P, R], run_name: str = "", revivals: int = 0) -> None:
         self.without_prefect = body
-        """The same function, for a command that starts no server."""
+        """The same function without Prefect, for commands that start no server."""
         self.name, self.signature = body.name, body.signature
         self.task: Task[P, R] = task(
             task_run_name=run_name or body.name,
@@ -57,22 +57,22 @@ class Stage(Generic[P, R]):
         )(_stored(body))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The stage's record, from its store or computed now."""
-        return self._prepared(args, kwargs)(*args, **kwargs).resolved_in(_where(args, kwargs).workspace)
+        """The stage's record, cached or computed now."""
+        return self._prepared(args, kwargs)(*args, **kwargs).resolved_in(_runtime(args, kwargs).workspace)
 
     def gather(
         self, calls: Iterable[dict[str, Any]], watch: Watch[R] | None = None,
         forgive: tuple[type[AgepipeError], ...] = (),
     ) -> list[R | None]:  # fmt: skip
-        """The records of many calls, mapped over the flow's task runner; all end before the first error is raised.
+        """Map calls over the task runner of the flow; all calls end before the first error is raised.
 
         Args:
-            calls: the arguments of each, by name.
-            watch: called now and then, and as each call ends, with the records so far: None for what goes on or failed.
-            forgive: calls that fail in one of these ways have None in the answer.
+            calls: arguments of each call, by name.
+            watch: called regularly and after each call, with the records so far; None for calls that run or failed.
+            forgive: error classes; a call that raises one of them has None in the result.
         """
         calls = list(calls)
-        workspaces = [_where((), call).workspace for call in calls]
+        workspaces = [_runtime((), call).workspace for call in calls]
         futures = [self._prepared((), call).submit(**call) for call in calls]
         try:
             if watch is not None:
@@ -80,7 +80,7 @@ class Stage(Generic[P, R]):
             for future in futures:
                 future.wait()
         except BaseException as error:
-            if not isinstance(error, Exception):  # a signal, of which those that compute know nothing
+            if not isinstance(error, Exception):  # a signal, which the computing processes do not receive
                 interrupt()
             raise
         records: list[R | None] = [None] * len(calls)
@@ -91,15 +91,15 @@ class Stage(Generic[P, R]):
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
-        runtime = _where((), arguments)
+        runtime = _runtime((), arguments)
         storage = RecordStorage(basepath=str(runtime.workspace / "records"))
         stale = self._removed(arguments, runtime) or self._stored(storage, arguments, runtime.workspace) is None
         prepared = self.task.with_options(refresh_cache=stale)
-        prepared.result_storage = storage  # `with_options` takes a block only once a server has saved it
+        prepared.result_storage = storage  # `with_options` accepts a block only after a server has saved it
         return prepared
 
     def _removed(self, arguments: Mapping[str, Any], runtime: Runtime) -> bool:
-        """Remove a result that the user wants computed again, once in a flow run: its search may begin again."""
+        """Remove a result that `--refresh` names, once per flow run, so a restarted search keeps its new trials."""
         if not runtime.refreshes(self.name):
             return False
         folder = self.without_prefect.folder(arguments)
@@ -120,18 +120,18 @@ class Stage(Generic[P, R]):
 
 
 def _stored(body: Cached[P, R]) -> Callable[P, R]:
-    """The function of the Prefect task: paths in the records that Prefect stores are relative to the workspace."""
+    """The function of the Prefect task, whose stored records have paths relative to the workspace."""
 
     @wraps(body.body)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        return body(*args, **kwargs).relative_to(_where(args, kwargs).workspace)
+        return body(*args, **kwargs).relative_to(_runtime(args, kwargs).workspace)
 
-    made.__signature__ = body.signature  # type: ignore[attr-defined]  # without the folder, which no caller gives
+    made.__signature__ = body.signature  # type: ignore[attr-defined]  # without the folder, which is not an argument of the task
     return made
 
 
-def _where(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Runtime:
-    return where_of((*args, *kwargs.values()))
+def _runtime(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Runtime:
+    return runtime_of((*args, *kwargs.values()))
 
 
 def _watch(futures: Sequence[PrefectFuture[R]], workspaces: Sequence[Path], watch: Watch[R]) -> None:
@@ -161,26 +161,26 @@ def stage(
     run_name: str | None = None,
     revivals: int = 0,
     resumes: bool = False,
-    beside: tuple[str, ...] = (),
+    not_in_key: tuple[str, ...] = (),
 ) -> Callable[[Callable[Concatenate[Path, P], R]], Stage[P, R]]:
-    """Make a function a stage that fills a folder from records and settings.
+    """Make a stage of a function that fills a folder from records and settings.
 
     Args:
-        name: what the user calls it.
-        kind: the folder in the workspace that holds its results.
+        name: name of the stage, as users write it.
+        kind: folder in the workspace that holds its results.
         version: raised when what it computes changes.
-        run_name: of its Prefect runs.
-        revivals: how often a call whose process has died is made again, to go on from its checkpoint.
-        resumes: whether the folder of an interrupted call is given to the next one; otherwise it is removed.
-        beside: arguments that say what a call is for, and decide nothing of its result.
+        run_name: name of its Prefect task runs.
+        revivals: how often a call whose process has died is repeated, continuing from its checkpoint.
+        resumes: whether the next call continues in the folder of an interrupted one; otherwise that is removed.
+        not_in_key: names of arguments that do not change the result.
     """
-    keep = cached(name, kind, version=version, resumes=resumes, beside=beside)
+    keep = cached(name, kind, version=version, resumes=resumes, not_in_key=not_in_key)
     return lambda body: Stage(keep(body), run_name or name, revivals)
 
 
 def _died(_: Task[P, R], __: TaskRun, state: State[R]) -> bool:
-    """Whether a call failed because its process has died; asked only where it may be made again."""
+    """Whether a call failed because its process has died."""
     error = state.result(raise_on_failure=False)
     if isinstance(error, DiedError):
-        logger.warning("%s It goes on from its last checkpoint.", error)
+        logger.warning("%s It continues from its last checkpoint.", error)
     return isinstance(error, DiedError)

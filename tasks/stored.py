@@ -1,7 +1,7 @@
-"""Where the stages' records are stored: only plain JSON of a record of ours is read back.
+"""Storage of stage records for Prefect, which reads back nothing but plain JSON of agepipe's own records.
 
-A result that Prefect keeps names its own format, and Prefect unpickles, imports or calls what it names. The workspace
-may be shared, so whoever can write there could have a command of ours run anything.
+A result that Prefect stores names its own serializer, and Prefect unpickles, imports or calls what is named there. In a
+shared workspace, anyone who can write could thus run code in another user's command.
 """
 
 import json
@@ -21,20 +21,20 @@ from agepipe.training.records import Choice
 RECORDS: tuple[type[Record], ...] = (
     Source, Catalogue, DataReport, Rows, Partition, Trial, Choice, Model, Evaluation, Compared, Registered,
 )  # fmt: skip
-"""The classes that may be read back."""
+"""The classes that may be read."""
 FORMER = "agepipe.records"
-"""The module of all of them before each package had its own; workspaces of that time are still read."""
+"""The module of all records in earlier versions, whose workspaces are still read."""
 FORMAT = JSONSerializer().model_dump()
-"""What the metadata of a result must say of its format."""
+"""The serializer that the metadata of a result must name."""
 CLASS, ERROR = "__class__", "__exc_type__"
-"""The two keys at which Prefect's decoder makes an object."""
+"""The two keys at which Prefect's decoder constructs an object."""
 
 
 class RecordStorage(LocalFileSystem):
-    """A folder of records; anything else that lies there is refused with a ValueError, as what is missing is."""
+    """A folder of records; anything else raises ValueError, as a missing file does."""
 
     _block_type_name = "agepipe records"
-    _block_type_slug = "agepipe-records"  # else it would take the place of Prefect's own folder storage
+    _block_type_slug = "agepipe-records"  # otherwise it would replace Prefect's own LocalFileSystem
 
     async def aread_path(self, path: str) -> bytes:
         """As `read_path`."""
@@ -50,7 +50,7 @@ class RecordStorage(LocalFileSystem):
 
 
 def plain(content: bytes) -> bytes:
-    """The same result, written anew so that every reader sees what was checked here.
+    """Parse, check and serialize a result again, so that readers see exactly what was checked.
 
     Raises:
         ValueError: it is not the JSON of one record.

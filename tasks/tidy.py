@@ -1,4 +1,4 @@
-"""What is done before a flow works: what killed commands have left half-made is removed, and their runs are ended."""
+"""Clean-up at the start of a flow: remove unfinished files of killed commands and end their MLflow runs."""
 
 from agepipe.config.runtime import Runtime
 from agepipe.core import artifacts
@@ -6,7 +6,7 @@ from agepipe.registry import tracking
 
 
 def tidy(runtime: Runtime) -> None:
-    """Remove drafts that nobody fills, and end MLflow runs whose process is gone; those of living processes stay.
+    """Remove abandoned drafts and end MLflow runs whose process has died; those of living processes stay.
 
     Raises:
         TrackingError: the store cannot be used.

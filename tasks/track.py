@@ -1,4 +1,4 @@
-"""How a stage's work becomes an MLflow run that knows its Prefect run, and the other way round."""
+"""MLflow runs of stages, linked with their Prefect runs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from tasks.context import parent_of
 
 
 def prefect_tags() -> dict[str, str]:
-    """Tags that lead from an MLflow run to the Prefect run that made it."""
+    """Tags of an MLflow run that name the current Prefect run."""
     known = {
         "prefect.flow_run_id": flow_run.id,
         "prefect.flow_run_name": flow_run.name,
@@ -34,22 +34,16 @@ def tracked(
     kind: tracking.Kind, name: str, key: str, runtime: Runtime, params: Mapping[str, Any] | None = None,
     after: str | None = None,
 ) -> Iterator[tracking.Run]:  # fmt: skip
-    """The MLflow run of one piece of work, nested under the pipeline's; an interrupted one, or `after`, goes on."""
+    """Open the MLflow run of a piece of work, nested under the pipeline's; continues `after`, or an interrupted one."""
     with tracking.run(
-        runtime,
-        kind=kind,
-        name=name,
-        key=key,
-        parent=parent_of(runtime),
-        params=params,
-        tags=prefect_tags(),
+        runtime, kind=kind, name=name, key=key, parent=parent_of(runtime), params=params, tags=prefect_tags(),
         after=after,
-    ) as run:
+    ) as run:  # fmt: skip
         yield run
 
 
 def epochs(run: tracking.Run, progress: Progress) -> Callable[[EpochEvent], None]:
-    """A callback that logs each epoch's figures as they come and moves the bar."""
+    """A callback that logs the figures of each epoch and reports progress."""
 
     def on_epoch(epoch: EpochEvent) -> None:
         run.metrics({**epoch.metrics, "lr": epoch.lr, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
@@ -64,11 +58,11 @@ def epochs(run: tracking.Run, progress: Progress) -> Callable[[EpochEvent], None
 
 
 def pictures(run: tracking.Run, model: Model) -> None:
-    """Leave in the run, under `curves/`, how precision and recall and the error of each went over the epochs.
+    """Log plots of precision, recall and their errors over the epochs, under `curves/` in the run.
 
-    Trials leave none: their curves are figures of their runs, and drawing takes longer than a small trial may lose.
+    Trials log no plots: MLflow shows their figures, and drawing takes longer than a small trial.
     """
-    from agepipe.reports.plots import draw_curves  # only where something is trained: plotting takes long to import
+    from agepipe.reports.plots import draw_curves  # slow to import
 
     with TemporaryDirectory() as folder:
         draw_curves(read_curves(model.folder), model.epochs, Path(folder))
@@ -76,7 +70,7 @@ def pictures(run: tracking.Run, model: Model) -> None:
 
 
 def name_in_prefect(run_id: str, runtime: Runtime) -> None:
-    """Leave an artifact on the Prefect run that names the MLflow run."""
+    """Create an artifact on the Prefect run that names the MLflow run."""
     create_markdown_artifact(
         key="mlflow-run",
         markdown=f"MLflow run `{run_id}` in experiment `{runtime.experiment}` of `{runtime.tracking}`.",

@@ -25,7 +25,7 @@ STOPPED = "agepipe.stopped"
 
 @stage(
     "search", "trials", version=work.VERSION, run_name="trial {setting} fold {fold.index}", revivals=2, resumes=True,
-    beside=("settings", "setting", "before", "whole"),
+    not_in_key=("settings", "setting", "before", "whole"),
 )  # fmt: skip
 def trial(
     folder: Path, rows: Rows, learn: LearnSettings, settings: dict[str, Any], setting: int, fold: Fold, metric: Metric,

@@ -1,6 +1,6 @@
-"""How a stage's progress reaches whoever watches: as log records that carry numbers.
+"""Progress of a stage, as log records that carry a `Step`.
 
-The command line turns them into bars; without it (a worker), Prefect keeps the lines with the task run.
+The command line shows them as bars; in a worker, Prefect stores the lines with the task run.
 """
 
 import logging
@@ -14,7 +14,7 @@ logger = logging.getLogger("agepipe.progress")
 
 @dataclass(frozen=True)
 class Step:
-    """One report: `done` of `total` units of `stage` are finished."""
+    """Progress of `stage`: `done` of `total` units are finished."""
 
     stage: str
     done: int

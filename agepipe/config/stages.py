@@ -98,25 +98,35 @@ class FinalSettings(Settings):
     epochs: Annotated[int, Field(ge=1, le=2000)] = 12
     """Epochs of the final training."""
     validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
-    """Share of the development rows that is kept apart for early stopping and the choice of the best epoch."""
+    """Share of the development rows that is kept apart, for temperature and prediction sets and for `keep = "best"`."""
+    keep: Literal["best", "last"] = "best"
+    """Epoch that the model is made of: the best by `metric` on the validation rows, with early stopping; or the last,
+    so that these rows decide nothing before they calibrate, and the prediction sets hold their level on new rows."""
     refit: bool = False
     """Train on all development rows, without validation rows, and keep the last epoch; for a recipe that is already
     chosen. Temperature and prediction sets are then fitted on the search's out-of-fold predictions (`search.always`
     computes these for a single setting too); without a search there are none.
     """
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
-    """Epochs without a better validation figure after which training stops; none counts below `learn.size`."""
+    """Epochs without a better validation figure after which training stops (`keep = "best"`); none counts below
+    `learn.size`."""
     metric: Metric = "macro_recall"
-    """Validation figure for early stopping and the choice of the best epoch."""
+    """Validation figure for early stopping and the choice of the best epoch (`keep = "best"`)."""
     seed: Seed = 40
     """Seed for drawing the validation groups; weights and batches use `learn.seed`."""
 
     @model_validator(mode="after")
     def _check_refit(self) -> Self:
-        for field in ("validation", "patience", "metric", "seed"):
+        for field in ("validation", "keep", "patience", "metric", "seed"):
             if self.refit and self.differs(field):
                 raise ConfigError(
                     f"final.{field}: {getattr(self, field)} does nothing with final.refit; leave one of the two out."
+                )
+        for field in ("patience", "metric"):
+            if self.keep == "last" and self.differs(field):
+                raise ConfigError(
+                    f"final.{field}: {getattr(self, field)} does nothing with final.keep = 'last', which trains all "
+                    "epochs and chooses none; leave it out, or take 'best'."
                 )
         return self
 

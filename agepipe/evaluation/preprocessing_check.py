@@ -68,12 +68,12 @@ def doubt(card: Card, curves: pl.DataFrame, lineage: pl.DataFrame, right: NDArra
     """A sentence if the accuracy is far below that of the validation rows, else empty.
 
     Args:
-        card: its `config` names the metric by which the epoch was chosen.
+        card: its `config` names the metric by which the epoch was chosen, or that it is the last.
         curves: one row per epoch; without validation figures the result is empty.
-        lineage: the rows with the role `chosen` are the validation rows.
+        lineage: the rows with the role `chosen` or `calibrated` are the validation rows.
         right: whether the prediction of each evaluated row is right, `(n,)`.
     """
-    before, count = _validated(card, curves), int((lineage["role"] == "chosen").sum())
+    before, count = _validated(card, curves), int(lineage["role"].is_in(["chosen", "calibrated"]).sum())
     now = float(right.mean())
     if before is None or count == 0 or before - now < FALL:
         return ""
@@ -92,9 +92,12 @@ def doubt(card: Card, curves: pl.DataFrame, lineage: pl.DataFrame, right: NDArra
 
 
 def _validated(card: Card, curves: pl.DataFrame) -> float | None:
-    """The validation accuracy of the chosen epoch; None for a network without validation."""
-    metric = card.config.get("final", {}).get("metric", "")
-    kept, accuracy = f"validation_{metric}", "validation_accuracy"
+    """The validation accuracy of the kept epoch; None for a network without validation."""
+    final, accuracy = card.config.get("final", {}), "validation_accuracy"
+    if final.get("keep") == "last":
+        return float(curves[accuracy][-1]) if accuracy in curves.columns else None
+    metric = final.get("metric", "")
+    kept = f"validation_{metric}"
     if not {kept, accuracy} <= set(curves.columns):
         return None
     best = curves.sort(kept, descending=metric not in LOWER_IS_BETTER, maintain_order=True)

@@ -88,8 +88,8 @@ class Job:
     ranges: AgeRanges
     learn: LearnSettings
     """All settings of the training; `learn.epochs` is its number of epochs."""
-    metric: Metric
-    """Validation figure that decides which epoch is the best."""
+    metric: Metric | None
+    """Validation figure that decides which epoch is the best; None saves the last epoch."""
     patience: int | None = None
     """Epochs without improvement after which the training stops early; None never stops early."""
     until: int | None = None

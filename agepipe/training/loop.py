@@ -151,8 +151,8 @@ class Training:
             checkpoints.save(state, self.job.folder / name)
 
     def _score(self, metrics: dict[str, float]) -> float:
-        """The score of which the best epoch has the largest; without validation rows the last epoch is the best."""
-        if self.validation is None:
+        """The score of which the best epoch has the largest; without validation rows or metric the last is the best."""
+        if self.validation is None or self.job.metric is None:
             return len(self.curves)
         return metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
 

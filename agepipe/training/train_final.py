@@ -17,7 +17,7 @@ from agepipe.core.artifacts import partial
 from agepipe.data.records import Rows
 from agepipe.data.split import holdout
 from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
-from agepipe.model.bundle_files import write_card, write_lineage
+from agepipe.model.bundle_files import Role, write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.training.calibrate import Calibration, calibrated
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job
@@ -62,7 +62,7 @@ def train(
     job, table = _job(rows, learn, final, partial(folder), runtime)
     fitted = train_on_machines(job, runtime, on_epoch)
     calibration = calibrated(job, fitted, choice)
-    seen, lineage = lineage_of(table, learn)
+    seen, lineage = lineage_of(table, learn, "chosen" if final.keep == "best" else "calibrated")
     isolated(exporting, job, fitted, calibration.temperature, folder)
     write_card(folder, _card(job, fitted, calibration, rows, final, lineage))
     write_lineage(folder, seen)
@@ -80,8 +80,10 @@ def _job(
     validation = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
     table = table.with_columns(pl.Series("validation", validation))
     check_validation(learn, table.filter(pl.col("validation")))
+    best = final.keep == "best"
     job = Job(
-        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=final.metric, patience=final.patience,
+        folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn,
+        metric=final.metric if best else None, patience=final.patience if best else None,
         train=Examples.of(table.filter(~pl.col("validation"))),
         validation=Examples.of(table.filter(pl.col("validation"))),
         device=runtime.device, threads=threads(learn, runtime),
@@ -120,20 +122,21 @@ def _card(
     )  # fmt: skip
 
 
-def lineage_of(table: pl.DataFrame, learn: LearnSettings) -> tuple[pl.DataFrame, str]:
-    """The lineage of a network: every photograph that it was fitted on or selected by, each once.
+def lineage_of(table: pl.DataFrame, learn: LearnSettings, validated: Role = "chosen") -> tuple[pl.DataFrame, str]:
+    """The lineage of a network: every photograph that it was fitted on, selected by or calibrated on, each once.
 
     Args:
-        table: the development rows, with `digest`, `look`, and bool `validation`; validation rows get the role
-            `chosen`, the others `fitted`.
+        table: the development rows, with `digest`, `look`, and bool `validation`; rows of the training get the role
+            `fitted`.
         learn: if its `weights` are those of a bundle, the lineage of that is included.
+        validated: role of the validation rows: `chosen` if they selected the epoch, `calibrated` if they did not.
 
     Returns:
         A table with `digest`, `look` and `role`; and `known`, or `unknown` if the initial weights are a file without
         lineage.
     """
-    role = pl.when(pl.col("validation")).then(pl.lit("chosen")).otherwise(pl.lit("fitted"))
+    role = pl.when(pl.col("validation")).then(pl.lit(validated)).otherwise(pl.lit("fitted"))
     before, lineage = seen_before(learn)
     seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
-    # a photograph with both roles is 'fitted', which sorts after 'chosen'
+    # a photograph with several roles is 'fitted', which sorts after 'chosen' and 'calibrated'
     return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage

@@ -215,7 +215,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Runtime, tmp_pat
     done = agepipe("promote", "2", "--because", "calmer", "--no-deploy", cwd=tmp_path)
     assert (done.returncode, current(tracked)) == (0, None)
     done = agepipe("promote", "3", "--because", "calmer still", cwd=tmp_path)
-    assert done.stdout.splitlines()[0] == "agepipe version 3 is the champion now."
+    assert done.stdout.splitlines()[0] == "agepipe version 3 is now the champion."
     assert done.stdout.splitlines()[1].startswith("agepipe version 3 is deployed in ")
     assert done.returncode == 0, done.stderr
     done = agepipe("rollback", cwd=tmp_path)

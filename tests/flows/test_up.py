@@ -131,7 +131,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield Up(runtime, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", auth)
     finally:
         last = agepipe(folder, "down")
-    assert last.stdout.strip() == "Ended: worker, mlflow, prefect."
+    assert last.stdout.strip() == "Stopped: worker, mlflow, prefect."
     assert [one for one in psutil.wait_procs(family, timeout=10)[1] if lives(one)] == []
 
 

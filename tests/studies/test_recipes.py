@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,10 @@ from agepipe.config import presets
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import AugmentSettings, Config, LearnSettings
 from agepipe.core.errors import ConfigError
-from agepipe.training.workdir import labelled
+from agepipe.training.job import Fitted, Job
+from agepipe.training.loop import CHECKPOINT
+from agepipe.training.workdir import labelled, train_in_processes
+from agepipe.training.worker import interrupt, resume
 from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
 from studies.trying import Bench, Recipe
 
@@ -126,3 +131,34 @@ def test_the_answers_of_several_networks_are_averaged(tmp_path: Path) -> None:
     mean = np.mean([one.probabilities for one in singles], axis=0)
     assert np.allclose(both.judged().probabilities, mean, atol=1e-5)
     assert not np.allclose(singles[0].probabilities, singles[1].probabilities, atol=1e-3)
+
+
+def test_a_training_that_was_interrupted_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, lr=0.02)
+    runtime, epochs = Runtime(workspace=tmp_path, threads=1), 6
+    whole = Bench.of(learn, labelled_rows(tmp_path), 160, (1,), runtime, tmp_path / "whole")
+    expected = whole.told(Recipe(), epochs).said[0]
+    bench = replace(whole, kept=tmp_path / "kept")
+    bench.kept.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        checkpoint = pool.submit(_interrupt_at_first_checkpoint, bench.kept)
+        with pytest.raises(KeyboardInterrupt):
+            bench.told(Recipe(), epochs)
+    resume()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.trying.train_in_processes", _going_on)
+        np.testing.assert_array_equal(bench.told(Recipe(), epochs).said[0].years, expected.years)
+    assert not checkpoint.result().parent.exists()
+
+
+def _interrupt_at_first_checkpoint(folder: Path) -> Path:
+    while not (found := list(folder.glob(f"*/{CHECKPOINT}"))):
+        time.sleep(0.01)
+    interrupt()
+    return found[0]
+
+
+def _going_on(job: Job, processes: int) -> Fitted:
+    """Train as before, from a checkpoint that must be there."""
+    assert (job.folder / CHECKPOINT).is_file()
+    return train_in_processes(job, processes)

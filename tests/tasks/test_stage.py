@@ -343,7 +343,7 @@ STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare)
 
 @pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
 def test_every_argument_of_a_stage_is_part_of_its_key_but_where(one: Stage[..., Record]) -> None:
-    names = [name for name in one.signature.parameters if name not in ("runtime", *one.without_prefect.beside)]
+    names = [name for name in one.signature.parameters if name not in ("runtime", *one.without_prefect.not_in_key)]
     for name in names:
         for values in ((False, True), (None, 1), (1, 2), ("a", "b"), ((), ("a",)), ({}, {"lr": 0.1})):
             keys = {
@@ -397,9 +397,9 @@ def _key(args: tuple[object, ...]) -> str:
 
 
 def test_the_place_of_a_setting_in_a_search_is_no_part_of_a_trial() -> None:
-    assert trial.without_prefect.beside == ("settings", "setting", "before", "whole")
+    assert trial.without_prefect.not_in_key == ("settings", "setting", "before", "whole")
     names = {name: 0 for name in trial.signature.parameters if name != "runtime"}
-    keys = {trial.without_prefect.key({**names, name: 1}) for name in trial.without_prefect.beside}
+    keys = {trial.without_prefect.key({**names, name: 1}) for name in trial.without_prefect.not_in_key}
     assert keys == {trial.without_prefect.key(names)}
 
 

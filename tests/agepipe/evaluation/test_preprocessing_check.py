@@ -100,6 +100,14 @@ def test_a_network_whose_card_is_wrong_too_gives_itself_away(
     assert compute_outcome(open_subject(unvalidated, own), QUICK, here).notes == ()
 
 
+def test_the_fall_is_measured_from_the_last_epoch_where_that_was_kept(tmp_path: Path) -> None:
+    card = read_card(make_bundle(tmp_path).folder).model_copy(update={"config": {"final": {"keep": "last"}}})
+    curves = pl.DataFrame({"validation_accuracy": [0.5, 0.6, 0.9], "validation_macro_recall": [0.9, 0.6, 0.5]})
+    lineage = pl.DataFrame({"role": ["fitted"] * 500 + ["calibrated"] * 100})
+    assert "90%" in doubt(card, curves, lineage, np.arange(200) < 0.6 * 200)
+    assert doubt(card, curves.select("validation_macro_recall"), lineage, np.arange(200) < 20) == ""
+
+
 def _doubt(folder: Path, metric: str, share: float, chosen: int = 100, judged: int = 200) -> str:
     """What is said where epochs were right in 0.7, 0.6 and 0.9 of the validation rows, and now in a share of others."""
     card = read_card(make_bundle(folder).folder).model_copy(update={"config": {"final": {"metric": metric}}})

@@ -185,6 +185,22 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     assert (card.calibrated, card.temperature, card.thresholds) == ("", 1.0, {})
 
 
+def test_the_last_epoch_is_kept_where_the_validation_rows_only_calibrate(
+    rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime
+) -> None:
+    """With a rate that is far too high the first epoch is the best, and patience would end the training."""
+    learn = learn.model_copy(update={"lr": 5.0, "schedule": "constant"})
+    best = FinalSettings(epochs=4, patience=1, metric="loss")
+    early = train_final(rows, learn, choice, best, here)
+    assert len(read_curves(early.folder)) < 4, "otherwise this test shows nothing"
+    model = train_final(rows, learn, choice, FinalSettings(epochs=4, keep="last"), here)
+    assert (model.epochs, len(read_curves(model.folder))) == (4, 4)
+    assert model.metrics["loss"] == pytest.approx(read_curves(model.folder)["validation_loss"][-1])
+    assert set(read_lineage(early.folder)["role"]) == {"fitted", "chosen"}
+    assert set(read_lineage(model.folder)["role"]) == {"fitted", "calibrated"}
+    assert read_card(model.folder).calibrated == "validation rows"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "search", [SearchSettings(grid={"dropout": (0.1, 0.3)}, folds=2), SearchSettings(always=True, folds=2)]
