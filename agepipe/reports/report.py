@@ -84,7 +84,11 @@ def _more(table: pl.DataFrame) -> int:
 
 
 def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str, Any]]:
-    predictions, words, places = outcome.predictions, outcome.card.ranges.words, confident_mistakes(outcome.predictions)
+    predictions, words, indices = (
+        outcome.predictions,
+        outcome.card.ranges.words,
+        confident_mistakes(outcome.predictions),
+    )
     index, paths = outcome.table["index"], outcome.table["path"]
     predicted: NDArray[Any] = predictions.predicted
     return [
@@ -93,7 +97,7 @@ def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str,
             "age": int(predictions.ages[at]), "true": words[predictions.labels[at]],
             "predicted": words[predicted[at]], "confidence": predictions.confidence[at],
         }
-        for at in places
+        for at in indices
     ]  # fmt: skip
 
 

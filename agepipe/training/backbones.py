@@ -13,7 +13,7 @@ from agepipe.config.pretrained import PRETRAINED, is_timm
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import check_file, is_file
 from agepipe.core.errors import ConfigError, ModelError
-from agepipe.training.job import Channels
+from agepipe.training.job import IMAGENET, Channels
 
 MIN_MOMENTUM = 0.1
 """Least momentum of batch norm's running statistics, torch's default. Torchvision's mobilenet_v3 has 0.01 and its
@@ -21,8 +21,6 @@ mnasnet 0.0003, for hundreds of epochs; in shorter trainings the running statist
 that the evaluated network predicts the same for all pictures."""
 IMAGENET_CLASSES = 1000
 """Number of outputs of torchvision's and timm's classifiers."""
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation with which all of torchvision's weights were trained."""
 DEFAULT = "DEFAULT"
 """Torchvision's name for the best weights of a network."""
 

@@ -54,7 +54,7 @@ class Batches:
             ConfigError: there are fewer rows than in a batch.
         """
         if len(examples) and int(examples.index.max()) >= len(pixels):
-            raise DataError(f"pixels.npy holds {len(pixels)} pictures, but row {examples.index.max()} is asked for.")
+            raise DataError(f"pixels.npy holds {len(pixels)} pictures, but row {examples.index.max()} is requested.")
         if size > len(examples):
             raise ConfigError(f"learn.batch: {size}, but there are {len(examples)} training rows; take at most that.")
         self.size, self.device, self._pixels, self._index = size, device, pixels, examples.index

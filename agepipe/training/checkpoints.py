@@ -33,7 +33,7 @@ def save(state: dict[str, Any], path: Path) -> None:
             temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: could not be written ({error.strerror}, {len(content):,} bytes); the last good checkpoint is "
-            "kept: make room, and the same command goes on from it."
+            "kept: make room, and run the same command again to resume from it."
         ) from error
 
 
@@ -49,7 +49,7 @@ def load(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"{path}: damaged, so training cannot go on from it; delete {path.parent} to start again."
+            f"{path}: damaged, so the training cannot be resumed; delete {path.parent} to start again."
         ) from error
 
 

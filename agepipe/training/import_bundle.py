@@ -16,16 +16,14 @@ from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest
 from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
-from agepipe.training.job import Channels, Order
+from agepipe.training.job import IMAGENET, Channels, Order
 from agepipe.training.workdir import made_with
 from agepipe.training.worker import isolated
 
 VERSION = 1
 """Raise it when the same file and arguments give another bundle."""
-MEAN: Channels = (0.485, 0.456, 0.406)
-"""Mean of ImageNet, with which torchvision's weights, and usually networks that start from them, were trained."""
-STD: Channels = (0.229, 0.224, 0.225)
-"""Standard deviation of ImageNet."""
+MEAN, STD = IMAGENET
+"""Default normalisation: networks that start from torchvision's weights usually have it."""
 COMPARED = 8
 """Random pictures on which ONNX and torch are compared."""
 

@@ -14,6 +14,8 @@ from agepipe.model.ages import AgeRanges
 
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""
+IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet, with which all of torchvision's weights were trained."""
 Order = Literal["age", "text"]
 """Order of an imported network's outputs; see `agepipe.training.import_weights.read`."""
 

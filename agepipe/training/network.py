@@ -97,10 +97,10 @@ class Readout(nn.Module):
     def _median(self, distribution: Tensor) -> Tensor:
         # year y covers ages from y - 0.5 to y + 0.5, so the median of a distribution on one year is that year
         below = distribution.cumsum(1)
-        place = (below < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
-        inside = distribution.gather(1, place).clamp(min=1e-6)
-        share = (0.5 - (below.gather(1, place) - inside)) / inside
-        return (self.values[place] - 0.5 + share.clamp(0.0, 1.0)).squeeze(1)
+        index = (below < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        inside = distribution.gather(1, index).clamp(min=1e-6)
+        share = (0.5 - (below.gather(1, index) - inside)) / inside
+        return (self.values[index] - 0.5 + share.clamp(0.0, 1.0)).squeeze(1)
 
 
 GENDERS, RACES = 2, 5

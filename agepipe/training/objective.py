@@ -86,8 +86,8 @@ class Objective(nn.Module):
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, ages: Tensor) -> Tensor:
         if self.learn.target == "years":
-            place = ages.clamp(self.youngest, self.oldest) - self.youngest
-            return functional.cross_entropy(logits, self.targets[place], reduction="none")
+            index = ages.clamp(self.youngest, self.oldest) - self.youngest
+            return functional.cross_entropy(logits, self.targets[index], reduction="none")
         if self.learn.target == "ordinal":
             return functional.cross_entropy(logits, self.targets[labels], reduction="none")
         return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.learn.label_smoothing)
@@ -133,8 +133,8 @@ def ordinal_targets(classes: int) -> Tensor:
     probability of the true range, which is 0.56 except near the first and the last range (Díaz and Marathe, Soft Labels
     for Ordinal Regression, CVPR 2019, equation 1 with the squared distance).
     """
-    place = torch.arange(classes, dtype=torch.float64)
-    return (-((place[:, None] - place[None]) ** 2)).softmax(1).float()
+    index = torch.arange(classes, dtype=torch.float64)
+    return (-((index[:, None] - index[None]) ** 2)).softmax(1).float()
 
 
 def inverse_frequency(labels: Tensor, classes: int) -> Tensor:

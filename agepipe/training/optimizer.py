@@ -43,13 +43,13 @@ def _groups(learn: LearnSettings, network: nn.Module) -> list[dict[str, Any]]:
 def _rates(learn: LearnSettings, network: nn.Module) -> dict[str, float]:
     """The largest learning rate of each block."""
     blocks = list(dict.fromkeys(_block(name) for name, _ in network.named_parameters()))
-    return {block: learn.lr * learn.layer_decay ** (len(blocks) - 1 - place) for place, block in enumerate(blocks)}
+    return {block: learn.lr * learn.layer_decay ** (len(blocks) - 1 - index) for index, block in enumerate(blocks)}
 
 
 def _block(name: str) -> str:
     """The block that a parameter belongs to: its name up to the first number, or without its last component."""
     words = name.split(".")
-    ends = next((place + 1 for place, word in enumerate(words) if word.isdigit()), len(words) - 1)
+    ends = next((index + 1 for index, word in enumerate(words) if word.isdigit()), len(words) - 1)
     return ".".join(words[:ends])
 
 

@@ -130,8 +130,8 @@ def _train(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitted:
         return isolated_group(fitting, [(one,) for one in jobs], on_epoch)
     except WorkerError as error:  # on this machine, or because a process of another machine ended
         raise TrainingError(
-            f"meet: the training at {meet} broke off ({error}); give the same commands again on all machines, and it "
-            "goes on from the last checkpoint."
+            f"meet: the training at {meet} was interrupted ({error}); run the same commands again on all machines to "
+            "resume from the last checkpoint."
         ) from error
 
 

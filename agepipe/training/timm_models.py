@@ -61,7 +61,7 @@ def normalisation(network: str) -> tuple[Channels, Channels]:
     """
     config = timm.get_pretrained_cfg(network.removeprefix(TIMM))
     if config is None:
-        raise ModelError(f"learn.weights: timm does not say how {network} was trained; take 'none' or a file.")
+        raise ModelError(f"learn.weights: timm does not know the normalisation of {network}; take 'none' or a file.")
     return _channels(config.mean), _channels(config.std)
 
 
