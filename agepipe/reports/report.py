@@ -84,11 +84,7 @@ def _more(table: pl.DataFrame) -> int:
 
 
 def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str, Any]]:
-    predictions, words, indices = (
-        outcome.predictions,
-        outcome.card.ranges.words,
-        confident_mistakes(outcome.predictions),
-    )
+    predictions, words = outcome.predictions, outcome.card.ranges.words
     index, paths = outcome.table["index"], outcome.table["path"]
     predicted: NDArray[Any] = predictions.predicted
     return [
@@ -97,7 +93,7 @@ def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str,
             "age": int(predictions.ages[at]), "true": words[predictions.labels[at]],
             "predicted": words[predicted[at]], "confidence": predictions.confidence[at],
         }
-        for at in indices
+        for at in confident_mistakes(predictions)
     ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def check_endpoint(options: CameraOptions) -> None:
     """
     if options.endpoint and options.model:
         raise ConfigError(
-            f"--endpoint: it is used instead of a model, but --model is {options.model}; give only one of the two."
+            f"--endpoint: it is used instead of a model, but --model is {options.model}; leave one of the two out."
         )
     if options.endpoint:
         address(options.endpoint)

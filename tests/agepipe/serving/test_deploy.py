@@ -95,7 +95,7 @@ def test_a_version_that_mlflow_cannot_load_is_refused(tracked: Runtime, tmp_path
 
 def test_what_is_no_version_is_refused(tracked: Runtime, tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "bundle")
-    with pytest.raises(ModelError, match="needs no deploying"):
+    with pytest.raises(ModelError, match="is the folder of a bundle"):
         deploy(str(made.folder), tracked)
     with pytest.raises(ModelError, match="agepipe run sample"):
         deploy("champion", tracked)
