@@ -203,8 +203,7 @@ def _without_prediction(done: Summary) -> list[str]:
 
 def _total(source: Source, max_frames: int) -> int:
     """Expected number of frames, 0 if unknown."""
-    known = [count for count in (source.total, max_frames) if count]
-    return min(known, default=0)
+    return min((count for count in (source.total, max_frames) if count), default=0)
 
 
 def _process(

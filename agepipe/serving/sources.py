@@ -297,13 +297,10 @@ class LiveSource:
                 failures += 1
                 self._reopen(failures)
         with self._changed:
-            self._ended = "" if self._closed else f"The camera or stream {self._text} {self._end_reason()}."
+            never = "gave no picture; check that no other program uses it"
+            reason = "stopped and did not come back" if self._received else never
+            self._ended = "" if self._closed else f"The camera or stream {self._text} {reason}."
             self._changed.notify()
-
-    def _end_reason(self) -> str:
-        if self._received:
-            return "stopped and did not come back"
-        return "gave no picture; check that no other program uses it"
 
     def _reopen(self, failures: int) -> None:
         if failures == 1:

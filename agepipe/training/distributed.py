@@ -11,7 +11,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -33,73 +33,23 @@ SEED_FACTOR, STEP_FACTOR = 7_919, 1_000_003
 """Factors that make the seeds of random numbers inside a network differ between seeds, steps and ranks."""
 
 
-class SingleProcess:
-    """A training in one process; every collective operation returns its argument."""
+class Processes:
+    """The processes of a training, as one of them uses them; several are ranks of Lightning Fabric's DDP strategy.
 
-    is_first = True
-    """Whether this process writes the files."""
-
-    def shard(self, count: int) -> slice:  # noqa: ARG002
-        """The rows of a batch of `count` rows that this process computes."""
-        return slice(None)
-
-    def loss_weight(self, count: int) -> float:  # noqa: ARG002
-        """Factor of the mean over this shard, so that the mean over processes is the mean over all `count` rows."""
-        return 1.0
-
-    def divisors(self, counts: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Divisors of sums over this shard, so that the mean over processes is each sum divided by its count.
-
-        Args:
-            counts: counts over the whole batch.
-        """
-        return counts
-
-    def sync_batch_norm(self, network: AgeNetwork) -> AgeNetwork:
-        """Make batch norm use the whole batch, where torch can."""
-        return network
-
-    def data_parallel(self, network: AgeNetwork) -> Callable[[Tensor], Tensor]:
-        """Wrap `network.all_logits`, so that the gradients are averaged over processes."""
-        return network.all_logits
-
-    def fork_rng(self, seed: int, step: int) -> AbstractContextManager[None]:  # noqa: ARG002
-        """A context in which random numbers are drawn without changing the random state that all processes share."""
-        return nullcontext()
-
-    def average_statistics(self, *networks: nn.Module) -> None:
-        """Average the running statistics of batch norm over processes, in place."""
-
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean over processes."""
-        return value
-
-    def all_gather(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """The parts of all processes, in the order of ranks."""
-        return parts
-
-    def broadcast(self, value: T) -> T:
-        """The value of the first process."""
-        return value
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-
-    def close(self) -> None:
-        """Close the connection to the other processes."""
-
-
-class DataParallel(SingleProcess):
-    """One of several processes, each a rank of Lightning Fabric's distributed data parallel strategy."""
+    With one process, collective operations return their argument.
+    """
 
     def __init__(self, seat: Seat, device: torch.device) -> None:
-        """Connect to the other processes.
+        """Connect to the other processes, if there are any.
 
         Raises:
             TrainingError: not all processes have connected within `TIMEOUT`.
         """
         self.rank, self.count, self.device = seat.rank, seat.processes, device
-        self.is_first = seat.rank == 0
+        self.is_first = seat.rank == 0  # writes the files
+        self.fabric: Any = None
+        if seat.processes == 1:
+            return
         try:
             self.fabric = _fabric(seat, device)
         except torch.distributed.DistStoreError as error:
@@ -110,32 +60,41 @@ class DataParallel(SingleProcess):
             ) from error
 
     def shard(self, count: int) -> slice:
-        """As even as possible, in the order of ranks."""
+        """The rows of a batch of `count` rows that this process computes: as even as possible, in order of ranks."""
         return slice(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
     def loss_weight(self, count: int) -> float:
-        """1 if the shards are even."""
+        """Factor of the mean over this shard, so that the mean over processes is the mean over all `count` rows."""
         return len(range(count)[self.shard(count)]) * self.count / count
 
     def divisors(self, counts: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The counts divided by the number of processes."""
+        """Divisors of sums over this shard, so that the mean over processes is each sum divided by its count.
+
+        Args:
+            counts: counts over the whole batch.
+        """
         return [one / self.count for one in counts]
 
     def sync_batch_norm(self, network: AgeNetwork) -> AgeNetwork:
-        """On a GPU convert each batch norm to torch's `SyncBatchNorm`, which keeps the names of the weights."""
-        if self.device.type != "cuda":
+        """On several GPUs convert batch norm to torch's `SyncBatchNorm`, which keeps the names of the weights."""
+        if self.fabric is None or self.device.type != "cuda":
             return network
         return cast(AgeNetwork, nn.SyncBatchNorm.convert_sync_batchnorm(network))
 
     def data_parallel(self, network: AgeNetwork) -> Callable[[Tensor], Tensor]:
-        """Wrap the network in torch's `DistributedDataParallel`."""
+        """`network.all_logits`, by `DistributedDataParallel` if there are several processes."""
+        if self.fabric is None:
+            return network.all_logits
         module = self.fabric.setup_module(network, move_to_device=False)
         module.mark_forward_method("all_logits")
         return cast(Callable[[Tensor], Tensor], module.all_logits)
 
     @contextmanager
     def fork_rng(self, seed: int, step: int) -> Iterator[None]:
-        """Seed the random state by the rank; otherwise dropout would use the same mask on each shard."""
+        """Seed the random state by the rank for a while; otherwise dropout would use the same mask on each shard."""
+        if self.fabric is None:
+            yield
+            return
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed((seed * STEP_FACTOR * SEED_FACTOR + step * STEP_FACTOR + self.rank) % 2**63)
@@ -143,25 +102,27 @@ class DataParallel(SingleProcess):
 
     @torch.no_grad()
     def average_statistics(self, *networks: nn.Module) -> None:
-        """Average all of them in one reduction."""
+        """Average the running statistics of batch norm over processes in one reduction, in place."""
         named = (pair for network in networks for pair in network.named_buffers())
         buffers = [buffer for name, buffer in named if name.endswith(STATISTICS)]
-        if buffers:
+        if self.fabric is not None and buffers:
             flat = self.mean(torch.cat([buffer.flatten() for buffer in buffers]))
             for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
                 buffer.copy_(mean.view_as(buffer))
 
     def mean(self, value: Tensor) -> Tensor:
-        """All-reduce through Fabric."""
-        return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
+        """The mean over processes."""
+        return value if self.fabric is None else cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
 
     def all_gather(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """Gather on the CPU; called once an epoch."""
+        """The parts of all processes in the order of ranks, on the CPU if there are several."""
+        if self.fabric is None:
+            return parts
         return list(chain.from_iterable(self._exchange([tuple(one.cpu() for one in part) for part in parts])))
 
     def broadcast(self, value: T) -> T:
-        """Broadcast tensors and plain values."""
-        return self._exchange(value)[0]
+        """The value of the first process; tensors and plain values only."""
+        return value if self.fabric is None else self._exchange(value)[0]
 
     def _exchange(self, value: T) -> list[T]:
         """The values of all processes, in the order of ranks.
@@ -178,12 +139,14 @@ class DataParallel(SingleProcess):
         return [_unpacked(one[: int(size)]) for one, size in zip(found, sizes, strict=True)]
 
     def barrier(self) -> None:
-        """Wait in Fabric's barrier."""
-        self.fabric.barrier()
+        """Wait for all processes."""
+        if self.fabric is not None:
+            self.fabric.barrier()
 
     def close(self) -> None:
         """Destroy the process group."""
-        torch.distributed.destroy_process_group()
+        if self.fabric is not None:
+            torch.distributed.destroy_process_group()
 
 
 def _packed(value: object) -> Tensor:
@@ -194,15 +157,6 @@ def _packed(value: object) -> Tensor:
 
 def _unpacked(sent: Tensor) -> Any:
     return torch.load(io.BytesIO(sent.cpu().numpy().tobytes()), weights_only=True)
-
-
-def connect(seat: Seat, device: torch.device) -> SingleProcess:
-    """Connect this process to the others of its training.
-
-    Raises:
-        TrainingError: not all processes have connected within `TIMEOUT`.
-    """
-    return SingleProcess() if seat.processes == 1 else DataParallel(seat, device)
 
 
 def _fabric(seat: Seat, device: torch.device) -> Any:

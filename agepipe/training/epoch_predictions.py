@@ -6,7 +6,7 @@ from torch import Tensor
 from agepipe.evaluation.metrics import Predictions, checked, figures
 from agepipe.model.decoding import Decoding, decide
 from agepipe.training.batches import Batch
-from agepipe.training.distributed import SingleProcess
+from agepipe.training.distributed import Processes
 from agepipe.training.network import AgeNetwork
 
 
@@ -21,7 +21,7 @@ class EpochPredictions:
         """Add the probabilities of the ranges, `(n, classes)`, and the ages in years, `(n,)`, of a batch."""
         self._parts.append((batch.labels, probabilities.float(), batch.ages, years.float()))
 
-    def gather(self, processes: SingleProcess) -> None:
+    def gather(self, processes: Processes) -> None:
         """Add the predictions of the other processes, in the order of ranks."""
         self._parts = processes.all_gather(self._parts)
 

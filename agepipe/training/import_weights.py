@@ -3,6 +3,7 @@
 Only tensors are unpickled. What the file does not contain (class order, ranges, normalisation) is an argument.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,11 @@ def read(
         ModelError: the file cannot be read, or does not contain this network with one output for each range.
     """
     given, name = state_of(path), head_name(learn)
-    layers = {key.removeprefix(name + ".").removesuffix("weight") for key in given if _in_head(key, name)}
+    layers = {
+        key.removeprefix(name + ".").removesuffix("weight")
+        for key in given
+        if key.startswith(name + ".") and key.endswith("weight")
+    }
     if frozenset(layers) not in HEADS:
         raise ModelError(
             f"{path}: its head '{name}' has linear layers at {sorted(layers) or 'no place'}, which is none of linear, "
@@ -53,7 +58,7 @@ def read(
         )
     kind = HEADS[frozenset(layers)]
     if layers == {""}:
-        given = {_inside(key, name): value for key, value in given.items()}
+        given = {re.sub(rf"^{re.escape(name)}\.", f"{name}.1.", key): value for key, value in given.items()}
     last = f"{name}.{max(layers) or '1.'}"
     _check_outputs(path, given.get(last + "bias"), ranges)
     body = backbone(learn.model_copy(update={"head": kind, "weights": "none"}), len(ranges))
@@ -61,14 +66,6 @@ def read(
         path, body, {**given, **_ordered({key: given[last + key] for key in ("weight", "bias")}, last, order, ranges)}
     )
     return AgeNetwork(body, Normalise(mean, std), Readout(ranges, by_year=False), learn.size, mirror=False).eval()
-
-
-def _in_head(key: str, name: str) -> bool:
-    return key.startswith(name + ".") and key.endswith("weight")
-
-
-def _inside(key: str, name: str) -> str:
-    return key.replace(name + ".", name + ".1.") if key.startswith(name + ".") else key
 
 
 def _check_outputs(path: Path, bias: Tensor | None, ranges: AgeRanges) -> None:

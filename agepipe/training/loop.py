@@ -22,7 +22,7 @@ from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.backbones import normalisation
 from agepipe.training.batches import Batch, Batches, open_store, statistics
-from agepipe.training.distributed import connect
+from agepipe.training.distributed import Processes
 from agepipe.training.epoch_predictions import EpochPredictions
 from agepipe.training.job import Channels, EpochEvent, Fitted, Job
 from agepipe.training.network import AgeNetwork, build
@@ -88,7 +88,7 @@ class Training:
         self.job, self.learn = job, job.learn
         job.folder.mkdir(parents=True, exist_ok=True)
         self.device = _device(job)
-        self.processes = connect(job.seat, self.device)
+        self.processes = Processes(job.seat, self.device)
         saved = checkpoints.load(job.folder / CHECKPOINT)
         store = open_store(job.pixels)
         self.train = Batches(store, job.train, self.learn.batch, self.device)

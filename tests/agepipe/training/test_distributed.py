@@ -16,7 +16,6 @@ from agepipe.core.errors import DivergedError, TrainingError, WorkerError
 from agepipe.core.ports import bound
 from agepipe.model.ages import AgeRanges
 from agepipe.training import checkpoints, loop
-from agepipe.training.distributed import SingleProcess
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job, Seat
 from agepipe.training.loop import BEST, CHECKPOINT, Training
 from agepipe.training.network import GENDERS, RACES, AgeNetwork, Normalise, Readout
@@ -210,6 +209,6 @@ def test_a_disk_that_fails_the_first_ends_all(job: Job) -> None:
 
 def test_one_process_has_no_part_in_it(job: Job) -> None:
     processes = Training(_with(job, "alone")).processes
-    assert type(processes) is SingleProcess
-    assert processes.shard(7) == slice(None)
+    assert processes.fabric is None
+    assert processes.shard(7) == slice(0, 7)
     assert processes.loss_weight(7) == 1.0

@@ -211,7 +211,7 @@ def test_each_machine_takes_a_place_of_its_own_and_one_too_many_is_refused(
 def impatient(job: Job) -> None:
     """What a process of the next test runs."""
     distributed.TIMEOUT = timedelta(seconds=3)
-    distributed.connect(job.seat, torch.device("cpu"))
+    distributed.Processes(job.seat, torch.device("cpu"))
 
 
 def test_machines_that_do_not_come_are_named_in_one_sentence(job: Job, meet: str) -> None:
