@@ -5,6 +5,7 @@ events, log records and its result through a pipe, and exits when its parent die
 """
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agepipe.core.errors import AgepipeError, DiedError, TrainingError, WorkerError
 from agepipe.core.system_errors import full_disk
@@ -160,22 +161,33 @@ def _thread_waiting() -> Iterator[None]:
 
 
 def _receive_all(workers: dict[Connection, ForkServerProcess], on_event: Callable[[Any], None] | None) -> Any:
-    first, busy = next(iter(workers)), list(workers)
-    while True:
-        for reader in wait(busy):
-            kind, value = _received(reader, workers)  # type: ignore[arg-type]
-            if kind in ("died", "error"):
-                raise _cause(_Failure(kind, value), reader, workers)  # type: ignore[arg-type]
-            if kind == "result" and reader is first:
-                return value
-            if kind == "result":
-                busy.remove(reader)  # type: ignore[arg-type]
-            if reader is not first:
+    """Handle the messages of all workers until the first one returns its result or one fails."""
+    first, busy, failures, end = next(iter(workers)), list(workers), list[_Failure](), math.inf
+    while busy and all(failure.rank for failure in failures):
+        # after a failure, those of the other workers may show its cause
+        ready = wait(busy, None if not failures else max(0.0, end - time.monotonic()))
+        if not ready:
+            break
+        for reader in cast(list[Connection], ready):
+            kind, value = _received(reader, workers)
+            if kind in ("result", "error", "died"):
+                busy.remove(reader)
+            if kind in ("error", "died"):
+                failures.append(_Failure(kind, value))
+                end = min(end, time.monotonic() + GRACE)
+            elif failures or reader is not first:
                 continue
-            if kind == "event" and on_event:
+            elif kind == "result":
+                return value
+            elif kind == "event" and on_event:
                 on_event(value)
             elif kind == "log":
                 logging.getLogger(value[0]).log(value[1], "%s", value[2])
+    error_class, message, trace = min(failures, key=lambda failure: failure.rank).value
+    error = error_class(message)
+    if trace:
+        error.add_note(trace)
+    raise error
 
 
 def _received(reader: Connection, workers: dict[Connection, ForkServerProcess]) -> tuple[str, Any]:
@@ -199,23 +211,6 @@ class _Failure(NamedTuple):
         return 0 if self.kind == "died" else 2 if self.value[0] is WorkerError else 1
 
 
-def _cause(failure: _Failure, reader: Connection, workers: dict[Connection, ForkServerProcess]) -> AgepipeError:
-    """The error that caused the others, out of those that arrive within `GRACE`."""
-    failures, others, end = [failure], [one for one in workers if one is not reader], time.monotonic() + GRACE
-    while others and _first(failures).rank and (ready := wait(others, max(0.0, end - time.monotonic()))):
-        for one in ready:
-            kind, value = _received(one, workers)  # type: ignore[arg-type]
-            if kind in ("died", "error", "result"):
-                others.remove(one)  # type: ignore[arg-type]
-            if kind in ("died", "error"):
-                failures.append(_Failure(kind, value))
-    return _raised(*_first(failures).value)
-
-
-def _first(failures: Sequence[_Failure]) -> _Failure:
-    return min(failures, key=lambda one: one.rank)
-
-
 def _exit_reason(process: ForkServerProcess) -> str:
     code = process.exitcode or 0
     if code >= 0:
@@ -223,13 +218,6 @@ def _exit_reason(process: ForkServerProcess) -> str:
     name = signal.Signals(-code).name
     short = "; if memory has run out, take fewer --workers or a smaller learn.batch"
     return f"killed by {name}" + (short if name == "SIGKILL" else "")
-
-
-def _raised(kind: type[AgepipeError], message: str, trace: str) -> AgepipeError:
-    error = kind(message)
-    if trace:
-        error.add_note(trace)
-    return error
 
 
 def _work(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> None:
