@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.bootstrap import centred, column_sums, drawn, group_sums, interval, scores_of, share_limit
 from agepipe.evaluation.constant import against_constants, guesses
-from agepipe.evaluation.coverage import Sets, sets_of
+from agepipe.evaluation.coverage import Sets, coverage_sums, sets_of, slice_coverage
 from agepipe.evaluation.metrics import Predictions, by_range, confusion, figures
 from agepipe.evaluation.mistakes import label_errors
 from agepipe.evaluation.slice_table import slice_sums, slice_table
@@ -41,12 +41,15 @@ def numbers(predictions: Predictions, table: pl.DataFrame, card: Card, settings:
     raw, parts = before_scaling(predictions, card), slices(table, card.ranges.words)
     sets = sets_of(card, predictions, settings.level)
     means, constants = measures(predictions, sets), guesses(predictions)
-    # columns for the figures, the calibration error before scaling, the means, the constant guesses, and the slices
+    measured = parts if sets is not None else []
+    # columns for the figures, the calibration error before scaling, the means, the constant guesses, the slices, and
+    # the coverage of prediction sets in each slice
     columns = [group_sums(groups, predictions), _gap_sums(groups, raw)]
     columns += [column_sums(groups, np.stack([*one.values()], 1)) for one in (means, constants)]
     columns.append(slice_sums(groups, parts, predictions))
+    columns.append(coverage_sums(groups, measured, means.get("coverage", predictions.errors)))
     ends = np.cumsum([part.shape[1] for part in columns])[:-1]
-    of_figures, of_raw, of_means, of_constants, of_slices = np.split(
+    of_figures, of_raw, of_means, of_constants, of_slices, of_coverage = np.split(
         drawn(np.hstack(columns), settings.draws, settings.seed), ends, 1
     )
     before, after = (reliability(one.confidence, one.right) for one in (raw, predictions))
@@ -68,7 +71,12 @@ def numbers(predictions: Predictions, table: pl.DataFrame, card: Card, settings:
         "before": before,
         "after": after,
         "sets": sets,
-        "slices": slice_table(groups, parts, columns[-1], of_slices, settings),
+        "slices": slice_table(groups, parts, columns[-2], of_slices, settings).join(
+            slice_coverage(groups, measured, columns[-1], of_coverage, settings.confidence),
+            on=["kind", "slice"],
+            how="left",
+            maintain_order="left",
+        ),
         "doubtful": label_errors(table, predictions, card.ranges),
     }
 

@@ -1,13 +1,23 @@
-"""Coverage and size of a model's prediction sets."""
+"""Coverage and size of a model's prediction sets, over all rows and in each slice."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from agepipe.evaluation.bootstrap import column_sums, interval, share_limit
 from agepipe.evaluation.metrics import Predictions
+from agepipe.evaluation.slices import Slice
 from agepipe.model.bundle import Card
 from agepipe.model.decoding import sets
+
+SLICE_COVERAGE: dict[str, type[pl.DataType]] = {
+    "kind": pl.String, "slice": pl.String,
+    "coverage": pl.Float64, "coverage_low": pl.Float64, "coverage_high": pl.Float64,
+}  # fmt: skip
+"""Columns of `slice_coverage`."""
 
 
 class Sets(NamedTuple):
@@ -49,3 +59,49 @@ def no_sets(card: Card, level: int) -> str:
         )
     have = ", ".join(map(str, sorted(card.thresholds)))
     return f"The model has no threshold for prediction sets at {level} %. It has thresholds for these levels: {have} %."
+
+
+def coverage_sums(groups: NDArray[Any], found: Sequence[Slice], covered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each group, its rows and covered rows in each slice, float64 `(groups, 2 slices)`.
+
+    Args:
+        groups: number of the group of duplicates of each row, `(n,)`.
+        found: the slices.
+        covered: 1 where the set of a row contains its true class, `(n,)`.
+    """
+    inside = [one.rows.astype(np.float64) for one in found]
+    columns = [column for rows in inside for column in (rows, rows * covered)]
+    return column_sums(groups, np.stack(columns, axis=1) if columns else np.empty((len(covered), 0)))
+
+
+def slice_coverage(
+    groups: NDArray[Any], found: Sequence[Slice], sums: NDArray[np.float64], drawn: NDArray[np.float64],
+    confidence: float,
+) -> pl.DataFrame:  # fmt: skip
+    """The share of each slice's rows whose set contains the true class, with its interval.
+
+    Args:
+        groups: number of the group of duplicates of each row, `(n,)`.
+        found: the slices.
+        sums: of each group, as `coverage_sums` gives them.
+        drawn: the same of each bootstrap draw, `(draws, 2 slices)`.
+        confidence: coverage of the intervals.
+
+    Returns:
+        `kind`, `slice`, `coverage`, `coverage_low` and `coverage_high`; the last two are null where no draw has a row.
+    """
+    rows = []
+    for at, one in enumerate(found):
+        count, covered = sums[:, 2 * at : 2 * at + 2].sum(axis=0)
+        counts, hits = drawn[:, 2 * at : 2 * at + 2].T
+        shares = np.divide(hits, counts, out=np.full(len(hits), np.nan), where=counts > 0.5)
+        low, high = interval(shares, confidence)
+        end = share_limit(len(np.unique(groups[one.rows])), confidence)
+        if covered in (0, count):  # all draws are equal
+            low, high = (0.0, 1 - end) if covered == 0 else (end, 1.0)
+        rows.append({"kind": one.kind, "slice": one.name, "coverage": covered / count, **_bounds(low, high)})
+    return pl.DataFrame(rows, schema=SLICE_COVERAGE)
+
+
+def _bounds(low: float, high: float) -> dict[str, float | None]:
+    return {"coverage_low": None if np.isnan(low) else low, "coverage_high": None if np.isnan(high) else high}

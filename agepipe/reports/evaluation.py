@@ -25,7 +25,7 @@ from agepipe.reports import sentences
 from agepipe.reports.model_card import model_card
 from agepipe.reports.report import render
 
-VERSION = 6
+VERSION = 7
 """Raise it when the same inputs give another folder; part of the digest, and stored in `metrics.json`."""
 COMPARABLE_SINCE = 5
 """First version whose predictions are computed as today; an evaluation since then can be compared with new ones."""

@@ -80,7 +80,18 @@ def test_sets_are_measured_where_there_is_a_threshold_for_the_level() -> None:
     assert found["figures"]["coverage"] == ((sets.low <= judged.labels) & (judged.labels <= sets.high)).mean()
     assert found["figures"]["set_size"] == (sets.high - sets.low + 1).mean()
     assert found["figures"]["single"] == (sets.high == sets.low).mean()
+    covered = (sets.low <= judged.labels) & (judged.labels <= sets.high)
+    for row in found["slices"].filter(kind="range").iter_rows(named=True):
+        inside = judged.labels == RANGES.words.index(row["slice"])
+        assert row["coverage"] == pytest.approx(covered[inside].mean()), row["slice"]
+        assert row["coverage_low"] <= row["coverage"] <= row["coverage_high"]
     without = numbers(judged, table, card(thresholds={90: 0.8}), asked)
+    assert without["slices"]["coverage"].null_count() == len(without["slices"])
+    assert (
+        without["slices"]
+        .drop("coverage", "coverage_low", "coverage_high")
+        .equals(found["slices"].drop("coverage", "coverage_low", "coverage_high"))
+    )
     assert without["sets"] is None
     assert "coverage" not in without["figures"]
 

@@ -41,6 +41,7 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
         "the median of its probabilities",
     ):
         assert words in page
+    assert "true range in the 90&nbsp;% set" in page
     assert {"coverage", "set_size", "single"} <= set(found.intervals)
     table = pl.read_parquet(found.predictions)
     assert (table["low"] <= table["predicted"]).all()
