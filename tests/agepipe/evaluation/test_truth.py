@@ -199,7 +199,7 @@ def check_slices(o: Outcome) -> None:
             inside = (o.table["gender"] == ("male", "female").index(row["slice"])).to_numpy() if (
                 row["kind"] == "gender") else o.predictions.labels == RANGES.words.index(row["slice"])  # fmt: skip
             assert rest[inside].mean() < rest[~inside].mean()
-        for row in table.head(sentences.WORST).iter_rows(named=True):
+        for row in table.head(sentences.MAX_NAMED).iter_rows(named=True):
             assert f"{row['kind']} {row['slice']} ({figures.gap(row[f'{name}_gap'], name)}" in text
     count = len({row[:2] for table in worse.values() for row in table.iter_rows()})
     assert ("significantly worse than the rest:" in text) == (count > 0)
