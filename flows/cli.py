@@ -81,10 +81,10 @@ def run(
     for config in configs:
         check(config, runtime=runtime)
         refuse.run(config, runtime)
-    enter(runtime)
-    from flows import replay
+    server = enter(runtime)
+    from flows import pipelines
 
-    replay.run(configs, runtime)
+    pipelines.run(configs, runtime, server)
 
 
 @app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
@@ -164,9 +164,7 @@ def compare(
 @app.command(epilog="Example: agepipe release challenger margin=0.3")
 def release(
     candidate: Annotated[str, typer.Argument(help="An alias, a version, or a run.")] = "challenger",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings of [release] to change, as field=value.")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Release settings to change, as field=value.")] = None,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
@@ -227,9 +225,9 @@ def import_(
         str, typer.Option(help="Its classes: utkface, years, or ranges separated by commas: 1-17,18-64,over64.")
     ] = "utkface",
     mean: Annotated[
-        str, typer.Option(help="Mean of each channel that its training normalised by, in [0, 1].")
+        str, typer.Option(help="Mean of each channel in its training's normalisation, in [0, 1].")
     ] = "0.485,0.456,0.406",
-    std: Annotated[str, typer.Option(help="Standard deviation of each channel, likewise.")] = "0.229,0.224,0.225",
+    std: Annotated[str, typer.Option(help="Standard deviation of each channel, in [0, 1].")] = "0.229,0.224,0.225",
     name: ModelName = "agepipe",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,

@@ -1,11 +1,15 @@
 """Preparation before the command line starts a flow: check outputs and servers, set the environment."""
 
 import os
+from typing import TYPE_CHECKING
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import store
 from agepipe.serving.outputs import check_folder
 from flows import environment, reach, services
+
+if TYPE_CHECKING:  # imports Prefect, whose environment is not yet set
+    from flows.temporary import TemporaryServer
 
 
 def check_writable(runtime: Runtime) -> None:
@@ -21,12 +25,15 @@ def check_writable(runtime: Runtime) -> None:
         store.check_writable(path)
 
 
-def enter(runtime: Runtime, *, tracked: bool = True) -> None:
+def enter(runtime: Runtime, *, tracked: bool = True) -> "TemporaryServer | None":
     """Prepare the environment for Prefect; must come before the first import of a flow.
 
     Args:
         runtime: the workspace and the store.
         tracked: whether the flow writes to the store.
+
+    Returns:
+        The temporary server, which starts with the first flow; None if the command uses a running server.
 
     Raises:
         AgepipeError: the workspace or the store cannot be written, or the Prefect server does not answer.
@@ -44,7 +51,7 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> None:
     environment.prepare(runtime, kept)
     if api_url:
         reach.check()
-    else:
-        from flows.temporary import TemporaryServer
+        return None
+    from flows.temporary import TemporaryServer
 
-        TemporaryServer()
+    return TemporaryServer()

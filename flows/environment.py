@@ -52,6 +52,7 @@ def defaults() -> dict[str, str]:
     return {
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "agepipe",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # photographs are read while the server starts
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",

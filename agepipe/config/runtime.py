@@ -13,7 +13,7 @@ from agepipe.core.errors import ConfigError
 
 StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare"]
 STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare")
-"""The stages whose results are kept, in the order in which they follow from one another."""
+"""The stages whose results are cached, in the order in which they run."""
 
 
 def _absolute(tracking: str) -> str:
@@ -35,39 +35,40 @@ class Runtime(Settings):
     workspace: Annotated[Path, BeforeValidator(_filled), AfterValidator(lambda path: path.expanduser().absolute())] = (
         Field(default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE") or "workspace"), validate_default=True)
     )
-    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records; a worker that `agepipe up`
-    started finds in AGEPIPE_WORKSPACE which."""
+    """Folder of data sets, checkpoints, bundles, evaluations and the stages' records. The default is AGEPIPE_WORKSPACE,
+    which `agepipe up` sets for its worker, or else `workspace`."""
     tracking: Annotated[str, AfterValidator(_absolute)] = Field(
         default_factory=lambda: os.environ.get("AGEPIPE_TRACKING") or "sqlite:///mlruns/mlflow.db",
         validate_default=True,
     )
-    """MLflow tracking URI: a local SQLite file, or the address of a server; AGEPIPE_TRACKING likewise."""
+    """MLflow tracking URI: a local SQLite file, or the address of a server. AGEPIPE_TRACKING sets the default."""
     experiment: str = "agepipe"
     """MLflow experiment."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of the training; `auto` takes a GPU where there is one."""
+    """Device of the training; `auto` uses a GPU if there is one."""
     workers: Annotated[int, Field(ge=0, le=512)] = 0
-    """Trials and decoders at a time, on each machine; 0 takes one a core, and trials are never more than cores."""
+    """Number of concurrent trials or decoders on each machine; 0 means one per core. No more trials run than cores."""
     threads: Annotated[int, Field(ge=0, le=512)] = 0
-    """Threads of the final training, in all its processes; 0 takes one a core. A trial takes cores // workers."""
+    """Threads of the final training, in all its processes together; 0 means one per core. A trial has
+    cores // workers."""
     processes: Annotated[int | None, Field(ge=1, le=512)] = None
-    """Processes on each machine that share the final training, each with its part of every batch; None takes one a
-    GPU, or one."""
+    """Processes on each machine that share the final training, each with its part of every batch; None means one per
+    GPU, or one without GPUs."""
     machines: Annotated[int, Field(ge=1, le=512)] = 1
-    """Machines that share the final training and see the workspace; the others run `agepipe join`."""
+    """Machines that share the final training and the workspace; all but this one run `agepipe join`."""
     meet: str = ""
-    """Where they find this one, as HOST:PORT."""
+    """Address at which the other machines reach this one, as HOST:PORT."""
     gpu_trials: Annotated[int, Field(ge=1, le=64)] = 1
-    """Trials at a time on each GPU, where there is one; small networks leave most of it idle alone."""
+    """Number of concurrent trials on each GPU; a single trial of a small network leaves most of the GPU idle."""
     runner: Literal["threads", "processes", "dask"] = "threads"
-    """What the trials of a search wait on: threads, processes, or Dask's workers; the result is the same."""
+    """Where the trials of a search run: threads, processes, or Dask workers; the result is the same."""
     scheduler: str = ""
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()
-    """Stages to compute anew, with all that follow from them, even where their results are kept."""
+    """Stages to compute again, with all stages after them, even if their results are cached."""
 
     def refreshes(self, stage: StageName) -> bool:
-        """Whether the user asked for this stage, or one before it, to be computed anew."""
+        """Whether the user requested that this stage, or one before it, be computed again."""
         return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
 
     @model_validator(mode="after")

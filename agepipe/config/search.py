@@ -19,10 +19,10 @@ LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss", "ece"})
 READ_BY = {"grid": ("grid", "halving"), "rungs": ("halving",), "keep": ("halving",), "space": ("optuna",)} | {
     "trials": ("optuna",), "together": ("optuna",), "always": ("grid",)
 }  # fmt: skip
-"""The strategies that read a field; the fields that are not here are read by all."""
+"""The strategies that use a field; all strategies use the other fields."""
 
 FINALISTS = 2
-"""Settings that must reach the last epoch: if only one did, unfinished trainings would have decided."""
+"""Minimum number of settings that reach the last epoch: with only one, unfinished trainings would decide."""
 
 
 class SearchSettings(Settings):
@@ -34,7 +34,7 @@ class SearchSettings(Settings):
     grid: dict[str, tuple[Any, ...]] = {}
     """Fields of `learn` by dotted name, each with the values to try; empty tries only `learn` itself."""
     rungs: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = ()
-    """Epochs, rising and fewer than `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
+    """Epochs, ascending and below `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
     keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the settings, rounded up, that continues after each of `rungs`."""
     space: Space = {}

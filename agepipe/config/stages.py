@@ -41,14 +41,14 @@ class IngestSettings(Settings):
     min_side: Annotated[int, Field(ge=1, le=4096)] = 32
     """A photograph with a shorter side, in px, is rejected as too small."""
     max_pixels: Annotated[int, Field(ge=1_000, le=500_000_000)] = 40_000_000
-    """A picture of more pixels is decoded at a half, a quarter or an eighth of its sides; one whose decoding takes more
-    than 20 bytes for each of these pixels is rejected before anything is decoded."""
+    """A picture of more pixels is decoded at a half, a quarter or an eighth of its sides. One whose decoding would need
+    more memory than 20 bytes times this number is rejected without being decoded."""
     min_age: Annotated[int, Field(ge=0, le=130)] = 1
     """A younger age in a file name is rejected as out of range."""
     max_age: Annotated[int, Field(ge=1, le=130)] = 116
     """An older age in a file name is rejected as out of range."""
     max_reject_share: Share = 0.2
-    """The stage stops when a larger share of the files is unusable."""
+    """The stage fails if a larger share of the files is unusable."""
     near_duplicate: Annotated[float, Field(gt=0.9, le=1.0)] = 0.975
     """Correlation of 24×24 grey thumbnails above which two photographs count as the same one."""
 
@@ -100,16 +100,16 @@ class FinalSettings(Settings):
     validation: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.1
     """Share of the development rows that is kept apart, for temperature and prediction sets and for `keep = "best"`."""
     keep: Literal["best", "last"] = "best"
-    """Epoch that the model is made of: the best by `metric` on the validation rows, with early stopping; or the last,
-    so that these rows decide nothing before they calibrate, and the prediction sets hold their level on new rows."""
+    """Epoch whose weights the model has: the best by `metric` on the validation rows, with early stopping; or the last,
+    so that these rows serve only for calibration, and the prediction sets keep their coverage on new rows."""
     refit: bool = False
     """Train on all development rows, without validation rows, and keep the last epoch; for a recipe that is already
     chosen. Temperature and prediction sets are then fitted on the search's out-of-fold predictions (`search.always`
     computes these for a single setting too); without a search there are none.
     """
     patience: Annotated[int, Field(ge=1, le=2000)] = 7
-    """Epochs without a better validation figure after which training stops (`keep = "best"`); none counts below
-    `learn.size`."""
+    """Epochs without a better validation figure after which training stops (`keep = "best"`); epochs at a side below
+    `learn.size` do not count."""
     metric: Metric = "macro_recall"
     """Validation figure for early stopping and the choice of the best epoch (`keep = "best"`)."""
     seed: Seed = 40
@@ -143,8 +143,8 @@ class EvaluateSettings(Settings):
     level: Annotated[int, Field(ge=50, le=99)] = 90
     """Level of the prediction sets in percent: the share of rows whose set should contain the true range."""
     min_slice: Annotated[int, Field(ge=2)] = 30
-    """Different photographs that a slice and the rest of the rows must each have for a comparison. With 30, an accuracy
-    is known to within 18 points; with fewer, bootstrap percentiles are not reliable."""
+    """Minimum number of different photographs, in a slice and in the rest of the rows, for a comparison. With 30, an
+    accuracy is known to within 18 points; with fewer, bootstrap percentiles are not reliable."""
 
 
 SliceKind = Literal["gender", "race", "range", "size", "blur", "brightness"]
@@ -161,7 +161,7 @@ class ReleaseSettings(Settings):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """A challenger is promoted when it is better in at least this share of the bootstrap draws."""
     min_rows: Annotated[int, Field(ge=1)] = 50
-    """Least number of rows, unseen by both models, for a comparison."""
+    """Minimum number of rows, unseen by both models, for a comparison."""
     watch: tuple[SliceKind, ...] = ("gender", "race")
     """Kinds of slices that must not get worse: gender, race, range, size, blur or brightness of the picture."""
     margin: Annotated[float, Field(ge=0.0, lt=100.0)] = 0.5

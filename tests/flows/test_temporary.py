@@ -2,11 +2,14 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -48,10 +51,10 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
-def run(folder: Path) -> "subprocess.Popen[bytes]":
+def run(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     """A command that needs a temporary server."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["run", "sample", "--workspace", str(folder / "workspace")]
+    words = ["run", "sample", *more, "--workspace", str(folder / "workspace")]
     words += ["--tracking", f"sqlite:///{folder}/mlruns/mlflow.db"]
     with (folder / "output").open("wb") as output:
         return subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
@@ -106,6 +109,23 @@ def test_a_server_that_still_starts_ends_with_the_command(ending: signal.Signals
         assert time.monotonic() < limit, "no temporary server was started"
         time.sleep(0.05)
     end(command, ending)
+
+
+@pytest.mark.slow
+def test_photographs_are_read_while_the_server_starts(tmp_path: Path, drawn: Path) -> None:
+    words = ["ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5", "search.grid={}", "final.epochs=1"]
+    command = run(tmp_path, "--data", str(drawn), *words, "evaluate.draws=200")
+    output = tmp_path / "output"
+    try:
+        assert command.wait(timeout=START_LIMIT) == 0, output.read_text()
+    finally:
+        command.kill()
+        command.wait()
+    (manifest,) = (tmp_path / "workspace" / "datasets").glob("*/manifest.json")
+    with closing(sqlite3.connect(tmp_path / "workspace" / "prefect" / "prefect.db")) as database:
+        ((began,),) = database.execute("SELECT min(start_time) FROM flow_run")
+    assert manifest.stat().st_mtime < datetime.fromisoformat(began).replace(tzinfo=UTC).timestamp()
+    assert "UserWarning" not in output.read_text()
 
 
 def test_why_a_server_ended_is_the_last_error_of_its_log() -> None:

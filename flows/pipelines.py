@@ -1,18 +1,28 @@
 """Run pipelines one after another and show their progress; several end with a table of their results."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError, TrainingError
+from agepipe.data import sources
 from agepipe.training.worker import warm
 from flows import show
 from flows.pipeline import pipeline
 from flows.result import PipelineResult
+from flows.temporary import TemporaryServer
+from tasks import data
+from tasks.watch import watch
 
 
-def run(configs: Sequence[Config], runtime: Runtime) -> None:
+def run(configs: Sequence[Config], runtime: Runtime, server: TemporaryServer | None) -> None:
     """Run each configuration; if one of several fails, its error is printed and the others still run.
+
+    Args:
+        configs: the configurations.
+        runtime: where and how to run them.
+        server: the temporary server that the first pipeline starts, if there is one.
 
     Raises:
         AgepipeError: the only one failed; or, after all have run, some of several failed.
@@ -20,7 +30,7 @@ def run(configs: Sequence[Config], runtime: Runtime) -> None:
     done: dict[str, PipelineResult] = {}
     for config in configs:
         try:
-            done[config.title] = _one(config, runtime)
+            done[config.title] = _one(config, runtime, server)
         except AgepipeError as error:
             if len(configs) == 1:
                 raise
@@ -31,10 +41,20 @@ def run(configs: Sequence[Config], runtime: Runtime) -> None:
         raise TrainingError(f"{', '.join(failed)}: {len(failed)} of {len(configs)} failed; the reasons are above.")
 
 
-def _one(config: Config, runtime: Runtime) -> PipelineResult:
+def _one(config: Config, runtime: Runtime, server: TemporaryServer | None) -> PipelineResult:
     show.plan(config, runtime)
     warm()  # import torch while the Prefect server starts
     with show.progress():
+        if server is not None and not runtime.refreshes("ingest"):
+            _start_and_read(server, config, runtime)
         result = pipeline(config, runtime)
     show.outcome(result)
     return result
+
+
+def _start_and_read(server: TemporaryServer, config: Config, runtime: Runtime) -> None:
+    """Read the photographs while the temporary server starts; the pipeline then finds them in the cache."""
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(server.start)
+        data.ingest(sources.fingerprint(config.source, runtime, watch("source")), config.ingest, runtime)
+        started.result()
