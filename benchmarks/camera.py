@@ -27,10 +27,9 @@ from agepipe.model.imaging import Image, decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving import camera, sinks
 from agepipe.serving.camera import Camera, one_thread
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.yunet import checked
-from agepipe.serving.model_source import Fixed
-from agepipe.serving.sinks import Seen, Sink
+from agepipe.serving.detect.yunet import YuNet, checked
+from agepipe.serving.model_source import FixedModel
+from agepipe.serving.sinks import AnnotatedFrame, Sink
 from agepipe.serving.sources import RATE, Frame, Video
 from agepipe.training.network import AgeNetwork
 from benchmarks import untrained
@@ -56,7 +55,7 @@ class Late:
         self._source, self.memory = source, list[int]()
         self.clock, self.processor = list[float](), list[float]()
 
-    def take(self, seen: Seen) -> None:  # noqa: ARG002 - the moment is all
+    def write(self, result: AnnotatedFrame) -> None:  # noqa: ARG002 - the moment is all
         """Note it."""
         self.clock.append(time.perf_counter() - self._source.clock)
         self.processor.append(time.thread_time() - self._source.processor)
@@ -102,7 +101,7 @@ def film(path: Path, faces: int, frames: int) -> Path:
 
 def looked(path: Path, place: Path, detector: Path, more: Sequence[Sink] = ()) -> Run:
     """Run the camera on a video."""
-    source, eyes = Clock(path), Camera(Fixed(place, "benchmark"), Detector(detector))
+    source, eyes = Clock(path), Camera(FixedModel(place, "benchmark"), YuNet(detector))
     late = Late(source)
     wall, processor = time.perf_counter(), time.process_time()
     done = camera.run(source, eyes, [late, *more])
@@ -119,7 +118,7 @@ def _table(folder: Path, place: Path, detector: Path, frames: int, rounds: int) 
     for _ in range(rounds):
         for count, path in films.items():
             found.setdefault(f"{count} faces", []).append(looked(path, place, detector))
-        video = sinks.recorder(folder / "out.mp4", RATE)
+        video = sinks.output_sink(folder / "out.mp4", RATE)
         found.setdefault("1 face, video written", []).append(looked(films[1], place, detector, [video]))
     print(f"{'':<24} found   frames/s   late, ms   by the processor: ms a frame   late, ms")
     for name, runs in found.items():
@@ -164,7 +163,7 @@ def main() -> None:
         _table(folder, place, detector, given.frames, given.rounds)
         _against_torch(network, Predictor.load(folder / "bundle"), 100)
         long = film(folder / "long.mp4", 1, given.memory)
-        memory = looked(long, place, detector, [sinks.recorder(folder / "long-out.mp4", RATE)]).memory
+        memory = looked(long, place, detector, [sinks.output_sink(folder / "long-out.mp4", RATE)]).memory
         early, last = memory[len(memory) // 10], memory[-1]
         print(f"memory with video written: {early / 1e6:.0f} MB after a tenth, {last / 1e6:.0f} MB at the end")
 

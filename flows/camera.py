@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 
 from agepipe.config.runtime import Runtime
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from flows.beginning import begin
 from tasks.camera import Looked
 from tasks.camera import camera as look
@@ -34,7 +34,7 @@ def camera(
         name: The registered model; empty takes `agepipe`, or the only one there is.
         runtime: Workspace and tracking store.
     """
-    asked = Asked(
+    asked = CameraOptions(
         source=source, model=model, endpoint=endpoint, headless=True, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def predict(
     from agepipe.registry import lookup
     from agepipe.serving import pictures
     from agepipe.serving import predict as work
-    from agepipe.serving.detect.haar import finder
+    from agepipe.serving.detect.detector import load_detector
     from agepipe.serving.outputs import check_output
     from flows import show
     from tasks.watch import watch
@@ -53,7 +53,7 @@ def predict(
         check_output("--output", file, work.SUFFIXES)
     pictures.check(paths)
     predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
-    detector, told = (None, []) if aligned else finder(place)
+    detector, told = (None, []) if aligned else load_detector(place)
     for note in told:
         typer.echo(note, err=True)
     with show.progress():
@@ -174,7 +174,7 @@ def camera(
     from flows import show
     from tasks.watch import watch
 
-    asked = camera_session.Asked(
+    asked = camera_session.CameraOptions(
         source=source, model=model, endpoint=endpoint, headless=headless, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip
@@ -183,7 +183,7 @@ def camera(
     for note in done.notes:
         typer.echo(note, err=True)
     typer.echo(
-        f"{counted(done.frames, 'frame')}, {counted(len(done.people), 'face')}, {done.rate:.1f} frames/s, by "
+        f"{counted(done.frames, 'frame')}, {counted(len(done.tracks), 'face')}, {done.rate:.1f} frames/s, by "
         f"{', '.join(done.models)} on faces found by {done.detector}."
         + (f" Written to {output}." if output and output.exists() else "")
     )
@@ -206,18 +206,18 @@ def web(
 ) -> None:
     """Serve a page that shows the age ranges of faces in front of the browser's camera; no picture is stored."""
     from agepipe.core.ports import bound
-    from agepipe.serving.camera_session import Asked
+    from agepipe.serving.camera_session import CameraOptions
     from agepipe.serving.web import server as work
     from flows import show
 
     place = runtime(workspace=workspace, tracking=tracking)
     with bound("--port", host, port) as listener:
         with show.waiting("Loading the model"):
-            shared = work.prepared(Asked(model=model, endpoint=endpoint, name=name), place)
+            shared = work.prepare(CameraOptions(model=model, endpoint=endpoint, name=name), place)
             status = shared.status()
         with suppress(KeyboardInterrupt):  # Ctrl-C is the documented way to end it
             typer.echo(f"{status['model'] or 'No model yet'} is at {work.address(listener)}, until Ctrl-C.")
-            for note in (status["problem"], *shared.told, work.warning(listener)):
+            for note in (status["problem"], *shared.detector_notes, work.warning(listener)):
                 if note:
                     typer.echo(note, err=True)
             work.serve(shared, host, listener)

@@ -164,7 +164,7 @@ def photographs(found: Catalogue) -> str:
 
 def evaluation(done: Evaluation) -> None:
     """Print the figures with their intervals, what the rows were evaluated on, and the path of the report."""
-    table = Table(title=f"Results on {done.judged_on}", title_justify="left")
+    table = Table(title=f"Results on {done.rows_in_words}", title_justify="left")
     for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
     for name, label in FIGURES.items():

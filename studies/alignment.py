@@ -20,11 +20,10 @@ from agepipe.model.bundle_files import read_lineage
 from agepipe.model.imaging import Image, decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align
-from agepipe.serving.camera import LOOK
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.camera import DETECTION_SIDE
 from agepipe.serving.detect.face import Face
 from agepipe.serving.detect.haar import Haar
-from agepipe.serving.detect.yunet import checked
+from agepipe.serving.detect.yunet import YuNet, checked
 from benchmarks.scenes import anywhere, boxed
 
 SIDES = (100, 160, 250, 320)
@@ -85,7 +84,7 @@ def main() -> None:
     chosen = [pairs[row] for row in random.permutation(len(pairs))[: given.count]]
     chips = [chip for chip, _ in chosen]
     bench = Bench(Predictor.load(given.model), chips, np.array([age for _, age in chosen]))
-    detector, cascade = Detector(checked(given.detector)), Haar()
+    detector, cascade = YuNet(checked(given.detector)), Haar()
     print(f"{len(chips)} chips, none seen by the model.\n{'':<32} found   error    worse   moved: mean, median")
     bench.line("chips as they are", chips)
     bench.line("chips, found and aligned", cut(chips, [detector.search(chip) for chip in chips], _aligned))
@@ -93,11 +92,14 @@ def main() -> None:
     for side in SIDES:
         bench.line(f"chips of {side} px as they are", [fit(chip, side) for chip in chips])
         scenes = [anywhere(chip, side, random) for chip in chips]
-        for look in (LOOK, 2 * LOOK):
+        for look in (DETECTION_SIDE, 2 * DETECTION_SIDE):
             faces = [detector.find(scene, look) for scene in scenes]
             bench.line(f"{side} px, looked for at {look}", cut(scenes, faces, _aligned))
         bench.line(f"{side} px, cut by its box", cut(scenes, faces, lambda scene, face: boxed(scene, face.box)))
-        bench.line(f"{side} px, by the cascade", cut(scenes, [cascade.find(scene, LOOK) for scene in scenes], _aligned))
+        bench.line(
+            f"{side} px, by the cascade",
+            cut(scenes, [cascade.find(scene, DETECTION_SIDE) for scene in scenes], _aligned),
+        )
 
 
 def _aligned(image: Image, face: Face) -> Image:

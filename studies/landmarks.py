@@ -16,8 +16,7 @@ import numpy as np
 from agepipe.data import archives
 from agepipe.model.imaging import Image, decode
 from agepipe.serving.align import LANDMARKS, SIDE
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.yunet import checked
+from agepipe.serving.detect.yunet import YuNet, checked
 
 NAMES = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
 
@@ -39,7 +38,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.2)
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    detector = Detector(checked(given.detector))
+    detector = YuNet(checked(given.detector))
     seen = [chip for chip in chips(given.data, given.share, seed=1) if chip.shape == (SIDE, SIDE, 3)]
     found = [faces[0].landmarks for chip in seen if (faces := detector.find(chip, SIDE))]
     low, middle, high = np.percentile(np.stack(found), [16, 50, 84], axis=0)

@@ -42,8 +42,9 @@ from agepipe.data.sources import fingerprint
 from agepipe.data.stratify import folds, holdout
 from agepipe.search.strategies import plan
 from agepipe.training.batches import Batches, open_store
+from agepipe.training.epoch_predictions import EpochPredictions
 from agepipe.training.job import Examples, Fitted, Job
-from agepipe.training.loop import BEST, CHECKPOINT, JUDGE_BATCH, Answers, fit, network_of
+from agepipe.training.loop import BEST, CHECKPOINT, VALIDATION_BATCH, fit, network_of
 from agepipe.training.workdir import labelled, threads
 from tasks.data import ingest, relabel, split
 
@@ -135,10 +136,10 @@ def _told(job: Job, fitted: Fitted, test: pl.DataFrame, kept: pl.DataFrame, befo
 
 def _figures(job: Job, fitted: Fitted, rows: pl.DataFrame) -> dict[str, float]:
     network = network_of(job, fitted, job.folder / BEST)
-    answers = Answers(network, job.learn.decoding)
+    answers = EpochPredictions(network, job.learn.decoding)
     device = next(network.parameters()).device
-    for batch in Batches.whole(open_store(job.pixels), Examples.of(rows), JUDGE_BATCH, device).in_order():
-        answers.add_read(batch, *(part.detach() for part in network(batch.images)))
+    for batch in Batches.for_validation(open_store(job.pixels), Examples.of(rows), VALIDATION_BATCH, device).in_order():
+        answers.add(batch, *(part.detach() for part in network(batch.images)))
     return answers.figures("")
 
 

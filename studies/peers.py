@@ -28,7 +28,7 @@ from agepipe.data import sources
 from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Rows
 from agepipe.evaluation.bootstrap import bootstrap
-from agepipe.evaluation.metrics import Judged, checked, figures
+from agepipe.evaluation.metrics import Predictions, checked, figures
 from agepipe.training.workdir import labelled
 from tasks.data import ingest, relabel, split
 
@@ -104,7 +104,7 @@ def face_api(pictures: Chips, npm: Path) -> Years:
     return np.array([float(line) for line in done.stdout.split()])
 
 
-def judged(rows: Rows, years: Years) -> Judged:
+def judged(rows: Rows, years: Years) -> Predictions:
     """The rows with the range of each predicted age, all probability on it."""
     table = labelled(rows)
     ages = np.maximum(np.rint(years), rows.ranges.youngest).astype(np.int64)
@@ -116,7 +116,7 @@ def print_table(name: str, rows: Rows, years: Years) -> None:
     """Print the figures of predicted ages, with their intervals."""
     predicted = judged(rows, years)
     intervals = bootstrap(labelled(rows)["group"].to_numpy(), predicted, wanted=FIGURES)
-    found = dict(figures(*predicted))
+    found = figures(predicted)
     print(f"{name}, {rows.count:,} test photographs")
     table = Table("figure", "value", "95 % interval")
     for figure in FIGURES:

@@ -177,7 +177,7 @@ def development(config: Config, runtime: Runtime) -> Rows:
 
 
 def _say(name: str, told: Told) -> None:
-    found = dict(figures(*told.judged()))
+    found = figures(told.judged())
     said = f"{name}: accuracy {found['accuracy']:.3f}, error {found['mae']:.2f} years"
     print(f"{said}, {told.seconds:.0f} s a seed", file=sys.stderr, flush=True)
 
@@ -212,7 +212,7 @@ def _table(title: str, told: dict[str, Told], columns: dict[str, Callable[[Told]
 def _figure(one: Told, name: str, digits: int = 3, decoding: Decoding = "likeliest", *, mean: bool = False) -> str:
     judged = one.judged(decoding, mean=mean)
     low, high = bootstrap(one.groups, judged, wanted=(name,))[name]
-    return f"{dict(figures(*judged))[name]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{figures(judged)[name]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _difference(one: Told, first: Told) -> str:

@@ -20,9 +20,8 @@ from agepipe.model.decoding import decide
 from agepipe.model.imaging import Image
 from agepipe.model.predictor import Prediction
 from agepipe.serving.camera import Camera, one_thread
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.yunet import checked
-from agepipe.serving.model_source import Fixed
+from agepipe.serving.detect.yunet import YuNet, checked
+from agepipe.serving.model_source import FixedModel
 from agepipe.serving.sources import RATE, Frame
 from benchmarks.scenes import PLACES, SIDE, background, pasted
 from studies.alignment import unseen
@@ -33,7 +32,7 @@ SHIFT, TURN, SCALE = 1.0, 0.5, 0.01
 """Standard deviations of a hand between two frames: px, degrees, and a share of the size."""
 
 
-class Heard(Fixed):
+class Heard(FixedModel):
     """A model that keeps what it said last."""
 
     def __init__(self, folder: Path) -> None:
@@ -76,12 +75,12 @@ def scenes(chips: Sequence[Image], frames: int, hand: float, random: np.random.G
         yield np.clip(light, 0, 255).astype(np.uint8)
 
 
-def looked(model: Heard, detector: Detector, frames: Iterator[Image]) -> list[Seen]:
+def looked(model: Heard, detector: YuNet, frames: Iterator[Image]) -> list[Seen]:
     """What the camera makes of the frames, for each face that it followed."""
     camera = Camera(model, detector)
     found: defaultdict[int, Seen] = defaultdict(lambda: Seen([], [], [], []))
     for at, image in enumerate(frames):
-        tracks = camera.look(Frame(image, at / RATE))
+        tracks = camera.process(Frame(image, at / RATE))
         if not tracks or model.said is None:
             continue
         labels = decide(model.said.probabilities, model.card.decoding)
@@ -123,7 +122,7 @@ def main() -> None:
     cv2.setRNGSeed(1)
     pairs = list(unseen(given.data, given.model))
     chips = [pairs[row][0] for row in np.random.default_rng(1).permutation(len(pairs))[: given.faces]]
-    detector, model = Detector(checked(given.detector)), Heard(given.model)
+    detector, model = YuNet(checked(given.detector)), Heard(given.model)
     print(f"{'':<12} {'':>13}   changes a second   faces that change   spread, years")
     print(f"{'':<12} faces seconds    said  shown    said  shown     said  shown")
     for name, hand in (("on a stand", 0.0), ("in a hand", 1.0)):

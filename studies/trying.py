@@ -18,14 +18,14 @@ from agepipe.core.errors import ConfigError
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.data.stratify import holdout
-from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION
 from agepipe.training.batches import Batches, open_store
 from agepipe.training.job import Examples, Job
-from agepipe.training.loop import BEST, JUDGE_BATCH, network_of
+from agepipe.training.loop import BEST, VALIDATION_BATCH, network_of
 from agepipe.training.network import AgeNetwork
-from agepipe.training.workdir import labelled, shared, threads
+from agepipe.training.workdir import labelled, threads, train_in_processes
 
 HELD = 0.2
 """Share of the rows that is held out."""
@@ -99,7 +99,7 @@ class Told:
         """Each seed by itself."""
         return tuple(replace(self, said=(one,)) for one in self.said)
 
-    def judged(self, decoding: Decoding = "likeliest", *, mean: bool = False) -> Judged:
+    def judged(self, decoding: Decoding = "likeliest", *, mean: bool = False) -> Predictions:
         """The rows and what was said of them; `mean` takes the mean of the distribution as the age."""
         years = np.concatenate([one.mean_years if mean else one.years for one in self.said])
         probabilities = np.concatenate([one.probabilities for one in self.said])
@@ -156,7 +156,7 @@ class Bench:
         place = self._place("pace", recipe, learn).with_suffix(".txt")
         if not place.is_file():
             with tempfile.TemporaryDirectory() as folder:
-                seconds = shared(self._job(learn, recipe, Path(folder)), recipe.processes).seconds
+                seconds = train_in_processes(self._job(learn, recipe, Path(folder)), recipe.processes).seconds
             with replacing(place) as draft:
                 draft.write_text(str(seconds / learn.epochs))
         return float(place.read_text())
@@ -191,7 +191,7 @@ class Bench:
         """A trained network and the seconds that took; a training that was interrupted goes on from its last epoch."""
         job = self._job(learn, recipe, self._place("training", recipe, learn))
         job.folder.mkdir(exist_ok=True)
-        fitted = shared(job, recipe.processes)
+        fitted = train_in_processes(job, recipe.processes)
         network = network_of(job, fitted, job.folder / BEST)
         shutil.rmtree(job.folder)
         return network, fitted.seconds
@@ -199,7 +199,7 @@ class Bench:
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
         store = open_store(self.rows.pixels)
         device = torch.device("cuda" if self.runtime.device == "cuda" else "cpu")
-        batches = Batches.whole(store, Examples.of(self.held), JUDGE_BATCH, device)
+        batches = Batches.for_validation(store, Examples.of(self.held), VALIDATION_BATCH, device)
         network = network.to(device)
         found = torch.cat([network.distribution(batch.images).cpu() for batch in batches.in_order()])
         network.cpu()

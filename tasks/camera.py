@@ -12,7 +12,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.model.imaging import Image
 from agepipe.serving import camera_session
 from agepipe.serving.camera import Summary
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.sinks import write_picture
 from tasks.watch import watch
 
@@ -42,26 +42,26 @@ class Looked(BaseModel):
 
 
 @task
-def camera(asked: Asked, runtime: Runtime) -> Looked:
+def camera(asked: CameraOptions, runtime: Runtime) -> Looked:
     """Run until the source ends, the number of frames is reached, or the run is cancelled.
 
     Prefect cancels by an exception in the middle of a frame; files and artifact are still completed.
     """
     found = Summary()
     try:
-        camera_session.run(asked, runtime, watch("camera"), unseen=True, into=found)
+        camera_session.run(asked, runtime, watch("camera"), summary_only=True, summary=found)
     finally:
         looked = None if found.last is None else _summary(found, found.last, asked, runtime)
     assert looked is not None, "a session without a frame has raised"
     return looked
 
 
-def _summary(found: Summary, last: Image, asked: Asked, runtime: Runtime) -> Looked:
+def _summary(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -> Looked:
     """Write the last picture and create the artifact."""
     folder = runtime.workspace / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
     looked = Looked(
-        frames=found.frames, faces=found.faces, people=len(found.people), rate=found.rate, models=tuple(found.models),
+        frames=found.frames, faces=found.faces, people=len(found.tracks), rate=found.rate, models=tuple(found.models),
         detector=found.detector,
         picture=write_picture(folder / "last.jpg", last), notes=tuple(found.notes),
     )  # fmt: skip
@@ -71,7 +71,7 @@ def _summary(found: Summary, last: Image, asked: Asked, runtime: Runtime) -> Loo
     return looked
 
 
-def markdown(looked: Looked, asked: Asked, last: Image) -> str:
+def markdown(looked: Looked, asked: CameraOptions, last: Image) -> str:
     """Counts, models and the last picture."""
     rows = {
         "model": ", ".join(looked.models), "source": asked.source, "frames": looked.frames, "faces": looked.people,

@@ -33,7 +33,7 @@ def evaluate(
             model, rows, settings, folder, runtime,
             exclude_seen=exclude_seen, against=against, progress=watch("evaluate"),
         )  # fmt: skip
-        run.description(f"Model {model.digest[:10]} on {rows.name}, {done.judged_on}. {report.said(done)}")
+        run.description(f"Model {model.digest[:10]} on {rows.name}, {done.rows_in_words}. {report.verdict(done)}")
         run.metrics(done.metrics)
         run.artifacts(folder, "evaluation")
     return done.model_copy(update={"run": run.run_id})

@@ -87,7 +87,7 @@ def _(record: Model) -> Facts:
 @facts.register
 def _(record: Evaluation) -> Facts:
     return Facts(
-        metrics=record.metrics, folder=record.folder, markdown=report.markdown(record), sentence=report.said(record)
+        metrics=record.metrics, folder=record.folder, markdown=report.markdown(record), sentence=report.verdict(record)
     )
 
 

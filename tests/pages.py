@@ -13,12 +13,12 @@ from agepipe.core.ports import bound
 from agepipe.data.sample.portrait import portrait
 from agepipe.model.imaging import Image
 from agepipe.serving.web import server
-from agepipe.serving.web.session import Shared
+from agepipe.serving.web.session import SharedModel
 from benchmarks.scenes import background, pasted
 
 
 @contextmanager
-def served(shared: Shared, port: int = 0) -> Iterator[str]:
+def served(shared: SharedModel, port: int = 0) -> Iterator[str]:
     """A server until the block ends; gives `127.0.0.1:PORT`."""
     listener = bound("--port", "127.0.0.1", port)
     running = server.server(shared, "127.0.0.1")

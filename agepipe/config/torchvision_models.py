@@ -46,6 +46,9 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 }
 """Each classifier that ends in a linear layer (all but SqueezeNet), and the names of its pretrained weights."""
 
+_WEIGHTS = frozenset(("none", PRETRAINED, *(name for names in NETWORKS.values() for name in names)))
+"""Values of `learn.weights` that are never read as the name of a file."""
+
 VERSIONS = "models:/"
 """Prefix of a registered version's name; a pipeline replaces the name by the version's weights file."""
 
@@ -54,7 +57,8 @@ def check_names(network: str, weights: str) -> None:
     """Refuse a network that is not known, and a name of weights that this network does not have.
 
     `agepipe.training.timm_models` checks networks of timm, since it has to import timm. Weights with a folder or a
-    suffix in their name are a file or a registered version; see `check_file`.
+    suffix in their name are a file or a registered version; see `check_file`. So is any other name that a file in the
+    working folder has.
 
     Raises:
         ConfigError: names the nearest one.
@@ -62,10 +66,10 @@ def check_names(network: str, weights: str) -> None:
     if network not in NETWORKS and not is_timm(network):
         raise ConfigError(f"learn.network: '{network}' is not known; the nearest is '{_nearest(network, NETWORKS)}'.")
     known = ("none", PRETRAINED, *NETWORKS.get(network, ()))
-    if weights not in known and not _is_path(weights):
+    if weights not in known and not _is_path(weights) and not is_file(weights):
         raise ConfigError(
-            f"learn.weights: '{weights}' is not known for {network}; the nearest is '{_nearest(weights, known)}', and "
-            f"a file is given with its folder, as in './{weights}'."
+            f"learn.weights: '{weights}' is neither a file nor known for {network}; the nearest is "
+            f"'{_nearest(weights, known)}'."
         )
 
 
@@ -86,8 +90,8 @@ def _is_path(weights: str) -> bool:
 
 
 def is_file(weights: str) -> bool:
-    """Whether the weights are a file on this machine."""
-    return Path(weights).is_file()
+    """Whether the weights are a file on this machine; a file named as known weights are needs its folder, `./none`."""
+    return weights not in _WEIGHTS and Path(weights).is_file()
 
 
 def is_version(weights: str) -> bool:

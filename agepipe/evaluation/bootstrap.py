@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agepipe.core.errors import DataError
-from agepipe.evaluation.metrics import FIGURES, Judged, check_figures, class_scores, row_losses
+from agepipe.evaluation.metrics import FIGURES, Predictions, check_figures, class_scores, row_losses
 from agepipe.model.calibration import BINS, bins_of
 
 CHUNK = 4_000_000
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 def bootstrap(
     groups: ArrayLike,
-    rows: Judged,
+    rows: Predictions,
     *,
     wanted: tuple[str, ...] = FIGURES,
     draws: int = 2000,
@@ -53,7 +53,7 @@ def bootstrap(
     return {name: interval(found[name], confidence) for name in wanted}
 
 
-def group_sums(groups: ArrayLike, rows: Judged) -> Floats:
+def group_sums(groups: ArrayLike, rows: Predictions) -> Floats:
     """The sums over each group's rows from which all figures are computed, float64 `(groups, 3 classes + 4 + BINS)`.
 
     Columns: correct rows per class, true rows per class, predicted rows per class, rows within one class, rows,

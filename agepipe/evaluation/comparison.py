@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
 from agepipe.core.errors import DataError
 from agepipe.evaluation.bootstrap import Floats, column_sums, drawn, group_sums, scores_of
-from agepipe.evaluation.metrics import FIGURES, Judged, check_figures
+from agepipe.evaluation.metrics import FIGURES, Predictions, check_figures
 from agepipe.evaluation.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
@@ -86,8 +86,8 @@ class PairedDifferences(BaseModel):
 
 def paired_differences(
     groups: ArrayLike,
-    first: Judged,
-    second: Judged,
+    first: Predictions,
+    second: Predictions,
     settings: EvaluateSettings,
     *,
     figures: tuple[str, ...] = FIGURES,
@@ -141,8 +141,8 @@ def paired_differences(
 
 def compare_pair(
     table: pl.DataFrame,
-    first: Judged,
-    second: Judged,
+    first: Predictions,
+    second: Predictions,
     names: tuple[str, ...],
     settings: EvaluateSettings,
     *,
@@ -170,7 +170,11 @@ def compare_pair(
 
 
 def _slice_sums(
-    groups: NDArray[Any], parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...]
+    groups: NDArray[Any],
+    parts: list[Slice],
+    first: Predictions,
+    second: Predictions,
+    figures: tuple[str, ...],
 ) -> Floats:
     """For each group, its number of rows in each slice and, for each figure, its sum of differences in each slice.
 
@@ -183,7 +187,12 @@ def _slice_sums(
 
 
 def _on_slices(
-    parts: list[Slice], first: Judged, second: Judged, figures: tuple[str, ...], draws: Floats, confidence: float
+    parts: list[Slice],
+    first: Predictions,
+    second: Predictions,
+    figures: tuple[str, ...],
+    draws: Floats,
+    confidence: float,
 ) -> dict[tuple[str, str], dict[str, Difference]]:
     """Differences by a slice's kind and name, from the draws of `_slice_sums`, with simultaneous intervals."""
     counts, *totals = np.split(draws, len(figures) + 1, axis=1)
@@ -199,7 +208,7 @@ def _on_slices(
     }
 
 
-def _values(rows: Judged, figure: str) -> Floats:
+def _values(rows: Predictions, figure: str) -> Floats:
     """Values of the rows, of which a figure of `SLICE_FIGURES` is the mean, float64 `(n,)`."""
     return rows.errors if figure == "mae" else rows.right.astype(np.float64)
 
@@ -235,13 +244,13 @@ def half_widths(draws: Floats, confidence: float) -> Floats:
     return np.asarray(np.quantile(largest, confidence) * deviation)
 
 
-def surely(change: Difference, figure: str) -> int:
+def significance(change: Difference, figure: str) -> int:
     """1 if the first is significantly better, -1 if it is significantly worse, else 0."""
     above = int(change.low > NOISE) - int(change.high < -NOISE)
     return -above if figure in LOWER_IS_BETTER else above
 
 
-def mcnemar(groups: ArrayLike, first: Judged, second: Judged) -> Exact:
+def mcnemar(groups: ArrayLike, first: Predictions, second: Predictions) -> Exact:
     """McNemar's exact test on whether each model predicts the right range (McNemar 1947; binomial distribution).
 
     Copies of a photograph are not independent, so only the first row of each group counts.

@@ -14,7 +14,7 @@ from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.bootstrap import centred, column_sums, drawn, group_sums, interval, scores_of, share_limit
 from agepipe.evaluation.constant import against_constants, guesses
 from agepipe.evaluation.coverage import Sets, coverage_sums, sets_of, slice_coverage
-from agepipe.evaluation.metrics import Judged, by_range, confusion, figures
+from agepipe.evaluation.metrics import Predictions, by_range, confusion, figures
 from agepipe.evaluation.mistakes import label_errors
 from agepipe.evaluation.slice_table import slice_sums, slice_table
 from agepipe.evaluation.slices import slices
@@ -28,32 +28,32 @@ YEARS = (1, 2, 5, 10)
 Floats = NDArray[np.float64]
 
 
-def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateSettings) -> dict[str, Any]:
+def numbers(predictions: Predictions, table: pl.DataFrame, card: Card, settings: EvaluateSettings) -> dict[str, Any]:
     """The fields of an `Outcome` that are computed from predictions, by name.
 
     Args:
-        judged: labels and predictions.
+        predictions: labels and predictions.
         table: the same rows, with `group`, `path`, `digest`, and the columns to slice by.
         card: the model's.
         settings: draws, coverage, level of the sets, minimum size of a slice.
     """
     groups = np.unique(table["group"].to_numpy(), return_inverse=True)[1]
-    raw, parts = before_scaling(judged, card), slices(table, card.ranges.words)
-    sets = sets_of(card, judged, settings.level)
-    means, constants = measures(judged, sets), guesses(judged)
+    raw, parts = before_scaling(predictions, card), slices(table, card.ranges.words)
+    sets = sets_of(card, predictions, settings.level)
+    means, constants = measures(predictions, sets), guesses(predictions)
     measured = parts if sets is not None else []
     # columns for the figures, the calibration error before scaling, the means, the constant guesses, the slices, and
     # the coverage of prediction sets in each slice
-    columns = [group_sums(groups, judged), _gap_sums(groups, raw)]
+    columns = [group_sums(groups, predictions), _gap_sums(groups, raw)]
     columns += [column_sums(groups, np.stack([*one.values()], 1)) for one in (means, constants)]
-    columns.append(slice_sums(groups, parts, judged))
-    columns.append(coverage_sums(groups, measured, means.get("coverage", judged.errors)))
+    columns.append(slice_sums(groups, parts, predictions))
+    columns.append(coverage_sums(groups, measured, means.get("coverage", predictions.errors)))
     ends = np.cumsum([part.shape[1] for part in columns])[:-1]
     of_figures, of_raw, of_means, of_constants, of_slices, of_coverage = np.split(
         drawn(np.hstack(columns), settings.draws, settings.seed), ends, 1
     )
-    before, after = (reliability(one.confidence, one.right) for one in (raw, judged))
-    found = dict(figures(*judged)) | {"ece_before": before.error} | {k: float(v.mean()) for k, v in means.items()}
+    before, after = (reliability(one.confidence, one.right) for one in (raw, predictions))
+    found = figures(predictions) | {"ece_before": before.error} | {k: float(v.mean()) for k, v in means.items()}
     rows = of_slices[:, 0]
     draws = scores_of(of_figures, len(card.ranges)) | {"ece_before": np.abs(of_raw).sum(axis=1) / rows}
     draws |= {name: of_means[:, at] / rows for at, name in enumerate(means)}
@@ -64,10 +64,10 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
     return {
         "figures": found,
         "intervals": intervals | _ends({name: found[name] for name in shares}, groups, settings.confidence),
-        "constants": against_constants(judged, draws, guessed, found, settings.confidence),
-        "baselines": baselines(judged, card.ranges),
-        "ranges": by_range(card.ranges.names, *judged),
-        "confusion": confusion(judged.labels, judged.predicted, len(card.ranges)),
+        "constants": against_constants(predictions, draws, guessed, found, settings.confidence),
+        "baselines": baselines(predictions, card.ranges),
+        "ranges": by_range(card.ranges.names, predictions),
+        "confusion": confusion(predictions.labels, predictions.predicted, len(card.ranges)),
         "before": before,
         "after": after,
         "sets": sets,
@@ -77,36 +77,36 @@ def numbers(judged: Judged, table: pl.DataFrame, card: Card, settings: EvaluateS
             how="left",
             maintain_order="left",
         ),
-        "doubtful": label_errors(table, judged, card.ranges),
+        "doubtful": label_errors(table, predictions, card.ranges),
     }
 
 
-def before_scaling(judged: Judged, card: Card) -> Judged:
+def before_scaling(predictions: Predictions, card: Card) -> Predictions:
     """The predictions before temperature scaling, with the same decoding."""
     if card.temperature == 1.0:
-        return judged
-    return judged._replace(probabilities=tempered(judged.probabilities, 1 / card.temperature))
+        return predictions
+    return predictions._replace(probabilities=tempered(predictions.probabilities, 1 / card.temperature))
 
 
-def measures(judged: Judged, sets: Sets | None) -> dict[str, Floats]:
+def measures(predictions: Predictions, sets: Sets | None) -> dict[str, Floats]:
     """Values that are averaged over rows, each `(n,)`: ages within `YEARS`, and the measures of prediction sets."""
-    found = {f"within_{years}_years": (judged.errors <= years).astype(np.float64) for years in YEARS}
-    return found if sets is None else found | sets.measures(judged.labels)
+    found = {f"within_{years}_years": (predictions.errors <= years).astype(np.float64) for years in YEARS}
+    return found if sets is None else found | sets.measures(predictions.labels)
 
 
-def baselines(judged: Judged, ranges: AgeRanges) -> dict[str, dict[str, float]]:
+def baselines(predictions: Predictions, ranges: AgeRanges) -> dict[str, dict[str, float]]:
     """The figures of two constant predictions, both derived from these rows, by name.
 
     `majority` predicts the most frequent range and its middle age, `median` the median age and its range. Both predict
     the rows' class shares as probabilities, which are the best constant ones.
     """
-    count, classes = judged.probabilities.shape
-    shares = np.tile(np.bincount(judged.labels, minlength=classes) / count, (count, 1))
+    count, classes = predictions.probabilities.shape
+    shares = np.tile(np.bincount(predictions.labels, minlength=classes) / count, (count, 1))
     commonest = ranges.mid_ages[shares[0].argmax()]
-    known = (judged.labels, shares, judged.ages)
+    guess = predictions._replace(probabilities=shares)
     return {
-        "majority": dict(figures(*known, np.full(count, commonest), "likeliest")),
-        "median": dict(figures(*known, np.full(count, np.median(judged.ages)), "median")),
+        "majority": figures(guess._replace(years=np.full(count, commonest), decoding="likeliest")),
+        "median": figures(guess._replace(years=np.full(count, np.median(predictions.ages)), decoding="median")),
     }
 
 
@@ -116,8 +116,8 @@ def _ends(shares: dict[str, float], groups: NDArray[np.int64], confidence: float
     return {name: (0.0, 1 - end) if share == 0 else (end, 1.0) for name, share in shares.items() if share in (0, 1)}
 
 
-def _gap_sums(groups: NDArray[np.int64], judged: Judged) -> Floats:
+def _gap_sums(groups: NDArray[np.int64], predictions: Predictions) -> Floats:
     """Confidence minus right rows per bin of confidence, of each group."""
     gaps = np.zeros((len(groups), BINS))
-    gaps[np.arange(len(groups)), bins_of(judged.confidence)] = judged.confidence - judged.right
+    gaps[np.arange(len(groups)), bins_of(predictions.confidence)] = predictions.confidence - predictions.right
     return column_sums(groups, gaps)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agepipe.evaluation.comparison import Difference, simultaneous
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae")
 """The figures in which a model is compared with a constant guess."""
@@ -21,37 +21,37 @@ DECISIVE = ("accuracy", "macro_recall", "mae")
 Floats = NDArray[np.float64]
 
 
-def guesses(judged: Judged) -> dict[str, Floats]:
+def guesses(predictions: Predictions) -> dict[str, Floats]:
     """Score of the best constant guess on each row, `(n,)`, for the figures that are means over rows.
 
     The guesses are the most common range for `accuracy`, the range with most rows in or beside it for `within_one`,
     and the median age for `mae`. Any range has a `macro_recall` of one divided by the number of ranges.
     """
-    classes = judged.probabilities.shape[1]
-    count = np.bincount(judged.labels, minlength=classes)
+    classes = predictions.probabilities.shape[1]
+    count = np.bincount(predictions.labels, minlength=classes)
     near = np.convolve(count, np.ones(3), mode="same") if classes > 2 else np.full(classes, count.sum())
     found = {
-        "accuracy": judged.labels == count.argmax(), "within_one": np.abs(judged.labels - near.argmax()) <= 1,
-        "mae": np.abs(judged.ages - np.median(judged.ages)),
+        "accuracy": predictions.labels == count.argmax(), "within_one": np.abs(predictions.labels - near.argmax()) <= 1,
+        "mae": np.abs(predictions.ages - np.median(predictions.ages)),
     }  # fmt: skip
     return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
 
 
 def against_constants(
-    judged: Judged, draws: Mapping[str, Floats], means: Mapping[str, Floats], figures: Mapping[str, float],
+    predictions: Predictions, draws: Mapping[str, Floats], means: Mapping[str, Floats], figures: Mapping[str, float],
     confidence: float,
 ) -> dict[str, Difference]:  # fmt: skip
     """The model minus the best constant guess, for each of `COMPARED`.
 
     Args:
-        judged: labels and predictions.
+        predictions: labels and predictions.
         draws: each figure of the model on each draw of the groups, `(draws,)`.
         means: the mean of each of `guesses` on the same draws, `(draws,)`.
         figures: the model's figures on all rows.
         confidence: joint coverage of the intervals.
     """
-    constant = 1 / judged.probabilities.shape[1]
-    whole = {name: float(values.mean()) for name, values in guesses(judged).items()} | {"macro_recall": constant}
+    constant = 1 / predictions.probabilities.shape[1]
+    whole = {name: float(values.mean()) for name, values in guesses(predictions).items()} | {"macro_recall": constant}
     apart = np.stack([draws[name] - means.get(name, constant) for name in COMPARED], axis=1)
     values = [(figures[name], whole[name]) for name in COMPARED]
     return dict(zip(COMPARED, simultaneous(COMPARED, values, apart, confidence), strict=True))

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.evaluation.bootstrap import column_sums, interval, share_limit
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 from agepipe.evaluation.slices import Slice
 from agepipe.model.bundle import Card
 from agepipe.model.decoding import sets
@@ -43,11 +43,11 @@ class Sets(NamedTuple):
         return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
 
 
-def sets_of(card: Card, judged: Judged, level: int) -> Sets | None:
+def sets_of(card: Card, predictions: Predictions, level: int) -> Sets | None:
     """The sets of evaluated rows; None if the model has no threshold for the level."""
     if level not in card.thresholds:
         return None
-    return Sets(level, *sets(judged.probabilities, card.thresholds[level], judged.decoding))
+    return Sets(level, *sets(predictions.probabilities, card.thresholds[level], predictions.decoding))
 
 
 def no_sets(card: Card, level: int) -> str:

@@ -17,7 +17,7 @@ from agepipe.data.labels import class_column
 from agepipe.data.records import Rows
 from agepipe.evaluation.comparison import paired_differences
 from agepipe.evaluation.compute import numbers
-from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.evaluation.predictions import Answers, answer, read_rows
 from agepipe.evaluation.preprocessing_check import check_normalisation, doubt
 from agepipe.evaluation.records import Evaluation
@@ -29,7 +29,7 @@ from agepipe.model.lineage import overlap
 from agepipe.model.records import Model
 
 
-def examine(model: Model, rows: Rows) -> Subject:
+def open_subject(model: Model, rows: Rows) -> Subject:
     """Open a bundle and rows, and find out which of the rows the model has seen.
 
     Raises:
@@ -41,7 +41,7 @@ def examine(model: Model, rows: Rows) -> Subject:
     return Subject(model, card, rows, table, lineage, overlap(lineage, table))
 
 
-def judge(
+def compute_outcome(
     subject: Subject,
     settings: EvaluateSettings,
     runtime: Runtime,
@@ -57,20 +57,20 @@ def judge(
     card = subject.card
     table, outside = labelled(card, subject.table.filter(~pl.Series(subject.overlap.seen)))
     answers = answer(subject.model, subject.rows, table, runtime, progress)
-    judged, curves = judged_by(card, table, answers), read_curves(subject.model.folder)
-    champion = None if against is None else compare_with_champion(against, card, table, judged, settings)
-    doubted = doubt(card, curves, subject.lineage, judged.right)
+    predictions, curves = labelled_predictions(card, table, answers), read_curves(subject.model.folder)
+    champion = None if against is None else compare_with_champion(against, card, table, predictions, settings)
+    doubted = doubt(card, curves, subject.lineage, predictions.right)
     notes = _notes(card, subject.rows, unmatched=against is not None and champion is None)
     return Outcome(
         **{**vars(subject), "table": table},
         settings=settings,
-        judged=judged,
+        predictions=predictions,
         curves=curves,
         outside=outside,
         seconds=answers.seconds,
         champion=champion,
         notes=tuple(filter(None, [doubted, *notes])),
-        **numbers(judged, table, card, settings),
+        **numbers(predictions, table, card, settings),
     )
 
 
@@ -100,21 +100,23 @@ def labelled(card: Card, table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     if kept.is_empty():
         raise DataError(
             f"rows: of {len(table)} rows that the model has not seen none has an age between {card.ranges.youngest} "
-            f"and {card.ranges.oldest or 'any'}; give rows that it can be judged on."
+            f"and {card.ranges.oldest or 'any'}; give rows on which it can be evaluated."
         )
     return kept, len(table) - len(kept)
 
 
-def judged_by(card: Card, table: pl.DataFrame, answers: Answers) -> Judged:
+def labelled_predictions(card: Card, table: pl.DataFrame, answers: Answers) -> Predictions:
     """Labels and predictions of labelled rows, checked."""
     probabilities, said = answers.prediction
     years = card.ranges.within(decide(probabilities, card.decoding), said)
     return checked(table["label"].to_numpy(), probabilities, table["age"].to_numpy(), years, card.decoding)
 
 
-def judged_on(model: Model, card: Card, rows: Rows, kept: pl.DataFrame, runtime: Runtime, progress: Progress) -> Judged:
+def predict_labelled(
+    model: Model, card: Card, rows: Rows, kept: pl.DataFrame, runtime: Runtime, progress: Progress
+) -> Predictions:
     """Labels and predictions of rows, all of which have an age in one of the model's ranges."""
-    return judged_by(card, labelled(card, kept)[0], answer(model, rows, kept, runtime, progress))
+    return labelled_predictions(card, labelled(card, kept)[0], answer(model, rows, kept, runtime, progress))
 
 
 def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) -> pl.DataFrame:
@@ -127,7 +129,7 @@ def unseen(table: pl.DataFrame, models: Sequence[Model], cards: Sequence[Card]) 
 
 
 def compare_with_champion(
-    against: Evaluation, card: Card, table: pl.DataFrame, judged: Judged, settings: EvaluateSettings
+    against: Evaluation, card: Card, table: pl.DataFrame, predictions: Predictions, settings: EvaluateSettings
 ) -> Champion | None:
     """Compare with an evaluation of the champion, in all figures; None if its rows or its ranges differ.
 
@@ -144,7 +146,7 @@ def compare_with_champion(
         return None
     label, age, years = (theirs[name].to_numpy() for name in ("label", "age", "years"))
     other = checked(label, theirs.select(shares).to_numpy(), age, years, against.decoding)
-    return Champion(against.model, paired_differences(table["group"].to_numpy(), judged, other, settings).figures)
+    return Champion(against.model, paired_differences(table["group"].to_numpy(), predictions, other, settings).figures)
 
 
 def _notes(card: Card, rows: Rows, *, unmatched: bool) -> list[str]:

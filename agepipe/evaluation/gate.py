@@ -20,8 +20,8 @@ from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.core.errors import DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.data.records import Rows
-from agepipe.evaluation.comparison import AGES_ONLY, Difference, SliceChange, paired_differences, surely
-from agepipe.evaluation.evaluate import check_model, judged_on, labelled, unseen
+from agepipe.evaluation.comparison import AGES_ONLY, Difference, SliceChange, paired_differences, significance
+from agepipe.evaluation.evaluate import check_model, labelled, predict_labelled, unseen
 from agepipe.evaluation.figures import WORDS, change, figure, gap
 from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.slices import slices
@@ -76,7 +76,7 @@ def compare(
     if obstacle := _obstacle(candidate, cards, len(kept), excluded, release):
         return Comparison(metric=release.metric, rows=len(kept), excluded=excluded, promote=False, reason=obstacle)
     first, second = (
-        judged_on(model, card, rows, kept, runtime, progress)
+        predict_labelled(model, card, rows, kept, runtime, progress)
         for model, card in zip((candidate, champion), cards, strict=True)
     )
     table = labelled(cards[0], kept)[0]
@@ -159,9 +159,9 @@ def _reason(
             f"error of {cost.first:.2f} ({worst.rows:,} photographs; worse in {1 - cost.share_better:.1%} of draws); "
             f"release.margin allows {release.margin:g}. Better over all: {figures}."
         )
-    if surely(found, name) < 0:
+    if significance(found, name) < 0:
         return f"Not promoted: the champion is better: {figures}."
-    short = "better, but not surely enough" if surely(found, name) > 0 else "no clear difference"
+    short = "better, but not with enough confidence" if significance(found, name) > 0 else "no clear difference"
     return (
         f"Not promoted: {short}: {figures}; better in {found.share_better:.1%} of the draws, "
         f"{release.confidence * 100:g}% needed."

@@ -3,7 +3,7 @@
 The class order is that of the columns of `probabilities`, which is that of the model's ranges.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ FIGURES = (
 """All figures, in the order in which they are shown."""
 
 
-class Judged(NamedTuple):
+class Predictions(NamedTuple):
     """Labels and predictions of `n` rows, with checked types and shapes."""
 
     labels: NDArray[np.int64]
@@ -55,44 +55,28 @@ class Judged(NamedTuple):
         """Absolute difference of predicted and true age in years, `(n,)`."""
         return np.abs(self.ages - self.years)
 
-    def subset(self, rows: NDArray[np.bool_]) -> "Judged":
+    def subset(self, rows: NDArray[np.bool_]) -> "Predictions":
         """The rows of a mask, `(n,)`."""
         columns = (self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
-        return Judged(*columns, decoding=self.decoding)
+        return Predictions(*columns, decoding=self.decoding)
 
 
-def figures(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    ages: ArrayLike,
-    years: ArrayLike,
-    decoding: Decoding = "likeliest",
-) -> Iterator[tuple[str, float]]:
-    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0.
-
-    Args:
-        labels: true classes, int `(n,)`, in `[0, classes)`.
-        probabilities: float `(n, classes)`, columns in class order.
-        ages: true ages in years, `(n,)`.
-        years: predicted ages in years, float `(n,)`.
-        decoding: how the class is chosen from the probabilities.
-
-    Raises:
-        DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
-    """
-    rows = checked(labels, probabilities, ages, years, decoding)
+def figures(rows: Predictions) -> dict[str, float]:
+    """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0."""
     counts = class_counts(rows)
     scores = class_scores(*counts)
-    yield "accuracy", float(rows.right.mean())
-    yield "within_one", float(np.mean(np.abs(rows.labels - rows.predicted) <= 1))
-    yield from ((f"macro_{name}", float(values.mean())) for name, values in scores.items())
-    yield from ((f"weighted_{name}", float(np.average(values, weights=counts[1]))) for name, values in scores.items())
-    yield "mae", float(rows.errors.mean())
-    yield "loss", float(row_losses(rows).mean())
-    yield "ece", reliability(rows.confidence, rows.right).error
+    return {
+        "accuracy": float(rows.right.mean()),
+        "within_one": float(np.mean(np.abs(rows.labels - rows.predicted) <= 1)),
+        **{f"macro_{name}": float(values.mean()) for name, values in scores.items()},
+        **{f"weighted_{name}": float(np.average(values, weights=counts[1])) for name, values in scores.items()},
+        "mae": float(rows.errors.mean()),
+        "loss": float(row_losses(rows).mean()),
+        "ece": reliability(rows.confidence, rows.right).error,
+    }
 
 
-def class_counts(rows: Judged) -> NDArray[np.float64]:
+def class_counts(rows: Predictions) -> NDArray[np.float64]:
     """Correct, true and predicted rows of each class, `(3, classes)`."""
     counted = (rows.labels[rows.right], rows.labels, rows.predicted)
     return np.array([np.bincount(one, minlength=rows.probabilities.shape[1]) for one in counted], dtype=np.float64)
@@ -121,8 +105,8 @@ def checked(
     ages: ArrayLike,
     years: ArrayLike,
     decoding: Decoding = "likeliest",
-) -> Judged:
-    """The four arrays as a `Judged`, with types and shapes checked.
+) -> Predictions:
+    """The four arrays as a `Predictions`, with types and shapes checked.
 
     Raises:
         DataError: no rows, shapes that do not fit, a label without a class, or a value that is not finite.
@@ -131,7 +115,7 @@ def checked(
     if shares.ndim != 2 or shares.shape[1] < 2:
         raise DataError(f"probabilities: shape {shares.shape}, but (rows, classes) with 2 classes or more is needed.")
     if len(shares) == 0:
-        raise DataError("probabilities: there are no rows to judge; give at least one.")
+        raise DataError("probabilities: there are no rows; give at least one.")
     _check_finite("probabilities", shares)
     if shares.min() < 0 or shares.max() > 1 + 1e-4:
         raise DataError(f"probabilities: {shares.min():g} to {shares.max():g}, but they must lie between 0 and 1.")
@@ -140,7 +124,7 @@ def checked(
     if outside.any():
         raise DataError(f"labels: {true[outside][0]:g} has no class; allowed are 0 to {shares.shape[1] - 1}.")
     columns = (_column("ages", ages, len(shares)), _column("years", years, len(shares)))
-    return Judged(true.astype(np.int64), shares, *columns, decoding=decoding)
+    return Predictions(true.astype(np.int64), shares, *columns, decoding=decoding)
 
 
 def check_figures(names: Iterable[str]) -> None:
@@ -153,7 +137,7 @@ def check_figures(names: Iterable[str]) -> None:
         raise DataError(f"figures: '{unknown[0]}' is not known; choose from {', '.join(FIGURES)}.")
 
 
-def row_losses(rows: Judged) -> NDArray[np.float64]:
+def row_losses(rows: Predictions) -> NDArray[np.float64]:
     """Negative log likelihood of each row's true class in nats, float64 `(n,)`."""
     chosen = rows.probabilities[np.arange(len(rows.labels)), rows.labels]
     return np.asarray(-np.log(np.clip(chosen, TINY, 1.0)), dtype=np.float64)
@@ -165,24 +149,18 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, classes: int) -> NDArray[
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-def by_range(
-    names: tuple[str, ...],
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    ages: ArrayLike,
-    years: ArrayLike,
-    decoding: Decoding = "likeliest",
-) -> pl.DataFrame:
+def by_range(names: tuple[str, ...], rows: Predictions) -> pl.DataFrame:
     """One row a range, in class order: `range`, `support`, `precision`, `recall`, `f1`, `mae` (years, null if empty).
 
+    Args:
+        names: names of the ranges, in class order.
+        rows: labels and predictions.
+
     Raises:
-        DataError: as `figures`, or there are not as many names as classes.
+        DataError: the number of names is not that of the classes.
     """
-    rows = checked(labels, probabilities, ages, years, decoding)
     if len(names) != rows.probabilities.shape[1]:
-        raise DataError(
-            f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities; they must match."
-        )
+        raise DataError(f"ranges: {len(names)} names for {rows.probabilities.shape[1]} columns of probabilities.")
     counts = class_counts(rows)
     support = counts[1].astype(np.int64)
     wrong = np.bincount(rows.labels, weights=rows.errors, minlength=len(names))

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 from agepipe.model.ages import AgeRanges
 
 MISTAKES = 24
@@ -29,36 +29,38 @@ QUANTILES = (0.5, 0.8, 0.9)
 Floats = NDArray[np.float64]
 
 
-def surest_mistakes(judged: Judged, count: int = MISTAKES) -> NDArray[np.int64]:
+def confident_mistakes(predictions: Predictions, count: int = MISTAKES) -> NDArray[np.int64]:
     """Indices of the most confident wrong predictions, int64 `(count at most,)`, the most confident first."""
-    wrong = np.flatnonzero(~judged.right)
-    return wrong[np.argsort(-judged.confidence[wrong], kind="stable")][:count]
+    wrong = np.flatnonzero(~predictions.right)
+    return wrong[np.argsort(-predictions.confidence[wrong], kind="stable")][:count]
 
 
-def label_errors(table: pl.DataFrame, judged: Judged, ranges: AgeRanges) -> pl.DataFrame:
+def label_errors(table: pl.DataFrame, predictions: Predictions, ranges: AgeRanges) -> pl.DataFrame:
     """Rows whose label is worth checking, the least probable label first; the module's docstring has the rule.
 
     Args:
         table: evaluated rows, with `index`, `path`, `digest` and `age`.
-        judged: their labels and predictions.
+        predictions: their labels and predictions.
         ranges: the model's ranges.
 
     Returns:
         `index`, `path`, `digest`, `age given`, `range given`, `range suggested` (as words, because spreadsheets read
         `3-5` as a date), `years apart`, `age predicted`, `probability given`, `probability suggested`.
     """
-    suggested = judged.probabilities.argmax(axis=1)
-    apart = _apart(judged.ages, suggested, ranges)
-    given, other = (judged.probabilities[np.arange(len(suggested)), one] for one in (judged.labels, suggested))
-    far = (np.abs(suggested - judged.labels) > 1) & (apart > judged.errors.mean())
-    listed = far & smallest(corrected(p_values(judged.labels, judged.probabilities)))
+    suggested = predictions.probabilities.argmax(axis=1)
+    apart = _apart(predictions.ages, suggested, ranges)
+    given, other = (
+        predictions.probabilities[np.arange(len(suggested)), one] for one in (predictions.labels, suggested)
+    )
+    far = (np.abs(suggested - predictions.labels) > 1) & (apart > predictions.errors.mean())
+    listed = far & smallest(corrected(p_values(predictions.labels, predictions.probabilities)))
     places, words = np.flatnonzero(listed), np.array(ranges.words)
     found = table[places].select("index", "path", "digest", pl.col("age").alias("age given"))
     return found.with_columns(
-        pl.Series("range given", words[judged.labels[places]], dtype=pl.String),
+        pl.Series("range given", words[predictions.labels[places]], dtype=pl.String),
         pl.Series("range suggested", words[suggested[places]], dtype=pl.String),
         pl.Series("years apart", apart[places]),
-        pl.Series("age predicted", ranges.within(suggested, judged.years)[places]).round(1),
+        pl.Series("age predicted", ranges.within(suggested, predictions.years)[places]).round(1),
         pl.Series("probability given", given[places]).round(4),
         pl.Series("probability suggested", other[places]).round(4),
     )[np.lexsort((-other[places], given[places]))]

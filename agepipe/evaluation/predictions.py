@@ -57,7 +57,7 @@ def read_rows(rows: Rows) -> pl.DataFrame:
     if missing:
         raise DataError(f"{rows.table}: the columns {', '.join(missing)} are missing; make the split again.")
     if table.is_empty():
-        raise DataError(f"{rows.table}: there are no rows to judge a model on; give at least one.")
+        raise DataError(f"{rows.table}: there are no rows to evaluate a model on; give at least one.")
     return table
 
 

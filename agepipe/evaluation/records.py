@@ -33,7 +33,7 @@ class Evaluation(Made):
     """A sentence on the figures in which the model is not better than a constant guess; empty if there are none."""
 
     @property
-    def judged_on(self) -> str:
+    def rows_in_words(self) -> str:
         """The evaluated photographs in words, and whether the model has seen them."""
         if self.lineage == "unknown":
             return f"{self.count:,} photographs, which the model may have seen: what it was trained on is unknown"

@@ -13,7 +13,7 @@ from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.evaluation.comparison import Difference
 from agepipe.evaluation.coverage import Sets
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 from agepipe.model.bundle import Card
 from agepipe.model.bundle_files import Role
 from agepipe.model.calibration import Reliability
@@ -48,7 +48,7 @@ class Outcome(Subject):
     """Everything that the report and `metrics.json` contain."""
 
     settings: EvaluateSettings
-    judged: Judged
+    predictions: Predictions
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     constants: dict[str, Difference]
@@ -107,7 +107,7 @@ class Outcome(Subject):
         return {
             "model": self.model.digest,
             "rows": self.rows.digest,
-            "count": len(self.judged.labels),
+            "count": len(self.predictions.labels),
             "photographs": self.groups,
             "excluded": self.overlap.count,
             "outside": self.outside,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.bootstrap import column_sums, interval
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 from agepipe.evaluation.slices import Slice
 
 FIGURES = ("accuracy", "mae")
@@ -34,13 +34,13 @@ NOISE = 1e-9
 Floats = NDArray[np.float64]
 
 
-def slice_sums(groups: NDArray[Any], found: list[Slice], judged: Judged) -> Floats:
+def slice_sums(groups: NDArray[Any], found: list[Slice], predictions: Predictions) -> Floats:
     """For each group, its rows, right rows and age error, in total and in each slice.
 
     Returns:
         float64 `(groups, 3 (slices + 1))`.
     """
-    values = np.stack([np.ones(len(judged.labels)), judged.right, judged.errors], axis=1)
+    values = np.stack([np.ones(len(predictions.labels)), predictions.right, predictions.errors], axis=1)
     return column_sums(groups, np.hstack([values, *(one.rows[:, None] * values for one in found)]))
 
 
@@ -117,10 +117,10 @@ def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     from scipy.stats import false_discovery_control
 
     names = [f"{name}_p" for name in FIGURES]
-    judged = table["enough"].to_numpy()
+    large = table["enough"].to_numpy()
     values = table.select(names).to_numpy().copy()
-    if judged.any():
-        values[judged] = false_discovery_control(values[judged].ravel()).reshape(-1, len(names))
+    if large.any():
+        values[large] = false_discovery_control(values[large].ravel()).reshape(-1, len(names))
     unsure = [f"{name}_{part}" for name in FIGURES for part in ("gap", "gap_low", "gap_high", "p")]
     table = table.with_columns(pl.Series(name, values[:, at]) for at, name in enumerate(names))
     return table.with_columns(pl.when("enough").then(pl.col(name)).alias(name) for name in unsure)

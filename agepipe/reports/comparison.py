@@ -1,6 +1,6 @@
-"""Compare models on one set of rows that none of them has seen, each with the first, and write the page.
+"""Compare each of several models with the first one on rows that none of them has seen, and write the result.
 
-A comparison's folder holds what was found as JSON, a table of slices, and one HTML file that loads nothing else.
+The folder of a comparison contains the results as JSON, a table of slices, and an HTML file that loads no other file.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from agepipe.core.errors import ConfigError, DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
-from agepipe.evaluation.comparison import Difference, Exact, PairedDifferences, SliceChange, compare_pair, surely
-from agepipe.evaluation.evaluate import check_model, judged_on, labelled, unseen
+from agepipe.evaluation.comparison import Difference, Exact, PairedDifferences, SliceChange, compare_pair, significance
+from agepipe.evaluation.evaluate import check_model, labelled, predict_labelled, unseen
 from agepipe.evaluation.figures import UNITS, WORDS, figure, gap, gap_span, listed
 from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.records import Compared
@@ -28,37 +28,38 @@ from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
 VERSION = 3
-"""Raised when the same inputs would give another folder; part of the digest."""
-SIGNIFICANT = 0.001
-"""Smaller probabilities are not told apart."""
-NAMED = 6
-"""Slices that a sentence names one by one."""
+"""Raise it when the same inputs give another folder; part of the digest."""
+MIN_P = 0.001
+"""Smaller p-values are written as `p < 0.001`."""
+MAX_NAMED = 6
+"""Largest number of slices that a sentence lists by name."""
 
 
 class ModelComparison(BaseModel):
-    """What the page shows and `comparison.json` holds."""
+    """The content of `comparison.json` and of the page."""
 
     model_config = ConfigDict(frozen=True)
 
     digest: str
     titles: tuple[str, ...]
-    """What the models are called, the first first."""
+    """Titles of the models; each is compared with the first."""
     models: tuple[str, ...]
-    """Their digests."""
+    """Digests of the models."""
     name: str
-    """The rows' name."""
+    """Name of the rows."""
     rows: str
     """Digest of the rows."""
     count: int
-    """Rows compared."""
+    """Number of rows compared."""
     photographs: int
-    """Different photographs among them, copies counted once."""
+    """Number of different photographs among them; copies count once."""
     excluded: int
-    """Rows left out because one of the models has seen them or has no range for their age."""
+    """Rows that were left out because a model has seen them or has no range for their age."""
     settings: EvaluateSettings
     notes: tuple[str, ...]
+    """Notes for the reader, a sentence each."""
     against: tuple[PairedDifferences, ...]
-    """The second model against the first, the third against the first, and so on."""
+    """The comparison of the second model with the first, of the third with the first, and so on."""
 
 
 def compare(
@@ -70,19 +71,19 @@ def compare(
     runtime: Runtime,
     progress: Progress = silent,
 ) -> Compared:
-    """Compare models on the same rows, and write down what was found.
+    """Compare models on the same rows, and write the results.
 
     Args:
-        models: two or more; each is compared with the first.
-        titles: what a reader calls them.
-        rows: the rows, of which those that any of the models has seen are left out.
+        models: two or more models; each is compared with the first.
+        titles: their titles on the page.
+        rows: the rows; those that a model has seen are left out.
         settings: draws, confidence and seed.
-        folder: an empty folder, which gets the page, the table and what was found.
-        runtime: workspace of the predictions, and how many parts to predict at a time.
-        progress: told while rows are predicted.
+        folder: an empty folder for the page, the table and the results.
+        runtime: workspace of the predictions, and number of workers.
+        progress: called while rows are predicted.
 
     Raises:
-        ConfigError: there are not two different models.
+        ConfigError: two of the models are the same.
         ModelError: a bundle cannot be used.
         DataError: the rows cannot be used, or none is left.
     """
@@ -93,15 +94,15 @@ def compare(
 
 
 def read(record: Compared) -> ModelComparison:
-    """What a comparison found.
+    """Read the results of a comparison.
 
     Raises:
-        DataError: its file cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return ModelComparison.model_validate_json(record.facts.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{record.facts}: cannot be read; remove the folder to have it compared anew.") from error
+        raise DataError(f"{record.facts}: cannot be read; remove the folder to compare the models again.") from error
 
 
 def _found(
@@ -121,7 +122,9 @@ def _found(
             f"rows: of {len(table)} rows none is left that no model has seen and all have a range for; name other "
             "photographs with --data."
         )
-    judged = [judged_on(model, card, rows, kept, runtime, progress) for model, card in zip(models, cards, strict=True)]
+    predictions = [
+        predict_labelled(model, card, rows, kept, runtime, progress) for model, card in zip(models, cards, strict=True)
+    ]
     first = labelled(cards[0], kept)[0]
     names = cards[0].ranges.words
     return ModelComparison(
@@ -129,8 +132,8 @@ def _found(
         rows=rows.digest, count=len(kept), photographs=kept["group"].n_unique(), excluded=len(table) - len(kept),
         settings=settings, notes=tuple(_notes(models, cards, titles)),
         against=tuple(
-            compare_pair(first, one, judged[0], names, settings, same_ranges=card.ranges == cards[0].ranges)
-            for one, card in zip(judged[1:], cards[1:], strict=True)
+            compare_pair(first, one, predictions[0], names, settings, same_ranges=card.ranges == cards[0].ranges)
+            for one, card in zip(predictions[1:], cards[1:], strict=True)
         ),
     )  # fmt: skip
 
@@ -153,7 +156,7 @@ def _write(folder: Path, found: ModelComparison) -> None:
 
 
 def _slices(found: ModelComparison) -> pl.DataFrame:
-    """Every slice of every comparison in each figure; ranges have no dash that a spreadsheet would take for a date."""
+    """Each slice of each comparison in each figure; ranges are words, because spreadsheets read `3-5` as a date."""
     lines = [
         {"model": title, "kind": one.kind, "slice": one.name, "rows": one.rows,
          "photographs": one.photographs, "figure": name, **change._asdict()}
@@ -168,36 +171,36 @@ def check_different(models: Sequence[Model], titles: Sequence[str]) -> None:
     """Refuse a comparison of a model with itself.
 
     Raises:
-        ConfigError: there are not two different models.
+        ConfigError: two of the models are the same.
     """
     if len({model.digest for model in models}) < max(len(models), 2):
         raise ConfigError(f"models: {', '.join(titles)} are not all different models; name at least two that are.")
 
 
 def render(found: ModelComparison) -> str:
-    """The page."""
+    """Render the page as HTML."""
     return template("comparison.html.j2").render(
         c=found, titles=TITLES, verdicts=verdicts(found), excluded=excluded(found), by_slice=by_slice, exact=exact,
-        ordered=ordered, surely=partial(significant, found), reach=reach, enough=found.settings.min_slice,
+        ordered=ordered, significance=partial(significant, found), reach=reach, enough=found.settings.min_slice,
         version=__version__,
     )  # fmt: skip
 
 
 def verdicts(found: ModelComparison) -> list[str]:
-    """One plain sentence for each model but the first."""
+    """The result of the comparison with the first model, a sentence for each other model."""
     pairs = zip(found.titles[1:], found.against, strict=True)
     return [verdict(title, found.titles[0], one, found) for title, one in pairs]
 
 
 def verdict(title: str, first: str, one: PairedDifferences, found: ModelComparison) -> str:
-    """Whether a model is better than the first, and in what."""
+    """The figures in which a model is significantly better or worse than the first, in a sentence."""
     on = f"on the same {found.count:,} photographs"
     if few(found):
         return (
             f"{found.photographs:,} different photographs are too few to compare {title} with {first}. At least "
             f"{found.settings.min_slice} are needed (evaluate.min_slice)."
         )
-    better, worse = ([n for n, d in one.figures.items() if surely(d, n) == sign] for sign in (1, -1))
+    better, worse = ([n for n, d in one.figures.items() if significance(d, n) == sign] for sign in (1, -1))
     sure = f"{found.settings.confidence * 100:g}% confidence for all figures together"
     if not better and not worse:
         return f"No clear difference between {title} and {first} {on} ({sure})."
@@ -207,13 +210,13 @@ def verdict(title: str, first: str, one: PairedDifferences, found: ModelComparis
 
 
 def few(found: ModelComparison) -> bool:
-    """Whether there are too few photographs to compare anything on."""
+    """Whether there are too few photographs for a comparison."""
     return found.photographs < found.settings.min_slice
 
 
 def significant(found: ModelComparison, change: Difference, name: str) -> int:
-    """1 where the model is significantly better than the first, -1 where it is worse, 0 where neither can be told."""
-    return 0 if few(found) else surely(change, name)
+    """1 if the model is significantly better than the first, -1 if it is significantly worse, else 0."""
+    return 0 if few(found) else significance(change, name)
 
 
 def _changes(names: Sequence[str], one: PairedDifferences) -> str:
@@ -221,41 +224,41 @@ def _changes(names: Sequence[str], one: PairedDifferences) -> str:
 
 
 def by_slice(title: str, one: PairedDifferences) -> str:
-    """The slices on which the two differ significantly, in a sentence."""
-    judged = [part for part in one.slices if part.changes]
-    if not judged:
+    """The slices on which the two models differ significantly, in a sentence."""
+    large = [part for part in one.slices if part.changes]
+    if not large:
         return "No slice is large enough to compare."
-    signs = [{surely(d, name) for name, d in part.changes.items()} for part in judged]
+    signs = [{significance(d, name) for name, d in part.changes.items()} for part in large]
     parts = {
-        word: [part for part, found in zip(judged, signs, strict=True) if sign in found]
+        word: [part for part, found in zip(large, signs, strict=True) if sign in found]
         for word, sign in (("worse", -1), ("better", 1))
     }
-    said = [f"significantly {word} in {_named(some, judged)}" for word, some in parts.items() if some]
-    if not said:
-        return f"No significant difference in any of {len(judged)} slices, allowing for looking at so many."
+    results = [f"significantly {word} in {_named(some, large)}" for word, some in parts.items() if some]
+    if not results:
+        return f"No significant difference in any of {len(large)} slices, allowing for looking at so many."
     none = "" if parts["worse"] else "; significantly worse in none"
-    return f"{title} is {'; '.join(said)}{none}. This allows for looking at so many."
+    return f"{title} is {'; '.join(results)}{none}. This allows for looking at so many."
 
 
-def _named(some: list[SliceChange], judged: list[SliceChange]) -> str:
-    """Some of the slices, by their names where these are few, else by the names of the others where those are."""
-    names, others = ([f"{part.kind} {part.name}" for part in judged if (part in some) is inside]
+def _named(some: list[SliceChange], large: list[SliceChange]) -> str:
+    """Some of the slices in words: their names if they are few, else the names of the others if those are few."""
+    names, others = ([f"{part.kind} {part.name}" for part in large if (part in some) is inside]
                      for inside in (True, False))  # fmt: skip
-    count = f"{len(names)} of {len(judged)} slices"
-    if len(names) <= NAMED:
+    count = f"{len(names)} of {len(large)} slices"
+    if len(names) <= MAX_NAMED:
         return f"{count} ({', '.join(names)})"
-    return f"{count} (all but {', '.join(others)})" if 0 < len(others) <= NAMED else count
+    return f"{count} (all but {', '.join(others)})" if 0 < len(others) <= MAX_NAMED else count
 
 
 def exact(title: str, first: str, test: Exact) -> str:
-    """McNemar's test in words."""
+    """McNemar's test in a sentence."""
     counts = (
         f"Both pick the right range for {test.both:,} of {test.photographs:,} photographs, only {title} for "
         f"{test.first_only:,}, only {first} for {test.second_only:,}"
     )
     if test.first_only == test.second_only:
         return f"{counts}: an even split (of copies the first counts)."
-    p = f"p < {SIGNIFICANT:g}" if test.p < SIGNIFICANT else f"p = {test.p:.2g}"
+    p = f"p < {MIN_P:g}" if test.p < MIN_P else f"p = {test.p:.2g}"
     return (
         f"{counts}. If the two were equally accurate, so uneven a split would be chance with {p} (McNemar's exact "
         "test; of copies the first counts)."
@@ -263,17 +266,17 @@ def exact(title: str, first: str, test: Exact) -> str:
 
 
 def ordered(one: PairedDifferences) -> list[SliceChange]:
-    """The slices, those that lose most first, those too small to judge last."""
+    """The slices by their change in age error, the worst first and those that are too small last."""
     return sorted(one.slices, key=lambda part: -part.changes["mae"].difference if part.changes else float("inf"))
 
 
 def reach(differences: Sequence[Difference]) -> float:
-    """The largest end of any of the intervals, by which their strips are drawn to one scale."""
+    """The largest absolute bound of the intervals, for a common scale of their bars."""
     return max((max(abs(one.low), abs(one.high)) for one in differences), default=1.0) or 1.0
 
 
 def excluded(found: ModelComparison) -> str:
-    """How many rows were left out, where any were."""
+    """The number of rows that were left out, in a sentence; empty if there are none."""
     if not found.excluded:
         return ""
     were = "photograph was" if found.excluded == 1 else "photographs were"
@@ -281,7 +284,7 @@ def excluded(found: ModelComparison) -> str:
 
 
 def markdown(found: ModelComparison, page: str) -> str:
-    """The sentences, a table of the figures, and where the page is."""
+    """Markdown with the sentences, a table of the figures, and the path of the page."""
     lines = [*verdicts(found), "", *filter(None, [excluded(found)]), f"Page: `{page}`", ""]
     for title, one in zip(found.titles[1:], found.against, strict=True):
         lines += [f"| figure | {found.titles[0]} | {title} | difference | interval |", "|---|---|---|---|---|"]

@@ -1,7 +1,6 @@
-"""The data report: one HTML file that opens from disk, with counts, plots, and pictures of the doubtful groups."""
+"""The page of the data report: an HTML file with counts, a histogram, and pictures of conflicting groups."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -21,33 +20,17 @@ from agepipe.reports.pages import template
 from agepipe.reports.theme import FIRST, SECOND, STYLE, svg
 
 GROUPS = 12
-"""How many groups of copies of each kind are shown."""
+"""Largest number of groups of copies of each kind on the page."""
 MEMBERS = 6
-"""How many photographs of a group are shown."""
+"""Largest number of photographs of a group on the page."""
 EXAMPLES = 5
-"""How many rejects of each reason are listed."""
+"""Largest number of rejects with the same reason on the page."""
 SIDE = 96
 """Largest side of a picture on the page, px."""
 
 
-def write_report(audit: Audit, catalogue: Catalogue, folder: Path) -> Path:
-    """Write `data-report.html` into the folder; it is there whole or not at all.
-
-    Args:
-        audit: of this catalogue.
-        catalogue: whose pixel store gives the pictures.
-        folder: made if need be.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "data-report.html"
-    draft = folder / ".data-report.html.part"
-    draft.write_text(render(audit, catalogue), encoding="utf-8")
-    draft.replace(path)
-    return path
-
-
 def render(audit: Audit, catalogue: Catalogue) -> str:
-    """The page. File names are text from outside, and are escaped like all else."""
+    """Render the page as HTML; file names, like all text, are escaped."""
     table = pl.read_parquet(catalogue.table)
     pixels = np.load(catalogue.pixels, mmap_mode="r", allow_pickle=False)
     return template("data_report.html.j2").render(
@@ -63,7 +46,7 @@ def render(audit: Audit, catalogue: Catalogue) -> str:
 
 
 def histogram(audit: Audit) -> str:
-    """Photographs by age as SVG, spikes in another colour; its colours are the page's own variables."""
+    """Histogram of the ages as SVG in the page's colours; spikes have another colour."""
     ages, counts = zip(*audit.ages, strict=True) if audit.ages else ((), ())
     marked = {spike.age for spike in audit.spikes}
     with mpl.rc_context({**STYLE, "axes.grid.axis": "y"}):
@@ -78,7 +61,7 @@ def histogram(audit: Audit) -> str:
 
 
 def _galleries(table: pl.DataFrame, pixels: NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Groups worth a look: those that disagree most on the age, on the gender, and re-encoded copies."""
+    """Groups to check: those with the most different ages, with different genders, and re-encoded copies."""
     groups = table.group_by("group").agg(
         pl.len(),
         spread=pl.col("age").max().cast(pl.Int64) - pl.col("age").min().cast(pl.Int64),
@@ -117,7 +100,7 @@ def _members(table: pl.DataFrame, pixels: NDArray[np.uint8], group: str) -> dict
 
 
 def _reject_examples(rejects: pl.DataFrame) -> Iterable[tuple[str, int, list[tuple[str, str]]]]:
-    """Reason, count, and the first paths with their details; the most frequent reason first."""
+    """Each reason, the most frequent first, with its count and some paths and details."""
     for reason, count in rejects.group_by("reason").len().sort("len", "reason", descending=[True, False]).rows():
-        of_it = rejects.filter(pl.col("reason") == reason).sort("path").head(EXAMPLES)
-        yield reason, count, of_it.select("path", "detail").rows()
+        examples = rejects.filter(pl.col("reason") == reason).sort("path").head(EXAMPLES)
+        yield reason, count, examples.select("path", "detail").rows()

@@ -14,7 +14,7 @@ _BAR = 24
 
 
 def summary(audit: Audit) -> str:
-    """One or two plain sentences: what there is, and what to mind."""
+    """One or two sentences: number of photographs, ages, and copies."""
     text = f"{counted(audit.usable, 'usable photograph')} of {counted(audit.files, 'file')}"
     if audit.ages:
         text += f", aged {audit.ages[0][0]} to {audit.ages[-1][0]}"
@@ -33,39 +33,39 @@ def _agreement(copies: Copies) -> str:
 
 
 def notes(audit: Audit) -> list[str]:
-    """What a person should know besides the counts, one sentence each."""
-    found = []
+    """Notes on unusual counts, a sentence each."""
+    sentences = []
     if audit.repeated:
         has, counts = ("has", "it counts") if audit.repeated == 1 else ("have", "such files count")
         repeated = counted(audit.repeated, "file")
-        found.append(f"{repeated} {has} the same content and label as another; {counts} as one photograph with it.")
+        sentences.append(f"{repeated} {has} the same content and label as another; {counts} as one photograph with it.")
     if audit.outside:
         has, is_ = ("has", "is") if audit.outside == 1 else ("have", "are")
         outside = counted(audit.outside, "photograph")
-        found.append(f"{outside} {has} an age outside all ranges and {is_} left out of training.")
+        sentences.append(f"{outside} {has} an age outside all ranges and {is_} left out of training.")
     if audit.spikes:
         most = sorted(audit.spikes, key=lambda spike: spike.count - spike.expected, reverse=True)[:8]
         listed = ", ".join(f"{s.age} ({s.count:,} where {s.expected:,.0f} are expected)" for s in most)
-        found.append(f"Ages far above their neighbours: {listed}.")
+        sentences.append(f"Ages far above their neighbours: {listed}.")
     if audit.round_share is not None:
-        found.append(
+        sentences.append(
             f"{audit.round_share:.0%} of the ages from {ROUND_FROM} on are multiples of 5; 20% would be chance."
         )
     if audit.foldered:
-        found.append(
+        sentences.append(
             f"{audit.misfiled:,} of {counted(audit.foldered, 'photograph')} "
             f"{'lies' if audit.misfiled == 1 else 'lie'} in the folder of another range than the age has; the age in "
             "the file name wins."
         )
     empty = [tally.name for tally in audit.ranges if tally.count == 0]
     if empty:
-        found.append(f"Ranges without any photograph: {', '.join(empty[:20])}.")
-    return found
+        sentences.append(f"Ranges without any photograph: {', '.join(empty[:20])}.")
+    return sentences
 
 
 def markdown(audit: Audit) -> str:
-    """The audit as Markdown; names out of the source are quoted, so that they cannot become markup."""
-    parts = [f"# {_quoted(audit.name)}", summary(audit), *(f"- {note}" for note in notes(audit))]
+    """The audit as Markdown; names from the source are escaped."""
+    parts = [f"# {_escaped(audit.name)}", summary(audit), *(f"- {note}" for note in notes(audit))]
     parts.append(_section("Range", audit.ranges))
     parts.append(_section("Gender", audit.genders))
     parts.append(_section("Race", audit.races))
@@ -76,19 +76,19 @@ def markdown(audit: Audit) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _quoted(text: str) -> str:
+def _escaped(text: str) -> str:
     return "".join("\\" + letter if letter in "\\`*_{}[]()<>#+-!|" else letter for letter in text)
 
 
 def _section(title: str, tallies: Sequence[Tally]) -> str:
     total = sum(tally.count for tally in tallies) or 1
     lines = [f"| {title} | Photographs | Share |", "|---|---:|---:|"]
-    lines += [f"| {_quoted(t.name)} | {t.count:,} | {t.count / total:.1%} |" for t in tallies]
+    lines += [f"| {_escaped(t.name)} | {t.count:,} | {t.count / total:.1%} |" for t in tallies]
     return "\n".join(lines)
 
 
 def copy_rows(audit: Audit) -> list[tuple[str, Copies]]:
-    """Both kinds of copies with their titles."""
+    """Both kinds of copies, with their titles."""
     return [("identical files", audit.exact), ("with re-encoded copies", audit.near)]
 
 

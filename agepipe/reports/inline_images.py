@@ -1,4 +1,4 @@
-"""Pictures inside a page, so that it is one file."""
+"""Pictures embedded in a page as data URIs."""
 
 import base64
 
@@ -9,7 +9,7 @@ from agepipe.model.imaging import Image
 
 
 def data_uri(picture: Image, side: int, quality: int = 85) -> str:
-    """A square RGB picture as a JPEG inside an address, at most `side` px wide, for pages that ask for nothing."""
+    """Encode a square picture, uint8 RGB `(s, s, 3)`, as a data URI of a JPEG that is at most `side` px wide."""
     side = min(side, picture.shape[0])
     small = cv2.resize(np.ascontiguousarray(picture), (side, side), interpolation=cv2.INTER_AREA)
     data = cv2.imencode(".jpg", small[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, quality))[1]

@@ -1,7 +1,7 @@
-"""The model card: what a model is for and what not, how good it is, and for whom it is worse.
+"""The model card: intended use, figures, limits and slices of a model.
 
-It goes with the version in the registry, as Markdown, and is made of the facts of the evaluation that the version was
-registered with (Mitchell and others, "Model cards for model reporting", 2019).
+It is the description of a registered version, in Markdown, made from the evaluation that the version was registered
+with (Mitchell and others, "Model cards for model reporting", 2019).
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
 WORST = 8
-"""Slices that the card lists; the report has all."""
+"""Largest number of slices on the card."""
 
 
 def model_card(outcome: Outcome) -> str:
-    """The card as Markdown."""
+    """Render the card as Markdown."""
     return template("model-card.md.j2").render(
         o=outcome,
         s=sentences,
@@ -33,7 +33,7 @@ def model_card(outcome: Outcome) -> str:
 
 
 def _slices(outcome: Outcome) -> list[dict[str, Any]]:
-    """Those that are significantly worse in a figure come first, then the least accurate ones."""
-    judged, chance = outcome.slices.filter(pl.col("enough")), 1 - outcome.settings.confidence
-    worse = [sentences.behind(judged, name, chance) for name in FIGURES]
-    return list(pl.concat([*worse, judged]).unique(maintain_order=True).head(WORST).iter_rows(named=True))
+    """The slices of the card: first those that are significantly worse in a figure, then the least accurate ones."""
+    large, chance = outcome.slices.filter(pl.col("enough")), 1 - outcome.settings.confidence
+    worse = [sentences.behind(large, name, chance) for name in FIGURES]
+    return list(pl.concat([*worse, large]).unique(maintain_order=True).head(WORST).iter_rows(named=True))

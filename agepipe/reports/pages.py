@@ -1,4 +1,4 @@
-"""The templates of all pages and of the model card: one environment, one set of filters."""
+"""Jinja's environment for all pages and the model card."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from agepipe.evaluation.figures import figure, gap, gap_span, span
 
 
 def template(name: str) -> Template:
-    """A template of `agepipe/reports/templates`; all text is escaped, except in Markdown (`.md.j2`)."""
+    """Load a template of `agepipe/reports/templates`; text is escaped, except in Markdown (`.md.j2`)."""
     return _environment().get_template(name)
 
 

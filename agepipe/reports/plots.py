@@ -1,4 +1,4 @@
-"""The plots of an evaluation: as PNG files for the tracking store, and as SVG for the report."""
+"""The plots of an evaluation, as PNG files for the tracking store and as SVG for the report."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,65 +15,71 @@ from agepipe.evaluation.result import Outcome
 from agepipe.reports.prediction_plots import age_plot, calibration_plot, cumulative_plot, sets_plot
 from agepipe.reports.theme import FIRST, INK, MUTED, ON_FIRST, SECOND, STYLE, save
 
-MOST_CELLS = 20
-"""Classes up to which a confusion matrix has numbers in its cells."""
+MAX_LABELLED = 20
+"""Largest number of classes for which the cells of the confusion matrix contain numbers."""
 CURVES = (
     ("macro_precision", "precision", False), ("macro_recall", "recall", False), ("loss", "loss, nats", False),
     ("macro_precision", "precision error (1 − precision)", True),
     ("macro_recall", "recall error (1 − recall)", True), ("mae", "age error, years", False),
 )  # fmt: skip
-"""Column, title, and whether one minus the value is drawn: two rows of three plots."""
+"""Column, title, and whether one minus the value is plotted, for two rows of three plots."""
 
 PICTURES = (
     ("precision", CURVES[0]), ("recall", CURVES[1]), ("precision-error", CURVES[3]), ("recall-error", CURVES[4]),
 )  # fmt: skip
-"""File and curve of the pictures that every training leaves in its run."""
+"""File name and curve of the plots that every training logs in its MLflow run."""
 
 PARTS = (("train", "training", SECOND, "--"), ("validation", "validation", FIRST, "-"))
-"""Prefix of the columns, label, colour and line of each part of the rows."""
+"""Prefix of the columns, label, colour and line style of training and validation."""
 
 
 def draw(outcome: Outcome, folder: Path) -> dict[str, str]:
-    """Write each plot as PNG, `confusion.png` and so on; returns them as SVG for the report, by name.
+    """Write each plot as PNG, such as `confusion.png`.
 
-    A model without curves (an imported one) has no `curves`, one without prediction sets no `sets`.
+    Returns:
+        The plots as SVG, by name. `curves` is missing for an imported model, `sets` for one without prediction sets.
     """
     with mpl.rc_context(STYLE):
         return {name: save(figure, name, folder) for name, figure in _figures(outcome)}
 
 
-def draw_curves(curves: pl.DataFrame, kept: int, folder: Path) -> None:
+def draw_curves(curves: pl.DataFrame, best: int, folder: Path) -> None:
     """Write `precision.png`, `recall.png`, `precision-error.png` and `recall-error.png`, all from 0 to 1.
 
     Args:
-        curves: one row an epoch, as a bundle holds them.
-        kept: the epoch whose weights were kept, which a line marks; 0 marks none.
-        folder: where to write.
+        curves: a row for each epoch, as in a bundle.
+        best: number of the best epoch, which is marked by a line; 0 for no line.
+        folder: folder of the files.
     """
     with mpl.rc_context(STYLE):
         for name, curve in PICTURES:
-            curve_plot(curves, curve, kept).savefig(folder / f"{name}.png", dpi=130, facecolor="white")
+            curve_plot(curves, curve, best).savefig(folder / f"{name}.png", dpi=130, facecolor="white")
 
 
 def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
     yield "confusion", confusion_plot(outcome.confusion, outcome.card.ranges.names)
     if len(outcome.curves):
         yield "curves", curves_plot(outcome.curves)
-    yield "age", age_plot(outcome.judged)
-    yield "cumulative", cumulative_plot(outcome.judged, np.median(outcome.judged.ages))
+    yield "age", age_plot(outcome.predictions)
+    yield "cumulative", cumulative_plot(outcome.predictions, np.median(outcome.predictions.ages))
     yield "calibration", calibration_plot(outcome.before, outcome.after, outcome.card.temperature)
     if outcome.sets is not None:
-        yield "sets", sets_plot(outcome.sets, outcome.judged.labels)
+        yield "sets", sets_plot(outcome.sets, outcome.predictions.labels)
 
 
 def confusion_plot(counts: np.ndarray, names: tuple[str, ...]) -> Figure:
-    """Counts and row shares, int `(classes, classes)`: true ranges down, predicted ranges across, in class order."""
+    """Plot a confusion matrix with counts and shares of each true range.
+
+    Args:
+        counts: int `(classes, classes)`: a row for each true, a column for each predicted class.
+        names: names of the classes.
+    """
     classes = len(names)
     side = 7.6 if classes > 8 else 5.2
     figure = Figure(figsize=(side, side * 0.94), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    if classes > MOST_CELLS:
+    if classes > MAX_LABELLED:
         axes.pcolormesh(shares, cmap=_ramp(), vmin=0, vmax=1, rasterized=True)
     else:
         _cells(axes, counts, shares)
@@ -82,7 +88,7 @@ def confusion_plot(counts: np.ndarray, names: tuple[str, ...]) -> Figure:
 
 
 def _ramp() -> mpl.colors.LinearSegmentedColormap:
-    """From transparent to the first colour."""
+    """Colour map from transparent to `FIRST`."""
     return mpl.colors.LinearSegmentedColormap.from_list("share", [FIRST + "00", FIRST + "ff"])
 
 
@@ -97,13 +103,13 @@ def _cells(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _name_axes(axes: Axes, names: tuple[str, ...]) -> None:
-    step = max(1, len(names) // MOST_CELLS)
+    step = max(1, len(names) // MAX_LABELLED)
     at = np.arange(0, len(names), step)
     axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="predicted range", ylabel="true range", aspect="equal")
     axes.set_xticks(at + 0.5, [names[k] for k in at], rotation=90 if len(names) > 8 else 0)
     axes.set_yticks(at + 0.5, [names[k] for k in at])
     axes.grid(visible=False)
-    if len(names) <= MOST_CELLS:
+    if len(names) <= MAX_LABELLED:
         axes.set_xticks(range(len(names)), minor=True)
         axes.set_yticks(range(len(names)), minor=True)
         axes.grid(which="minor", lw=0.4)
@@ -122,25 +128,25 @@ def curves_plot(curves: pl.DataFrame) -> Figure:
     return figure
 
 
-def curve_plot(curves: pl.DataFrame, curve: tuple[str, str, bool], kept: int) -> Figure:
-    """One of `CURVES` alone, from 0 to 1, with a line at the epoch whose weights were kept (0: none)."""
+def curve_plot(curves: pl.DataFrame, curve: tuple[str, str, bool], best: int) -> Figure:
+    """Plot one of `CURVES` on an axis from 0 to 1, with a line at the best epoch unless it is 0."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     _curve(axes, curves, *curve)
     axes.set(xlabel="epoch", ylim=(0, 1))
-    if kept:
-        axes.axvline(kept, color=MUTED, lw=0.9, ls=":", label=f"kept: epoch {kept}")
+    if best:
+        axes.axvline(best, color=MUTED, lw=0.9, ls=":", label=f"kept: epoch {best}")
     figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
 def _curve(axes: Axes, curves: pl.DataFrame, column: str, title: str, error: bool) -> None:
-    """One column over epochs, or one minus it; training beside validation where there was one."""
+    """Plot a column, or one minus it, over epochs, for training and if it exists for validation."""
     marker = "o" if len(curves) < 3 else ""
     for part, label, colour, style in PARTS:
         if (name := f"{part}_{column}") in curves.columns:
             values = curves[name].to_numpy()
-            shown = 1 - values if error else values
-            axes.plot(curves["epoch"], shown, color=colour, ls=style, marker=marker, label=label)
+            plotted = 1 - values if error else values
+            axes.plot(curves["epoch"], plotted, color=colour, ls=style, marker=marker, label=label)
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,4 +1,4 @@
-"""Plots of how far answers are off, and of whether probabilities mean what they say."""
+"""Plots of age errors, calibration and prediction sets."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from agepipe.evaluation.compute import YEARS
 from agepipe.evaluation.coverage import Sets
-from agepipe.evaluation.metrics import Judged
+from agepipe.evaluation.metrics import Predictions
 from agepipe.model.calibration import BINS, Reliability
 from agepipe.reports.theme import FIRST, INK, MUTED, SECOND
 
-MOST_YEARS = 20
-"""Years to which the cumulative score is drawn."""
+MAX_YEARS = 20
+"""Largest error of the cumulative plot, years."""
 
 
-def age_plot(judged: Judged) -> Figure:
-    """How far predictions lie from the true age, in bins of five years: median, the middle half, and nine tenths."""
+def age_plot(predictions: Predictions) -> Figure:
+    """Plot the error of the predicted age by true age: median, middle 50 % and middle 90 % in bins of five years."""
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    centres, quantiles = error_by_age(judged)
+    centres, quantiles = error_by_age(predictions)
     low, first, median, third, high = quantiles
     axes.fill_between(centres, low, high, color=FIRST, alpha=0.14, lw=0, label="nine of ten")
     axes.fill_between(centres, first, third, color=FIRST, alpha=0.28, lw=0, label="the middle half")
@@ -31,36 +31,46 @@ def age_plot(judged: Judged) -> Figure:
     return figure
 
 
-def error_by_age(judged: Judged, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the age bins that have rows, `(bins,)`, and the 5, 25, 50, 75, 95 % quantiles of the error there."""
-    bins = judged.ages.astype(int) // width
-    errors = judged.years - judged.ages
+def error_by_age(predictions: Predictions, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of the age error by true age.
+
+    Args:
+        predictions: labels and predictions.
+        width: width of a bin, years.
+
+    Returns:
+        Centres of the bins that have rows, `(bins,)`, and the 5, 25, 50, 75 and 95 % quantiles of the error, years,
+        `(5, bins)`.
+    """
+    bins = predictions.ages.astype(int) // width
+    errors = predictions.years - predictions.ages
     found = np.unique(bins)
     quantiles = [np.quantile(errors[bins == k], (0.05, 0.25, 0.5, 0.75, 0.95)) for k in found]
     return found * width + (width - 1) / 2, np.array(quantiles).T
 
 
-def cumulative_plot(judged: Judged, median: float) -> Figure:
-    """Share of the rows whose predicted age lies within so many years, beside that of always saying the median age."""
+def cumulative_plot(predictions: Predictions, median: float) -> Figure:
+    """Plot the share of rows with at most a given age error, for the model and for guessing the median age."""
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    years = np.linspace(0, MOST_YEARS, 81)
+    years = np.linspace(0, MAX_YEARS, 81)
     for errors, label, colour, style in (
-        (judged.errors, "the model", FIRST, "-"), (np.abs(judged.ages - median), "the median age", SECOND, "--"),
+        (predictions.errors, "the model", FIRST, "-"),
+        (np.abs(predictions.ages - median), "the median age", SECOND, "--"),
     ):  # fmt: skip
         axes.plot(years, [(errors <= limit).mean() for limit in years], color=colour, ls=style, label=label)
     for limit in YEARS:
-        share = float((judged.errors <= limit).mean())
+        share = float((predictions.errors <= limit).mean())
         axes.plot(limit, share, "o", ms=4, color=FIRST)
         axes.annotate(f"{share:.0%}", (limit, share), (6, -11), textcoords="offset points", color=INK)
-    axes.set(xlabel="within so many years", ylabel="share of rows", xlim=(0, MOST_YEARS), ylim=(0, 1))
+    axes.set(xlabel="within so many years", ylabel="share of rows", xlim=(0, MAX_YEARS), ylim=(0, 1))
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
 def calibration_plot(before: Reliability, after: Reliability, temperature: float) -> Figure:
-    """Share of correct predictions, and number of rows, at each confidence."""
+    """Plot the share of correct predictions, and the number of rows, by confidence."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     shares, counts = figure.subplots(1, 2, width_ratios=(1.15, 1))
     shares.plot((0, 1), (0, 1), color=MUTED, lw=0.9, ls=":", label="perfect")
@@ -80,13 +90,13 @@ def calibration_plot(before: Reliability, after: Reliability, temperature: float
 
 
 def _reliability(axes: Axes, found: Reliability, colour: str, style: str, label: str) -> None:
-    """A line through the bins; bigger dots stand for more rows."""
+    """Plot a line through the bins; the area of a dot is proportional to the bin's rows."""
     axes.plot(found.confidence, found.accuracy, color=colour, ls=style, lw=1.2, label=label)
     axes.scatter(found.confidence, found.accuracy, 6 + 150 * found.rows / found.rows.sum(), color=colour, zorder=3)
 
 
 def sets_plot(sets: Sets, labels: NDArray[np.int64]) -> Figure:
-    """How many rows have a set of each size, and how often sets of each size hold the true range."""
+    """Plot the number of rows with a prediction set of each size, and the coverage of these sets."""
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
     rows, held = figure.subplots(1, 2)
     sizes, count = np.unique(sets.size, return_counts=True)

@@ -1,4 +1,4 @@
-"""One HTML file about an evaluation: opens from disk, asks nothing of the network, prints, light and dark."""
+"""The report of an evaluation: one HTML file without network access, for light and dark screens and for print."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agepipe import __version__
 from agepipe.evaluation.compute import YEARS
 from agepipe.evaluation.figures import figure, span
-from agepipe.evaluation.mistakes import DOUBTS, surest_mistakes
+from agepipe.evaluation.mistakes import DOUBTS, confident_mistakes
 from agepipe.evaluation.records import Evaluation
 from agepipe.evaluation.result import Outcome
 from agepipe.evaluation.slice_table import FIGURES
@@ -33,20 +33,20 @@ TITLES = {
     "loss": "loss, nats",
     "ece": "calibration error",
 }
-"""What each figure is called on the page, in the order shown."""
-MOST_SLICES = 60
-"""Slices that the page shows; the table beside it has all."""
+"""Titles of the figures on the page, in this order."""
+MAX_SLICES = 60
+"""Largest number of slices on the page; `slices.csv` has all."""
 SIDE, SMALL = 112, 64
-"""Largest side of a mistake's and of a doubtful label's picture, px."""
+"""Largest side of the pictures of mistakes and of doubtful labels, px."""
 
 
 def render(outcome: Outcome, drawings: Mapping[str, str], pictures: Mapping[int, Image]) -> str:
-    """The page.
+    """Render the page as HTML.
 
     Args:
-        outcome: what was found.
-        drawings: SVG by name, as `agepipe.reports.plots.draw` gives them; the only text that is not escaped.
-        pictures: those that are shown, RGB, by their place in the pixel store.
+        outcome: the results.
+        drawings: SVG of the plots by name, from `agepipe.reports.plots.draw`; the only text that is not escaped.
+        pictures: the pictures to embed, uint8 RGB, by their index in the pixel store.
     """
     return template("report.html.j2").render(
         o=outcome,
@@ -55,7 +55,7 @@ def render(outcome: Outcome, drawings: Mapping[str, str], pictures: Mapping[int,
         titles=TITLES,
         years=YEARS,
         slices=_slices(outcome),
-        few=outcome.slices.filter(~pl.col("enough")).head(MOST_SLICES).rows(named=True),
+        few=outcome.slices.filter(~pl.col("enough")).head(MAX_SLICES).rows(named=True),
         more=_more(outcome.slices),
         mistakes=_mistakes(outcome, pictures),
         doubts=_doubts(outcome.doubtful, pictures),
@@ -65,8 +65,8 @@ def render(outcome: Outcome, drawings: Mapping[str, str], pictures: Mapping[int,
 
 
 def _slices(outcome: Outcome) -> list[dict[str, Any]]:
-    """Slices that can be judged; `sides` says of each figure `worse` or `better` where its gap is beyond chance."""
-    chance, table = 1 - outcome.settings.confidence, outcome.slices.filter("enough").head(MOST_SLICES)
+    """The slices that are large enough; `sides` is `worse` or `better` for each figure with a significant gap."""
+    chance, table = 1 - outcome.settings.confidence, outcome.slices.filter("enough").head(MAX_SLICES)
     return [
         row
         | {
@@ -79,20 +79,21 @@ def _slices(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _more(table: pl.DataFrame) -> int:
-    """Slices that the page does not show."""
-    return sum(max(0, len(part) - MOST_SLICES) for part in table.partition_by("enough"))
+    """Number of slices that are not on the page."""
+    return sum(max(0, len(part) - MAX_SLICES) for part in table.partition_by("enough"))
 
 
 def _mistakes(outcome: Outcome, pictures: Mapping[int, Image]) -> list[dict[str, Any]]:
-    judged, words, places = outcome.judged, outcome.card.ranges.words, surest_mistakes(outcome.judged)
+    predictions, words = outcome.predictions, outcome.card.ranges.words
     index, paths = outcome.table["index"], outcome.table["path"]
-    said: NDArray[Any] = judged.predicted
+    predicted: NDArray[Any] = predictions.predicted
     return [
         {
-            "picture": data_uri(pictures[index[int(at)]], SIDE), "path": paths[int(at)], "age": int(judged.ages[at]),
-            "true": words[judged.labels[at]], "said": words[said[at]], "sure": judged.confidence[at],
+            "picture": data_uri(pictures[index[int(at)]], SIDE), "path": paths[int(at)],
+            "age": int(predictions.ages[at]), "true": words[predictions.labels[at]],
+            "predicted": words[predicted[at]], "confidence": predictions.confidence[at],
         }
-        for at in places
+        for at in confident_mistakes(predictions)
     ]  # fmt: skip
 
 
@@ -101,18 +102,18 @@ def _doubts(doubtful: pl.DataFrame, pictures: Mapping[int, Image]) -> list[dict[
     return [row | {"picture": data_uri(pictures[row["index"]], SMALL)} for row in rows]
 
 
-def said(evaluation: Evaluation) -> str:
-    """The verdict of an evaluation, and its warning where there is one."""
+def verdict(evaluation: Evaluation) -> str:
+    """The verdict of an evaluation, followed by its warning if there is one."""
     warning = f"**Warning:** {evaluation.warning}" if evaluation.warning else ""
     return " ".join(filter(None, [evaluation.verdict, warning]))
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """The figures with their intervals as a Markdown table, and where the page is."""
+    """Markdown with the verdict, a table of the figures and their intervals, and the path of the page."""
     lines = [
         f"| {title} | {figure(evaluation.metrics[name], name)}{evaluation.doubt} | "
         f"{span(evaluation.intervals[name], name)} |"
         for name, title in TITLES.items()
     ]
-    head = f"{said(evaluation)}\n\nResults on {evaluation.judged_on}. Report: `{evaluation.report}`"
+    head = f"{verdict(evaluation)}\n\nResults on {evaluation.rows_in_words}. Report: `{evaluation.report}`"
     return "\n".join([head, "", "| figure | value | interval |", "|---|---|---|", *lines])

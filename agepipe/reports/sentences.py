@@ -1,9 +1,9 @@
-"""What an evaluation found, in plain sentences, and figures as they are read."""
+"""The results of an evaluation in sentences."""
 
 import polars as pl
 
 from agepipe.config.stages import LOWER_IS_BETTER
-from agepipe.evaluation.comparison import Difference, surely
+from agepipe.evaluation.comparison import Difference, significance
 from agepipe.evaluation.constant import DECISIVE
 from agepipe.evaluation.coverage import no_sets
 from agepipe.evaluation.figures import UNITS, WORDS, change, figure, gap, listed, span
@@ -11,13 +11,13 @@ from agepipe.evaluation.result import Outcome
 from agepipe.evaluation.slice_table import FIGURES
 from agepipe.model.calibration import BINS, by_chance
 
-WORST = 4
-"""Slices that the sentence about them names for each figure."""
+MAX_NAMED = 4
+"""Largest number of slices that a sentence lists for each figure."""
 
 
 def verdict(outcome: Outcome) -> str:
-    """The main figures, each beside what the best constant guess reaches, in plain words."""
-    found, count = outcome.figures, len(outcome.judged.labels)
+    """The main figures, each with that of the best constant guess."""
+    found, count = outcome.figures, len(outcome.predictions.labels)
     photographs = f"{count:,}{'' if outcome.unknown else ' unseen'} photograph{'s' if count != 1 else ''}"
     hits, near, years = (figure(best(outcome, name), name) for name in ("accuracy", "within_one", "mae"))
     facts = (
@@ -32,27 +32,27 @@ def verdict(outcome: Outcome) -> str:
 
 
 def warning(outcome: Outcome) -> str:
-    """In which figures a model is not better than a constant guess; empty where it is better in all of them."""
+    """The figures in which the model is not better than a constant guess; empty if it is better in all of them."""
     if outcome.few:
         least = outcome.settings.min_slice
         return (
             f"{outcome.groups:,} different photographs are too few to tell whether this model is better than a "
             f"constant guess. At least {least} are needed (evaluate.min_slice)."
         )
-    better, unclear, worse = (standing(outcome, sign) for sign in (1, 0, -1))
+    better, unclear, worse = (compared_with_constant(outcome, sign) for sign in (1, 0, -1))
     if not unclear and not worse:
         return ""
-    told = (("worse", worse), ("not significantly better", unclear))
-    parts = [f"{word} in {_changes(outcome, names)}" for word, names in told if names]
+    kinds = (("worse", worse), ("not significantly better", unclear))
+    parts = [f"{kind} in {_changes(outcome, names)}" for kind, names in kinds if names]
     if not better:
         return f"This model is not better than a constant guess: {'; '.join(parts)}."
     good = listed([WORDS[name] for name in better])
     return f"The figures disagree: better than a constant guess in {good}, but {'; '.join(parts)}."
 
 
-def standing(outcome: Outcome, sign: int) -> list[str]:
+def compared_with_constant(outcome: Outcome, sign: int) -> list[str]:
     """The figures in which the model is significantly better than a constant guess (1), worse (-1), or neither (0)."""
-    return [name for name in DECISIVE if surely(outcome.constants[name], name) == sign]
+    return [name for name in DECISIVE if significance(outcome.constants[name], name) == sign]
 
 
 def _changes(outcome: Outcome, names: list[str]) -> str:
@@ -61,40 +61,40 @@ def _changes(outcome: Outcome, names: list[str]) -> str:
 
 
 def best(outcome: Outcome, name: str) -> float:
-    """What the best constant guess reaches in a figure."""
+    """The figure of the best constant guess for it."""
     return outcome.constants[name].second
 
 
-def against(outcome: Outcome) -> str:
-    """How the model stands against the champion, in one sentence; empty where there is nothing to compare."""
+def champion(outcome: Outcome) -> str:
+    """The comparison with the champion in a sentence; empty if there is none."""
     if outcome.champion is None:
         return ""
     if outcome.few:
         return f"{outcome.groups:,} different photographs are too few to compare the model with the champion."
     found, confidence = outcome.champion.differences, outcome.settings.confidence
-    told = [_told(name, found[name], confidence) for name in ("accuracy", "mae")]
-    return f"Against the champion on the same photographs: {told[0]}; {told[1]}."
+    accuracy, mae = (_change(name, found[name], confidence) for name in ("accuracy", "mae"))
+    return f"Against the champion on the same photographs: {accuracy}; {mae}."
 
 
-def _told(name: str, found: Difference, confidence: float) -> str:
+def _change(name: str, found: Difference, confidence: float) -> str:
     figures = change(found, name, confidence)
-    if not surely(found, name):
+    if not significance(found, name):
         return f"no clear difference in {WORDS[name]} ({figures})"
     return f"{side(found.difference, name)} in {WORDS[name]} ({figures})"
 
 
-def told_apart(outcome: Outcome, found: Difference, name: str) -> bool:
-    """Whether a difference from the champion is significant, on enough photographs to say so."""
-    return not outcome.few and surely(found, name) != 0
+def differs(outcome: Outcome, found: Difference, name: str) -> bool:
+    """Whether a difference from the champion is significant, and there are enough photographs."""
+    return not outcome.few and significance(found, name) != 0
 
 
 def side(difference: float, name: str) -> str:
-    """Whether a difference in a figure is for the `better` or the `worse`."""
+    """`better` or `worse`, by the sign of a difference in a figure."""
     return "better" if (difference < 0) == (name in LOWER_IS_BETTER) else "worse"
 
 
 def calibration(outcome: Outcome) -> str:
-    """Whether the probabilities mean what they say, and what the temperature did."""
+    """The calibration error before and after temperature scaling."""
     found, intervals, temperature = outcome.figures, outcome.intervals, outcome.card.temperature
     now = f"{figure(found['ece'], 'ece')} ({span(intervals['ece'], 'ece')})"
     if temperature == 1.0:
@@ -109,44 +109,44 @@ def calibration(outcome: Outcome) -> str:
 
 
 def bias(outcome: Outcome) -> str:
-    """What must stand beside every calibration error."""
+    """The explanation of the calibration error's bias."""
     return (
         "This error reads slightly high: even perfect calibration would show about "
-        f"{figure(by_chance(outcome.judged.confidence), 'ece')} by chance here. It is the error of the answered range, "
-        f"in {BINS} bins of equal width."
+        f"{figure(by_chance(outcome.predictions.confidence), 'ece')} by chance here. It is the error of the "
+        f"answered range, in {BINS} bins of equal width."
     )
 
 
 def prediction_sets(outcome: Outcome) -> str:
-    """How well the sets keep their level, or why there are none."""
+    """Coverage and size of the prediction sets, or the reason why there are none."""
     if outcome.sets is None:
         return no_sets(outcome.card, outcome.settings.level)
     found, intervals = outcome.figures, outcome.intervals
     low, high = intervals["coverage"]
     level = outcome.sets.level / 100
     covered, size = (span(intervals[name], name) for name in ("coverage", "set_size"))
-    kept = (
+    comparison = (
         "no significant difference from the target" if low <= level <= high
         else "above the target" if low > level else "below the target"
     )  # fmt: skip
     return (
         f"Sets of neighbouring ranges with a target of {outcome.sets.level} % hold the true range for "
-        f"{figure(found['coverage'], 'coverage')} of the photographs ({covered}): {kept}. They hold "
+        f"{figure(found['coverage'], 'coverage')} of the photographs ({covered}): {comparison}. They hold "
         f"{found['set_size']:.1f} ranges on average ({size}), and a single range for "
         f"{figure(found['single'], 'single')} of the photographs."
     )
 
 
 def worst_slices(outcome: Outcome) -> str:
-    """Which slices are significantly worse than the rest, in range accuracy or in the error in years."""
+    """The slices that are significantly worse than the rest, in accuracy or in age error."""
     table = outcome.slices
-    judged = table.filter("enough")
+    large = table.filter("enough")
     if table.is_empty():
         return "There are no slices to compare."
-    if judged.is_empty():
+    if large.is_empty():
         return f"None of the {len(table)} slices is large enough to compare."
-    count = f"{len(judged)} of {len(table)} slices are large enough to compare"
-    worse = {name: behind(judged, name, 1 - outcome.settings.confidence) for name in FIGURES}
+    count = f"{len(large)} of {len(table)} slices are large enough to compare"
+    worse = {name: behind(large, name, 1 - outcome.settings.confidence) for name in FIGURES}
     if all(one.is_empty() for one in worse.values()):
         return f"{count}. None is significantly worse than the rest in accuracy or age error."
     both = pl.concat([one.select("kind", "slice") for one in worse.values()]).unique()
@@ -157,21 +157,21 @@ def worst_slices(outcome: Outcome) -> str:
 
 
 def behind(table: pl.DataFrame, name: str, chance: float) -> pl.DataFrame:
-    """The slices that are worse than the rest in a figure, with a corrected p-value below `chance`, the worst first."""
+    """The slices that are worse than the rest in a figure, with a corrected p-value below `chance`; the worst first."""
     worse = pl.col(f"{name}_gap") * (1 if name in LOWER_IS_BETTER else -1)
     return table.filter((worse > 0) & (pl.col(f"{name}_p") < chance)).sort(worse, descending=True)
 
 
 def _behind(table: pl.DataFrame, name: str) -> str:
-    rows = table.select("kind", "slice", f"{name}_gap").head(WORST).iter_rows()
+    rows = table.select("kind", "slice", f"{name}_gap").head(MAX_NAMED).iter_rows()
     names = [f"{kind} {part} ({gap(value, name)} {UNITS[name]})" for kind, part, value in rows]
-    names += [f"{len(table) - WORST} more"] * (len(table) > WORST)
+    names += [f"{len(table) - MAX_NAMED} more"] * (len(table) > MAX_NAMED)
     return f"in {WORDS[name]} {listed(names)}"
 
 
 def labels(outcome: Outcome) -> str:
-    """How many labels are worth checking, and what that rests on."""
-    found, count = len(outcome.doubtful), len(outcome.judged.labels)
+    """The number of labels that are worth checking, and how they were found."""
+    found, count = len(outcome.doubtful), len(outcome.predictions.labels)
     usual = "what the model's own usual error explains"
     if not found:
         return f"No label is less probable than {usual}."

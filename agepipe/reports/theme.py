@@ -1,7 +1,7 @@
-"""How plots look, and how they get into a page.
+"""The style of plots, and their conversion to SVG for a page.
 
-Each is drawn once, in the colours of a light page. Inside the report these colours become the page's own, so that the
-same drawing is right on a dark one.
+Plots have the colours of a light page. In the SVG these are replaced by the page's CSS variables, so that the same plot
+fits a dark page as well.
 """
 
 import io
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 INK, MUTED, LINE = "#1f2328", "#59636e", "#d1d9e0"
 FIRST, SECOND, ON_FIRST = "#2a6fdb", "#b3541e", "#fdfdfe"
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", FIRST: "first", SECOND: "second", ON_FIRST: "on-first"}
-"""The colour of each role on a light page, and the name of the page's variable for it."""
+"""Each colour, and the CSS variable that replaces it."""
 
 STYLE: dict[Any, Any] = {
     "font.size": 9.0, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "axes.titlecolor": INK,
@@ -26,14 +26,14 @@ STYLE: dict[Any, Any] = {
 
 
 def save(figure: Figure, name: str, folder: Path) -> str:
-    """Write `NAME.png`; returns the plot as SVG for a page."""
+    """Write a plot as `NAME.png`, and return it as SVG."""
     figure.savefig(folder / f"{name}.png", dpi=130, facecolor="white")
-    figure.set_layout_engine("none")  # what was laid out once need not be again
+    figure.set_layout_engine("none")  # the layout is computed already
     return svg(figure, name)
 
 
 def svg(figure: Figure, salt: str) -> str:
-    """The plot as SVG for a page; `salt` makes its identifiers the same each time, and other than another plot's."""
+    """Convert a plot to SVG; `salt` makes its element ids reproducible, and unique among the plots of a page."""
     drawing = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt}):
         figure.savefig(drawing, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -41,7 +41,7 @@ def svg(figure: Figure, salt: str) -> str:
 
 
 def inline(svg: str) -> str:
-    """The SVG without its XML head, its size left to the page and its colours replaced by the page's variables."""
+    """SVG without XML declaration and size, its colours replaced by CSS variables."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", body, count=1))
     for colour, variable in VARIABLES.items():

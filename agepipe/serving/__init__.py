@@ -1,1 +1,1 @@
-"""Exported models answer for pictures; nothing here needs torch or Prefect."""
+"""Prediction with exported models: photographs, camera, web page, deployment; without torch and Prefect."""

@@ -20,8 +20,7 @@ from agepipe.model.predictor import Predictor
 from agepipe.registry import lookup
 from agepipe.serving import pictures
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.haar import finder
+from agepipe.serving.detect.detector import FaceDetector, load_detector
 
 Photograph = str | PathLike[str] | NDArray[np.uint8]
 """Path of a JPEG, PNG, WebP or BMP file, or RGB pixels, uint8 `(height, width, 3)`."""
@@ -45,7 +44,7 @@ class FaceAge(NamedTuple):
     high: int | None
     """Last year of the 90 % prediction set; None if the set is open-ended or the model was not calibrated."""
     box: Box | None
-    """Where the face is; it may extend beyond the photograph. None for an aligned chip."""
+    """The bounding box, which may extend beyond the photograph; None for an aligned chip."""
 
 
 class AgeModel:
@@ -70,11 +69,11 @@ class AgeModel:
         return self._predictor.card.ranges
 
     @cached_property
-    def _detector(self) -> Finder:
-        found, notes = finder(self._runtime)
+    def _detector(self) -> FaceDetector:
+        detector, notes = load_detector(self._runtime)
         for note in notes:
             warnings.warn(note, stacklevel=2)
-        return found
+        return detector
 
     @overload  # a path given as text is an iterable of texts as well; the first signature applies
     def predict(self, photographs: Photograph, *, aligned: bool = False) -> list[FaceAge]: ...  # type: ignore[overload-overlap]
@@ -90,7 +89,7 @@ class AgeModel:
 
         Args:
             photographs: a path or an RGB uint8 array `(height, width, 3)`, or an iterable of these.
-            aligned: take each photograph as one chip that is cut as UTKFace's are, without face detection.
+            aligned: take each photograph as one face, cropped as UTKFace's chips are, without face detection.
 
         Returns:
             For one photograph the list of its faces, largest first; for several one such list each, in their order.
@@ -110,7 +109,7 @@ class AgeModel:
         image, scale = _pixels(photograph)
         if aligned:
             return self._ages([image], [None])
-        faces = [face for face in self._detector.search(image) if face.legible]
+        faces = [face for face in self._detector.search(image) if face.large_enough]
         boxes = [cast(Box, tuple(map(float, face.box * scale))) for face in faces]
         return self._ages([align(image, face.landmarks) for face in faces], boxes)
 
@@ -118,12 +117,17 @@ class AgeModel:
         if not chips:
             return []
         card = self._predictor.card
-        found = self._predictor.predict(np.stack([fit(chip, card.size) for chip in chips]))
-        labels = decide(found.probabilities, card.decoding)
+        prediction = self._predictor.predict(np.stack([fit(chip, card.size) for chip in chips]))
+        labels = decide(prediction.probabilities, card.decoding)
         return [
             FaceAge(card.ranges.names[label], float(row[label]), float(age), low, high, box)
             for label, row, age, (low, high), box in zip(
-                labels, found.probabilities, found.years, card.spans(found.probabilities), boxes, strict=True
+                labels,
+                prediction.probabilities,
+                prediction.years,
+                card.spans(prediction.probabilities),
+                boxes,
+                strict=True,
             )
         ]
 
@@ -157,7 +161,7 @@ def load(
 
 
 def _pixels(photograph: Photograph) -> tuple[Image, float]:
-    """The photograph as RGB pixels, and the pixels of the original for each of them, along a side."""
+    """The photograph as RGB pixels, and the number of the file's pixels for each of them along a side."""
     if not isinstance(photograph, np.ndarray):
         found = pictures.read_file(Path(photograph).expanduser())
         if found.image is None:

@@ -1,4 +1,4 @@
-"""The camera: the faces of each frame found, aligned, answered, followed and drawn, until source or user ends it."""
+"""The camera loop: detect, align, predict, track and draw the faces of each frame."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,111 +16,122 @@ from agepipe.model.bundle import Card
 from agepipe.model.imaging import Image, fit
 from agepipe.model.predictor import Prediction
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.face import LEGIBLE, Face
+from agepipe.serving.detect.detector import FaceDetector
+from agepipe.serving.detect.face import MIN_FACE, Face
 from agepipe.serving.overlay import draw
-from agepipe.serving.sinks import Seen, Sink
+from agepipe.serving.sinks import AnnotatedFrame, Sink
 from agepipe.serving.sources import Frame, Source
 from agepipe.serving.tracker import Track, Tracker
 
-LOOK = 320
-"""Longest side, px, at which faces are looked for: a quarter of the time of 640, and as good from 100 px a face on."""
-CALM = 0.1
-"""Weight of the newest frame in the frame rate that is shown."""
+DETECTION_SIDE = 320
+"""Longest side, px, at which faces are detected: takes a quarter of the time of 640 px, and detects as many faces of
+100 px and more."""
+SMOOTHING = 0.1
+"""Weight of the newest frame in the moving average of the frame rate."""
 
 
-class Answering(Protocol):
-    """What answers for faces: a `Predictor`, or an `agepipe.serving.endpoint.Endpoint`."""
+class AgePredictor(Protocol):
+    """Predicts chips: a `Predictor`, or an `agepipe.serving.endpoint.Endpoint`."""
 
     card: Card
 
     def predict(self, images: NDArray[np.uint8]) -> Prediction:
-        """What it says of pictures, uint8 RGB `(n, size, size, 3)` at the card's size."""
+        """Predict chips, uint8 RGB `(n, size, size, 3)` at the card's size."""
         ...
 
 
-class Model(Protocol):
-    """Which model answers now: `agepipe.serving.model_source.Fixed`, `Following` or `Served`."""
+class ModelSource(Protocol):
+    """The model that a camera uses: a `FixedModel`, a `DeployedModel` or an `Endpoint`."""
 
     title: str
+    """Name of the model, as users see it."""
 
     @property
-    def predictor(self) -> Answering:
-        """What answers."""
+    def predictor(self) -> AgePredictor:
+        """The present model."""
         ...
 
-    def renewed(self) -> bool:
-        """Whether another model answers from now on."""
+    def update(self) -> bool:
+        """Switch to a newly deployed model if there is one; called between two frames.
+
+        Returns:
+            Whether `predictor` is another model now.
+        """
         ...
 
     def notes(self) -> list[str]:
-        """What a user should know afterwards."""
+        """Notes for the user, shown at the end."""
         ...
 
 
 @dataclass
 class Summary:
-    """What a camera did."""
+    """Counts and notes of a camera session."""
 
     frames: int = 0
     faces: int = 0
-    """Counted in each frame anew."""
-    illegible: int = 0
-    """Faces too small to be answered, counted in each frame anew."""
-    least: set[int] = field(default_factory=set)
-    """Sides below which they were too small, px of the original: more where a frame is a picture made smaller."""
+    """Faces with a prediction, summed over frames."""
+    too_small: int = 0
+    """Faces that are too small for a prediction, summed over frames."""
+    min_sides: set[int] = field(default_factory=set)
+    """Least sides of a face in the frames with such faces, px of the original; larger if a picture was scaled down."""
     blank: int = 0
-    """Frames of one colour alone, in which nothing can be seen."""
-    people: set[int] = field(default_factory=set)
+    """Frames of a single colour."""
+    tracks: set[int] = field(default_factory=set)
     """Numbers of the tracks."""
     seconds: float = 0.0
     models: list[str] = field(default_factory=list)
-    """Titles of those that answered, in order."""
+    """Titles of the models that were used, in order."""
     detector: str = ""
-    """Title of what found the faces."""
+    """Title of the face detector."""
     notes: list[str] = field(default_factory=list)
+    """Notes for the user."""
     last: Image | None = None
     """The last annotated frame, uint8 RGB."""
     incomplete: bool = False
-    """Whether something that the source holds could not be read."""
+    """Whether a part of the source could not be read."""
     stopped: bool = False
-    """Whether Ctrl-C or a key ended it."""
+    """Whether Ctrl-C or a key ended the session."""
 
     @property
     def rate(self) -> float:
-        """Frames a second, from the first to the last."""
+        """Mean frame rate, frames/s."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
 
 class Camera:
-    """Eyes, model and memory; one frame at a time."""
+    """Detector, model and tracker of a camera, which process one frame at a time."""
 
-    def __init__(self, model: Model, detector: Finder) -> None:
+    def __init__(self, model: ModelSource, detector: FaceDetector) -> None:
         self.model, self.detector, self._tracker = model, detector, Tracker()
-        self.illegible = 0
-        """Faces in the last frame that are too small to be answered."""
+        self.too_small = 0
+        """Faces in the last frame that are too small for a prediction."""
 
-    def look(self, frame: Frame, apart: bool = False) -> list[Track]:
-        """The faces of a frame, as they stand after it.
+    def process(self, frame: Frame, independent: bool = False) -> list[Track]:
+        """Detect the faces of a frame, predict their ages, and update the tracks.
 
         Args:
             frame: the frame.
-            apart: whether it has nothing to do with the last one; then it is searched as a photograph is.
+            independent: whether it is a photograph of its own: it starts new tracks, and is searched at all scales and
+                rotations.
+
+        Returns:
+            The tracks of the faces in this frame, largest face first.
         """
-        if self.model.renewed() or apart:
-            self._tracker.forget()
-        seen = self._found(frame, apart)
-        find = [face for face in seen if face.legible]
-        self.illegible = len(seen) - len(find)
+        if self.model.update() or independent:
+            self._tracker.reset()
+        detected = self._detect(frame, independent)
+        faces = [face for face in detected if face.large_enough]
+        self.too_small = len(detected) - len(faces)
         rule = self.model.predictor.card.rule
-        return self._tracker.update(find, self._answers(frame.image, find), frame.seconds, rule)
+        return self._tracker.update(faces, self._predict(frame.image, faces), frame.seconds, rule)
 
-    def _found(self, frame: Frame, apart: bool) -> list[Face]:
-        if not apart and frame.blank:
+    def _detect(self, frame: Frame, independent: bool) -> list[Face]:
+        if not independent and frame.blank:
             return []
-        return self.detector.search(frame.image) if apart else self.detector.find(frame.image, LOOK)
+        return self.detector.search(frame.image) if independent else self.detector.find(frame.image, DETECTION_SIDE)
 
-    def _answers(self, image: Image, faces: Sequence[Face]) -> Prediction:
+    def _predict(self, image: Image, faces: Sequence[Face]) -> Prediction:
         predictor = self.model.predictor
         size = predictor.card.size
         chips = [fit(align(image, face.landmarks), size) for face in faces]
@@ -132,105 +143,105 @@ def run(
     camera: Camera,
     sinks: Sequence[Sink],
     *,
-    most: int = 0,
-    ended: Callable[[], bool] = lambda: False,
-    helped: Callable[[], bool] = lambda: False,
+    max_frames: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+    show_help: Callable[[], bool] = lambda: False,
     progress: Progress = silent,
-    into: Summary | None = None,
+    summary: Summary | None = None,
 ) -> Summary:
-    """Treat frames until the source ends; Ctrl-C ends it as well, and every file is finished whatever happens.
+    """Process frames until the source ends, the user stops it, or Ctrl-C; the sinks are closed in any case.
 
     Args:
         source: the frames.
-        camera: what looks at them.
-        sinks: what takes them; closed at the end.
-        most: frames after which it ends; 0 for no end.
-        ended: asked after each frame whether the user wants to end.
-        helped: whether to explain the keys.
-        progress: told after each frame.
-        into: what is filled and returned, for who wants it even where this is ended from outside.
+        camera: processes each frame.
+        sinks: receive each processed frame.
+        max_frames: number of frames after which to stop; 0 for no limit.
+        stop: called after each frame; whether the user wants to stop.
+        show_help: whether to draw the help for the keys.
+        progress: called after each frame.
+        summary: filled and returned, so that the caller has it even if an exception ends the session.
 
     Raises:
-        SourceError: not one frame came.
+        SourceError: the source had no frame.
     """
-    done, start, shown = into or Summary(), time.monotonic(), Rate()
+    done, start, rate = summary or Summary(), time.monotonic(), FrameRate()
     done.detector = camera.detector.title
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
         try:
             for frame in source.frames():
-                _treat(frame, source, camera, sinks, done, f"{shown.tick():.0f} frames/s", helped())
-                progress(done.frames, _total(source, most) or done.frames + 1, f"{len(done.people)} faces")
+                _process(frame, source, camera, sinks, done, f"{rate.tick():.0f} frames/s", show_help())
+                progress(done.frames, _total(source, max_frames) or done.frames + 1, f"{len(done.tracks)} faces")
                 done.seconds = time.monotonic() - start
-                if ended() or done.frames == most:
-                    done.stopped = ended()
+                if stop() or done.frames == max_frames:
+                    done.stopped = stop()
                     break
         except KeyboardInterrupt:
             done.stopped = True
         finally:
             done.incomplete = source.incomplete()
-            done.notes += [*source.notes(), *camera.model.notes(), *_unseen(done)]
+            done.notes += [*source.notes(), *camera.model.notes(), *_without_prediction(done)]
     if not done.frames and not done.stopped:
-        raise SourceError(f"--source: not one frame came. {' '.join(done.notes)}".strip())
+        raise SourceError(f"--source: it has no frame. {' '.join(done.notes)}".strip())
     return done
 
 
-def _unseen(done: Summary) -> list[str]:
-    """What could not be answered, and why."""
-    told = []
-    if done.illegible:
-        least = " or ".join(map(str, sorted(done.least)))
-        told.append(f"{done.illegible} faces were smaller than {least} px, too small to be answered.")
+def _without_prediction(done: Summary) -> list[str]:
+    """Notes on faces and frames without a prediction."""
+    notes = []
+    if done.too_small:
+        sides = " or ".join(map(str, sorted(done.min_sides)))
+        notes.append(f"{done.too_small} faces were smaller than {sides} px, too small for a prediction.")
     if done.blank:
-        told.append(
-            f"{done.blank} of {done.frames} frames are unreadable: all their pixels are equal, as a decoder that "
-            "failed or a covered camera gives them."
+        notes.append(
+            f"{done.blank} of {done.frames} frames are unreadable: all their pixels are equal, as after a "
+            "decoding error or with a covered lens."
         )
-    return told
+    return notes
 
 
-def _total(source: Source, most: int) -> int:
-    """Frames that will be treated, 0 where nobody knows."""
-    known = [count for count in (source.total, most) if count]
-    return min(known, default=0)
+def _total(source: Source, max_frames: int) -> int:
+    """Expected number of frames, 0 if unknown."""
+    return min((count for count in (source.total, max_frames) if count), default=0)
 
 
-def _treat(
-    frame: Frame, source: Source, camera: Camera, sinks: Sequence[Sink], done: Summary, rate: str, helped: bool
+def _process(
+    frame: Frame, source: Source, camera: Camera, sinks: Sequence[Sink], done: Summary, rate: str, show_help: bool
 ) -> None:
-    blank = not source.apart and frame.blank  # drawing on the frame changes that
-    tracks = camera.look(frame, source.apart)
+    blank = not source.independent and frame.blank  # before the frame is drawn on
+    tracks = camera.process(frame, source.independent)
     model, ranges = camera.model.title, camera.model.predictor.card.ranges
-    drawn = draw(frame.image, tracks, ranges, f"{model}   {camera.detector.title}   {rate}", helped=helped)
+    drawn = draw(frame.image, tracks, ranges, f"{model}   {camera.detector.title}   {rate}", show_help=show_help)
     for sink in sinks:
-        sink.take(Seen(frame, drawn, tracks, ranges, model))
+        sink.write(AnnotatedFrame(frame, drawn, tracks, ranges, model))
     done.frames, done.faces, done.last = done.frames + 1, done.faces + len(tracks), drawn
-    done.illegible, done.blank = done.illegible + camera.illegible, done.blank + blank
-    if camera.illegible:
-        done.least.add(round(LEGIBLE * frame.scale))
-    done.people.update(track.number for track in tracks)
+    done.too_small, done.blank = done.too_small + camera.too_small, done.blank + blank
+    if camera.too_small:
+        done.min_sides.add(round(MIN_FACE * frame.scale))
+    done.tracks.update(track.number for track in tracks)
     if model not in done.models:
         done.models.append(model)
 
 
-class Rate:
-    """Frames a second, calmed."""
+class FrameRate:
+    """Moving average of the frame rate."""
 
     def __init__(self) -> None:
         self._last: float | None = None
-        self._apart = 0.0
+        self._interval = 0.0
 
     def tick(self) -> float:
-        """Count a frame; the rate until now, 0 at the first."""
+        """Count a frame and return the frame rate, frames/s; 0 at the first frame."""
         now = time.monotonic()
         if self._last is not None:
-            apart = now - self._last
-            self._apart = apart if not self._apart else (1 - CALM) * self._apart + CALM * apart
+            interval = now - self._last
+            first = not self._interval
+            self._interval = interval if first else (1 - SMOOTHING) * self._interval + SMOOTHING * interval
         self._last = now
-        return 1 / self._apart if self._apart else 0.0
+        return 1 / self._interval if self._interval else 0.0
 
 
 def one_thread() -> None:
-    """Keep OpenCV on one thread: with more, its pieces wait for each other on a busy machine."""
+    """Limit OpenCV to one thread; on a busy machine more threads make it slower."""
     cv2.setNumThreads(1)

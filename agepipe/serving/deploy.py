@@ -1,7 +1,8 @@
-"""From a version in the registry to the bundle that a camera uses: checked, copied whole, then pointed to.
+"""Deploy a registered version to the cameras of a workspace.
 
-`workspace/deployed/` holds one folder a version and `current.json`, which says which of them serves. The pointer is
-written by a rename, so whoever reads it meets the old one or the new one; a camera looks at it between two frames.
+`workspace/deployed/` contains a folder for each deployed version, and `current.json`, which names the present one. A
+deployment checks the bundle, copies it atomically, and then replaces `current.json` atomically. Cameras check that file
+between two frames.
 """
 
 import base64
@@ -28,69 +29,70 @@ from agepipe.registry import lookup, store
 from agepipe.registry.versions import Version, parse
 
 POINTER = "current.json"
-SECONDS = 300
-"""How long the registered model may take to load and answer."""
-ASK = """
+TIMEOUT = 300
+"""Time limit for loading and running the registered model, s."""
+PREDICT = """
 import json, sys
 import mlflow.pyfunc
 model = mlflow.pyfunc.load_model(sys.argv[1])
-answers = model.predict([{"image": text} for text in json.load(sys.stdin)])
-print(json.dumps(answers["probabilities"].tolist()))
+predictions = model.predict([{"image": text} for text in json.load(sys.stdin)])
+print(json.dumps(predictions["probabilities"].tolist()))
 """
-"""Run in a process of its own: there MLflow takes the package that was registered with the model, not this one."""
+"""Script for a process of its own, in which MLflow imports the code that was registered with the model."""
 
 
 class Check(BaseModel):
-    """What a bundle is shown before it may serve."""
+    """The check of a bundle before it is deployed: its predictions must be those of the registered model."""
 
     model_config = ConfigDict(frozen=True)
 
     pictures: int = 28
-    """Drawn faces, the same every time; two of each range."""
+    """Number of drawn faces, two of each range; the same in each check."""
     seed: int = 7
     tolerance: float = 1e-4
-    """Largest difference of a probability from the registered model's answer."""
+    """Largest difference of a probability from that of the registered model."""
 
 
 CHECK = Check()
 
 
 class Deployed(BaseModel):
-    """The bundle that serves."""
+    """The deployed bundle, as recorded in `current.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: int
     digest: str
-    """The model's."""
+    """Digest of the model."""
     folder: str
-    """Name of its folder beside the pointer."""
+    """Name of its folder in `deployed/`."""
     when: str
-    """When the pointer was switched to it, UTC."""
+    """Time of the deployment, UTC."""
 
     @property
     def title(self) -> str:
-        """As a person calls it."""
+        """Name of the version, as users see it."""
         return f"{self.name} version {self.version}"
 
 
 def folder_of(runtime: Runtime) -> Path:
-    """Where deployed bundles and the pointer lie."""
+    """Folder of the deployed bundles and of `current.json`."""
     return runtime.workspace / "deployed"
 
 
 def deploy(reference: str, runtime: Runtime, name: str = "", check: Check = CHECK) -> Deployed:
-    """Deploy a registered version; one that lies there already is only pointed to.
+    """Deploy a registered version; if its bundle was copied before, only `current.json` is written.
 
     Args:
-        reference: an alias or a version, as `agepipe.registry.versions.parse` reads them.
-        runtime: the store and the workspace.
-        name: the registered model; empty takes `agepipe`, or the only one there is.
-        check: what the bundle is shown.
+        reference: an alias or a version, as for `agepipe.registry.versions.parse`.
+        runtime: tracking store and workspace.
+        name: name of the registered model; empty takes `agepipe`, or the only one in the store.
+        check: the check of the bundle.
 
     Raises:
-        ModelError: there is no such version, its bundle is damaged, or it answers otherwise than the registered model.
+        ModelError: there is no such version, its bundle is damaged, or its predictions differ from those of the
+            registered model.
     """
     found = find(reference, runtime, name)
     model = lookup.model_of(found, runtime)
@@ -103,76 +105,79 @@ def deploy(reference: str, runtime: Runtime, name: str = "", check: Check = CHEC
 
 
 def find(reference: str, runtime: Runtime, name: str) -> Version:
-    """The version that is to be deployed.
+    """Find the version to deploy.
 
     Raises:
         ModelError: there is no such version, or the reference is the folder of a bundle.
     """
     if (Path(reference) / bundle.CARD).is_file():
         raise ModelError(
-            f"model: {reference!r} is the folder of a bundle, which needs no deploying; use it with --model, or name "
+            f"model: {reference!r} is the folder of a bundle, which is not deployed; use it with --model, or name "
             "an alias or a version."
         )
     wanted = parse(reference, name)
-    there = lookup.versions(wanted.name, runtime)
-    found = next((version for version in there if wanted.names(version)), None)
+    existing = lookup.versions(wanted.name, runtime)
+    found = next((version for version in existing if wanted.names(version)), None)
     if found is None:
-        raise lookup.unknown(reference, wanted.name, there, runtime)
+        raise lookup.unknown(reference, wanted.name, existing, runtime)
     return found
 
 
 def _fill(draft: Path, source: Path, found: Version, runtime: Runtime, check: Check) -> None:
-    for name in (bundle.NETWORK, bundle.CARD):  # a camera needs no lineage, whose sketches show the photographs
+    for name in (
+        bundle.NETWORK,
+        bundle.CARD,
+    ):  # without the lineage, whose perceptual hashes are derived from the photographs
         shutil.copy(source / name, draft)
     pictures = [sample.encoded(chip, check.seed) for chip in sample.plan(check.pictures, check.seed)]
-    apart = difference(answers(draft, pictures), registered_answers(found, pictures, runtime))
-    if apart > check.tolerance:
+    largest = difference(predictions(draft, pictures), registered_predictions(found, pictures, runtime))
+    if largest > check.tolerance:
         raise ModelError(
-            f"model: version {found.number} of {found.name} answers otherwise as a bundle than in the registry (a "
-            f"probability differs by {apart:.2g}, allowed are {check.tolerance:g}); register the model anew."
+            f"model: version {found.number} of {found.name} predicts otherwise as a bundle than in the registry (a "
+            f"probability differs by {largest:.2g}, allowed are {check.tolerance:g}); register the model again."
         )
-    result = {"digest": bundle.digest(draft), "name": found.name, "version": found.number, "difference": apart}
+    result = {"digest": bundle.digest(draft), "name": found.name, "version": found.number, "difference": largest}
     write_manifest(draft, "deploy", check, {"model": found.digest}, result)
 
 
-def answers(folder: Path, pictures: Sequence[bytes]) -> NDArray[np.float64]:
-    """What a bundle says of photograph files: probabilities `(n, classes)`."""
+def predictions(folder: Path, pictures: Sequence[bytes]) -> NDArray[np.float64]:
+    """Predict encoded photographs with a bundle; probabilities, float64 `(n, classes)`."""
     predictor = Predictor.load(folder)
     images = np.stack([fit(decode(data), predictor.card.size) for data in pictures])
     return predictor.predict(images).probabilities.astype(np.float64)
 
 
-def registered_answers(found: Version, pictures: Sequence[bytes], runtime: Runtime) -> NDArray[np.float64]:
-    """What the registered version says of them, loaded by MLflow with the code that was registered with it.
+def registered_predictions(found: Version, pictures: Sequence[bytes], runtime: Runtime) -> NDArray[np.float64]:
+    """Predict encoded photographs with the registered version and its own code; probabilities, float64 `(n, classes)`.
 
     Raises:
-        ModelError: MLflow cannot load it, or it fails.
+        ModelError: MLflow cannot load the version, or its prediction fails.
     """
     store.quiet()
     uri = f"models:/{found.name}/{found.number}"
-    files = lookup.files(found)  # of a local store; its database may lie where it can only be read
+    files = lookup.files(found)  # MLflow would open the store's database for writing
     environ = {**store.environ(runtime), "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", ASK, str(files or uri)],
+            [sys.executable, "-P", "-W", "ignore", "-c", PREDICT, str(files or uri)],
             input=json.dumps([base64.b64encode(data).decode() for data in pictures]),
-            env=environ, capture_output=True, text=True, timeout=SECONDS, check=False,
+            env=environ, capture_output=True, text=True, timeout=TIMEOUT, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ModelError(f"model: {uri} did not answer in {SECONDS} s; try again on a less busy machine.") from error
+        raise ModelError(f"model: {uri} did not respond in {TIMEOUT} s; try again on a less busy machine.") from error
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise ModelError(f"model: MLflow cannot run {uri} ({said[:300]}); register the model anew.")
+        message = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise ModelError(f"model: MLflow cannot run {uri} ({message[:300]}); register the model again.")
     return np.array(json.loads(done.stdout.splitlines()[-1]), dtype=np.float64)
 
 
 def difference(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """The largest difference of two tables of probabilities; infinite where they are not of one shape."""
+    """Largest absolute difference of two arrays; infinity if their shapes differ."""
     return float(np.abs(one - other).max()) if one.shape == other.shape else float("inf")
 
 
 def switch(target: Path, name: str, version: int, runtime: Runtime) -> Deployed:
-    """Point to a deployed folder."""
+    """Write a deployed folder into `current.json`."""
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     record = Deployed(name=name, version=version, digest=bundle.digest(target), folder=target.name, when=now)
     pointer = folder_of(runtime) / POINTER
@@ -182,10 +187,10 @@ def switch(target: Path, name: str, version: int, runtime: Runtime) -> Deployed:
 
 
 def current(runtime: Runtime) -> Deployed | None:
-    """What serves now; None where nothing was deployed yet.
+    """The present deployment; None if nothing was deployed yet.
 
     Raises:
-        ModelError: the pointer cannot be read.
+        ModelError: `current.json` cannot be read.
     """
     pointer = folder_of(runtime) / POINTER
     try:
@@ -193,11 +198,11 @@ def current(runtime: Runtime) -> Deployed | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise ModelError(f"{pointer}: cannot be read as what is deployed; call `agepipe deploy` again.") from error
+        raise ModelError(f"{pointer}: not a readable record of a deployment; call `agepipe deploy` again.") from error
 
 
 def checked(deployed: Deployed, runtime: Runtime) -> Path:
-    """The folder of what serves, whose network and card are still those that were deployed.
+    """Folder of a deployment, after a check that its files were not changed.
 
     Raises:
         ModelError: a file is missing or was changed.
@@ -207,6 +212,6 @@ def checked(deployed: Deployed, runtime: Runtime) -> Path:
         raise ModelError(
             f"{folder}: its files are not those of version {deployed.version} of {deployed.name} (digest "
             f"{found[:10]}, not {deployed.digest[:10]}); call `agepipe deploy {deployed.version} --name "
-            f"{deployed.name}` to copy them anew."
+            f"{deployed.name}` to copy them again."
         )
     return folder

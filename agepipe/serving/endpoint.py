@@ -1,7 +1,7 @@
-"""A model that answers in another process: `mlflow models serve` of a registered version, asked over HTTP.
+"""Client of `mlflow models serve` of a registered version, over HTTP.
 
-The chips travel as PNG, which loses nothing, so the answers are those of the bundle itself. What the model is (ranges,
-sizes, decoding) the server is asked once; without it, a camera could not name a range.
+Chips are sent as PNG, which is lossless, so the predictions are those of the bundle. The card of the model (ranges,
+sizes, decoding) is requested once at the start.
 """
 
 import base64
@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import cv2
@@ -24,135 +24,150 @@ from agepipe.model.bundle import Card
 from agepipe.model.predictor import Prediction
 
 PATH = "/invocations"
-SECONDS = 5.0
-"""How long the server may be silent."""
+TIMEOUT = 5.0
+"""Timeout of a request, s."""
 PATIENCE = 10.0
-"""For how long a server that is gone or fails is asked again, s, before the camera ends."""
+"""Time for which failed requests are repeated, s."""
 PAUSE = 0.5
-"""Seconds between two tries."""
-CHECK = 5.0
-"""Seconds after which the server is asked again what its model is: it may have been started anew between two frames."""
+"""Time between two attempts, s."""
+CHECK_EVERY = 5.0
+"""Time after which the digest of the model is checked again, s; the server may have been restarted with another one."""
 REMEDY = "start `mlflow models serve -m models:/NAME@champion --env-manager local`, or leave --endpoint out."
 
 
 class _BrokenError(Exception):
-    """The server did not answer, but may do so again."""
+    """A request failed, but may succeed if it is repeated."""
 
 
 class Endpoint:
-    """The model of a server; `card` and `predict` are as those of a `Predictor`."""
+    """The model of a server, a predictor and a `agepipe.serving.camera.ModelSource` at once."""
 
     def __init__(self, url: str, patience: float | None = None) -> None:
-        """Ask the server what its model is.
+        """Request the card of the server's model.
 
         Args:
-            url: its address.
-            patience: for how long it is asked again where it is gone or fails, s; by default `PATIENCE`.
+            url: HTTP URL of the server.
+            patience: time for which failed predictions are repeated, s; None takes `PATIENCE`.
 
         Raises:
-            ConfigError: the address is none of HTTP.
-            ServiceError: nothing answers there, or not as a registered model of agepipe does.
+            ConfigError: the URL is not one of HTTP.
+            ServiceError: the server does not respond, or does not serve a model of agepipe.
         """
         self.url, self.breaks = address(url), 0
         self._patience = PATIENCE if patience is None else patience
         try:
             self.card, self.digest, version = self._described()
         except _BrokenError as error:
-            raise self._gone(error) from error
+            raise self._no_response(error) from error
         self._checked = time.monotonic()
         self.title = f"{version or self.digest[:10]} at {urlsplit(url).netloc}"
 
     def predict(self, images: NDArray[np.uint8]) -> Prediction:
-        """What the server says of pictures, uint8 RGB `(n, size, size, 3)`; one that is gone for a moment is awaited.
+        """Predict chips, uint8 RGB `(n, size, size, 3)`; failed requests are repeated for some time.
 
         Raises:
-            ServiceError: it is gone for good, refuses the pictures, or has come back with another model.
+            ServiceError: the server does not respond, rejects the request, or serves another model now.
         """
         if not len(images):
             return Prediction(np.empty((0, len(self.card.ranges)), np.float32), np.empty(0, np.float32))
         limit, broken = time.monotonic() + self._patience, False
         while True:
             try:
-                if broken or time.monotonic() - self._checked > CHECK:
+                if broken or time.monotonic() - self._checked > CHECK_EVERY:
                     self._check_same()
-                return self._read(self._ask(images), len(images))
+                return self._parse(self._request(images), len(images))
             except _BrokenError as error:
                 self.breaks, broken = self.breaks + (not broken), True
                 if time.monotonic() >= limit:
-                    raise self._gone(error) from error
+                    raise self._no_response(error) from error
                 time.sleep(PAUSE)
+
+    @property
+    def predictor(self) -> Self:
+        """The endpoint itself."""
+        return self
+
+    def update(self) -> bool:
+        """Return False: `predict` refuses another model."""
+        return False
+
+    def notes(self) -> list[str]:
+        """The number of interruptions."""
+        return [f"{self.url} did not answer {self.breaks} times and was asked again."] if self.breaks else []
 
     def _check_same(self) -> None:
         if self._described()[1] != self.digest:
-            raise ServiceError(f"--endpoint: {self.url} has come back with another model; start the camera again.")
+            raise ServiceError(f"--endpoint: {self.url} serves another model now; start the camera again.")
         self._checked = time.monotonic()
 
     def _described(self) -> tuple[Card, str, str]:
-        """Card, digest, and name and version where the server knows them."""
-        (row,) = self._ask(np.zeros((1, 8, 8, 3), np.uint8), {"card": True})
+        """Card, digest, and title of the model, empty if the server does not know it."""
+        (row,) = self._request(np.zeros((1, 8, 8, 3), np.uint8), {"card": True})
         try:
             return Card.model_validate_json(row["card"]), str(row["digest"]), str(row.get("title", ""))
         except (KeyError, TypeError, ValidationError) as error:
-            raise self._foreign("no card of its model, as one that is registered by this version gives") from error
+            raise self._wrong_response(
+                "no card of its model, as one that is registered by this version gives"
+            ) from error
 
-    def _read(self, rows: Sequence[Any], count: int) -> Prediction:
+    def _parse(self, rows: Sequence[Any], count: int) -> Prediction:
         try:
             probabilities = np.array([row["probabilities"] for row in rows], dtype=np.float32)
             years = np.array([row["age"] for row in rows], dtype=np.float32)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._foreign(f"rows without 'probabilities' and 'age' ({error!r})") from error
+            raise self._wrong_response(f"rows without 'probabilities' and 'age' ({error!r})") from error
         if probabilities.shape != (count, len(self.card.ranges)) or not np.isfinite(probabilities).all():
-            raise self._foreign(f"probabilities of shape {probabilities.shape} for {count} pictures")
+            raise self._wrong_response(f"probabilities of shape {probabilities.shape} for {count} pictures")
         return Prediction(probabilities, years)
 
-    def _ask(self, images: NDArray[np.uint8], params: dict[str, Any] | None = None) -> list[Any]:
-        """The rows of the answer, a dictionary for each picture."""
-        body = {"dataframe_records": [{"image": _text(image)} for image in images], "params": params or {}}
-        said = self._post(json.dumps(body).encode())
+    def _request(self, images: NDArray[np.uint8], params: dict[str, Any] | None = None) -> list[Any]:
+        """Send pictures; returns the list of predictions, a dictionary for each picture."""
+        body = {"dataframe_records": [{"image": _base64_png(image)} for image in images], "params": params or {}}
+        response = self._post(json.dumps(body).encode())
         try:
-            rows = json.loads(said)["predictions"]
+            rows = json.loads(response)["predictions"]
         except (ValueError, KeyError, TypeError) as error:
-            raise self._foreign(repr(said[:60])) from error
+            raise self._wrong_response(repr(response[:60])) from error
         if not isinstance(rows, list) or len(rows) != len(images):
-            raise self._foreign(f"no list of {len(images)} predictions")
+            raise self._wrong_response(f"no list of {len(images)} predictions")
         return rows
 
     def _post(self, body: bytes) -> bytes:
-        asked = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
-                return bytes(answer.read())
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+                return bytes(response.read())
         except urllib.error.HTTPError as error:
             with error:
-                said = " ".join(error.read(2000).decode(errors="replace").split())
+                message = " ".join(error.read(2000).decode(errors="replace").split())
             if error.code >= 500:
-                raise _BrokenError(f"status {error.code}: {said[:200]}") from error
+                raise _BrokenError(f"status {error.code}: {message[:200]}") from error
             raise ServiceError(
-                f"--endpoint: {self.url} refuses (status {error.code}: {said[:200]}); {REMEDY}"
+                f"--endpoint: {self.url} refuses (status {error.code}: {message[:200]}); {REMEDY}"
             ) from error
         except (OSError, ValueError, HTTPException) as error:
             raise _BrokenError(str(error)) from error
 
-    def _gone(self, why: Exception) -> ServiceError:
+    def _no_response(self, why: Exception) -> ServiceError:
         return ServiceError(f"--endpoint: {self.url} does not answer ({' '.join(str(why).split())}); {REMEDY}")
 
-    def _foreign(self, what: str) -> ServiceError:
+    def _wrong_response(self, what: str) -> ServiceError:
         return ServiceError(f"--endpoint: {self.url} answers with {what}, so it serves no model of agepipe; {REMEDY}")
 
 
 def address(url: str) -> str:
-    """Where a server is asked.
+    """URL of a server's predictions, from that of the server.
 
     Raises:
-        ConfigError: the address is none of HTTP.
+        ConfigError: the URL is not one of HTTP.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--endpoint: {url!r} is no address; write http://HOST:PORT of `mlflow models serve`.")
+        raise ConfigError(f"--endpoint: {url!r} is not an HTTP URL; write http://HOST:PORT of `mlflow models serve`.")
     return url if parts.path.endswith(PATH) else url.rstrip("/") + PATH
 
 
-def _text(image: NDArray[np.uint8]) -> str:
-    # compressed least: the chip is small, and the time is the camera's
+def _base64_png(image: NDArray[np.uint8]) -> str:
+    # the lowest compression level, because the chip is small and compression delays the frame
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return base64.b64encode(data.tobytes()).decode()

@@ -1,4 +1,4 @@
-"""Where results go: refused before any work where they could not be written, and never lost where that fails later."""
+"""Output files: checked before any work, and written to another folder if writing them fails after the work."""
 
 import os
 import tempfile
@@ -11,39 +11,44 @@ from agepipe.core.errors import ConfigError, OutputError
 from agepipe.core.system_errors import of_system
 
 PROBE = 64 * 1024
-"""Bytes written to try a folder: a quota or a full disk refuses them, though it lets an empty file be made."""
+"""Bytes written to test a folder; with a full disk or quota only an empty file can be written."""
 
 
-def followed(path: Path) -> Path:
-    """Where a file of this name lies: a link is followed, as by any program that writes to it."""
+def resolve_link(path: Path) -> Path:
+    """The target of a symbolic link, so that a file is replaced at its target; another path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def check_output(option: str, path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file whose name ends otherwise, or that cannot be written where it shall lie.
+    """Check that an output file can be written.
+
+    Args:
+        option: name of the option, for the error.
+        path: the file.
+        suffixes: the allowed suffixes.
 
     Raises:
         ConfigError: names the option and the file.
     """
     if not _writable_name(path):
-        raise ConfigError(f"{option}: {str(path)!r} is not UTF-8; name a file with other letters.")
+        raise ConfigError(f"{option}: {str(path)!r} is not UTF-8; use other characters.")
     if path.suffix.lower() not in suffixes:
         raise ConfigError(f"{option}: {path} ends in {path.suffix!r}; name a file that ends in {', '.join(suffixes)}.")
     try:
-        is_folder, folder = path.is_dir(), followed(path).parent
-        there = folder.is_dir()
-        path.exists()  # a name that is too long fails here
+        is_folder, folder = path.is_dir(), resolve_link(path).parent
+        exists = folder.is_dir()
+        path.exists()  # raises for a name that is too long
     except OSError as error:
         raise _refused(option, error) from error
     if is_folder:
         raise ConfigError(f"{option}: {path} is a folder; name a file in it, such as {path / f'result{path.suffix}'}.")
-    if not there:
+    if not exists:
         raise ConfigError(f"{option}: there is no folder {folder}; make it, or name another.")
     check_folder(option, folder)
 
 
 def _writable_name(path: Path) -> bool:
-    """Whether every library can write a file of this name; Polars cannot where it is not UTF-8."""
+    """Whether the name is UTF-8; Polars cannot write other names."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -52,7 +57,7 @@ def _writable_name(path: Path) -> bool:
 
 
 def check_apart(option: str, path: Path, source: str) -> None:
-    """Refuse to write over what is read, also by another of its names.
+    """Refuse an output file that is the source, also under another name.
 
     Raises:
         ConfigError: names the option and the file.
@@ -60,27 +65,27 @@ def check_apart(option: str, path: Path, source: str) -> None:
     try:
         same = path.samefile(source)
     except (OSError, ValueError):
-        return  # one of them does not exist, or the source is no file
+        return  # one of them does not exist, or the source is not a file
     if same:
-        raise ConfigError(f"{option}: {path} is the source itself, which would be lost; name another file.")
+        raise ConfigError(f"{option}: {path} is the source itself, which would be overwritten; name another file.")
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Refuse a folder in which nothing can be written, or that cannot be made; nothing is left behind.
+    """Refuse a folder that is not writable or cannot be created; nothing is left in it.
 
     Raises:
-        ConfigError: names the option, the folder and what is wrong.
+        ConfigError: names the option, the folder and the reason.
     """
     try:
-        above = (folder.absolute(), *folder.absolute().parents)
-        there = next(one for one in above if one.exists() or one.is_symlink())  # also a link that leads nowhere
-        _try(there)
+        candidates = (folder.absolute(), *folder.absolute().parents)
+        existing = next(one for one in candidates if one.exists() or one.is_symlink())  # a broken link is refused
+        _write_probe(existing)
     except OSError as error:
         error.filename = str(folder)
         raise _refused(option, error) from error
 
 
-def _try(folder: Path) -> None:
+def _write_probe(folder: Path) -> None:
     draft = folder / f".probe-{uuid.uuid4().hex[:8]}"
     try:
         with draft.open("wb") as file:
@@ -96,29 +101,29 @@ def _refused(option: str, error: OSError) -> ConfigError:
     return ConfigError(f"{option}: {of_system(error)}")
 
 
-def saved(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file whole or not at all; where that fails, write it where it can be, for the work in it is done.
+def save(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write a file atomically; if that fails, write it to a temporary folder, so that the result is not lost.
 
     Args:
         path: the file.
-        write: writes it under the name that it is given.
+        write: writes the file to the path that it is called with.
 
     Raises:
-        OutputError: it lies elsewhere; says where.
+        OutputError: the file was written to another path, which is named.
     """
     try:
-        with replacing(followed(path)) as draft:
+        with replacing(resolve_link(path)) as draft:
             write(draft)
     except OSError as error:
-        kept = _rescued(path.name, write, error)
+        kept = _save_elsewhere(path.name, write, error)
         raise OutputError(f"{path} could not be written: {of_system(error)} The result is in {kept}.") from error
     return path
 
 
-def _rescued(name: str, write: Callable[[Path], object], error: OSError) -> Path:
-    for place in (tempfile.gettempdir, Path.home, Path.cwd):
-        try:  # also around the place: a working folder may have gone, and a user may have no home
-            kept = Path(tempfile.mkdtemp(prefix="agepipe-", dir=place())) / name
+def _save_elsewhere(name: str, write: Callable[[Path], object], error: OSError) -> Path:
+    for folder in (tempfile.gettempdir, Path.home, Path.cwd):
+        try:  # calls `folder` too, because the working folder may be removed, and a user may have no home
+            kept = Path(tempfile.mkdtemp(prefix="agepipe-", dir=folder())) / name
             write(kept)
         except (OSError, RuntimeError):
             continue

@@ -1,4 +1,4 @@
-"""Photographs that a user names: files, folders and archives, each file read once; one that is bad stops nothing."""
+"""Read photographs from files, folders and archives; a file that cannot be used gives a reason instead of an error."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,28 +10,29 @@ from agepipe.data.archives import Entry
 from agepipe.model.imaging import DEFAULT_LIMITS, Image, photograph
 
 UNREADABLE = "unreadable"
-"""Reason of a folder or file that was not given out, and of an archive that is damaged."""
+"""Reason for files and folders that cannot be read, and for damaged archives."""
 
 
 class Picture(NamedTuple):
-    """A file that was to be a photograph."""
+    """A file: a photograph, or the reason why it cannot be used."""
 
     path: str
-    """The path that the user gave, with the path inside it where that is a folder or an archive."""
+    """The user's path, followed by the path in the folder or archive."""
     image: Image | None
-    """Uint8 RGB `(height, width, 3)`, upright; None where it cannot be used."""
+    """Uint8 RGB `(height, width, 3)`, upright; None if the file cannot be used."""
     reason: str = ""
-    """Why not: a reject's reason, as in the catalogue."""
+    """Why the file cannot be used, in the words of the catalogue's rejects; else empty."""
     detail: str = ""
+    """The reason in a sentence."""
     scale: float = 1.0
-    """Pixels of the file for each pixel of `image`, along a side: above 1 where a very large one was made smaller."""
+    """Pixels of the file for each pixel of `image`, along a side; above 1 if a very large picture was scaled down."""
 
 
 def check(locations: Sequence[Path]) -> None:
-    """Refuse paths that are not there, before any work.
+    """Refuse paths that do not exist.
 
     Raises:
-        SourceError: names the path.
+        SourceError: no path is given, or one does not exist.
     """
     if not locations:
         raise SourceError("path: none is given; name a photograph, a folder or an archive.")
@@ -42,26 +43,26 @@ def check(locations: Sequence[Path]) -> None:
 
 
 def count(locations: Sequence[Path]) -> int:
-    """How many files there are; an archive that is damaged counts as far as it can be listed."""
+    """Number of files; of a damaged archive those that can be listed."""
     return sum(1 for location in locations for _ in _entries(location))
 
 
 def read(locations: Sequence[Path]) -> Iterator[Picture]:
-    """Every file, decoded or with the reason why it cannot be; litter of operating systems is left out."""
+    """Read and decode all files; hidden files of operating systems are skipped."""
     for location in locations:
         for found in _entries(location):
-            yield found if isinstance(found, Picture) else _decoded(found)
+            yield found if isinstance(found, Picture) else _decode(found)
 
 
 def read_file(path: Path) -> Picture:
-    """One photograph's file, decoded or with the reason why it cannot be.
+    """Read and decode one file.
 
     Raises:
         SourceError: the path does not exist.
     """
     check([path])
     found = _file(path)
-    return found if isinstance(found, Picture) else _decoded(found)
+    return found if isinstance(found, Picture) else _decode(found)
 
 
 def _file(path: Path) -> Entry | Picture:
@@ -72,7 +73,7 @@ def _file(path: Path) -> Entry | Picture:
 
 
 def _entries(location: Path) -> Iterator[Entry | Picture]:
-    """The files of one path, and last the reason why a folder or archive could not be read to its end."""
+    """The files of a path, and at the end the reason if the folder or archive could not be read completely."""
     path = archives.escaped(str(location))
     try:
         if location.is_dir() or (location.is_file() and archives.is_archive(location.name)):
@@ -83,7 +84,7 @@ def _entries(location: Path) -> Iterator[Entry | Picture]:
         yield Picture(path, None, UNREADABLE, str(error))
 
 
-def _decoded(entry: Entry) -> Picture:
+def _decode(entry: Entry) -> Picture:
     reject = entry.reject or archives.too_large(entry, DEFAULT_LIMITS)
     if reject is not None:
         return Picture(entry.path, None, reject.reason, reject.detail)

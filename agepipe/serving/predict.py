@@ -1,7 +1,7 @@
-"""Ranges and ages for photographs: every face of every file, as a table; what cannot be used, with its reason.
+"""Predict the faces of photographs as a table, with the reasons for files that cannot be used.
 
-A face is found, brought to the geometry that the network was trained on, and scaled as ingest scales; pictures that
-are such chips already are only scaled.
+Faces are detected, aligned to the geometry of UTKFace's chips, and scaled as ingest does; photographs that are such
+chips already are only scaled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,13 @@ from agepipe.model.imaging import Image, fit
 from agepipe.model.predictor import BATCH, Prediction, Predictor
 from agepipe.serving import pictures
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Finder
-from agepipe.serving.detect.face import LEGIBLE, Face
-from agepipe.serving.outputs import saved
+from agepipe.serving.detect.detector import FaceDetector
+from agepipe.serving.detect.face import MIN_FACE, Face
+from agepipe.serving.outputs import save
 from agepipe.serving.pictures import Picture
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-"""Kinds of table that `write` writes."""
+"""Suffixes of the tables that `write` can write."""
 NO_FACE = "no face"
 SMALL = "face too small"
 SCHEMA = {
@@ -35,20 +35,20 @@ REJECTS = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 
 
 class Predictions(NamedTuple):
-    """What was said, and what could not be used."""
+    """The predictions, and the files that could not be used."""
 
     faces: pl.DataFrame
-    """One row a face: `path`, `face` (1 is the largest of its picture), `range`, `probability`, `age` in years, `low`
-    and `high` (first and last year of the 90 % set; `high` is null for an open range, both where nothing was
-    calibrated), and where asked for one column of probabilities a range, in class order."""
+    """A row for each face: `path`, `face` (from 1, by size), `range`, `probability`, `age` in years, `low` and `high`
+    (first and last year of the 90 % prediction set; `high` is null if the set is open-ended, both if the model was not
+    calibrated), and with `all_ranges` a column of probabilities for each range, in class order."""
     rejects: pl.DataFrame
-    """`path`, `reason`, `detail` of every file without a row, and of every file with faces that are too small."""
+    """`path`, `reason` and `detail` of each file without a prediction or with faces that are too small."""
 
 
 def predict(
     predictor: Predictor,
     locations: Sequence[Path],
-    detector: Finder | None,
+    detector: FaceDetector | None,
     *,
     all_ranges: bool = False,
     progress: Progress = silent,
@@ -57,10 +57,10 @@ def predict(
 
     Args:
         predictor: the model.
-        locations: photographs, folders and archives.
-        detector: finds the faces; None takes each picture as one chip that is cut as UTKFace's are.
-        all_ranges: whether to give the probability of each range.
-        progress: told after each file.
+        locations: paths of photographs, folders and archives.
+        detector: the face detector; None takes each photograph as one face, cropped as UTKFace's chips are.
+        all_ranges: whether the table has the probability of each range.
+        progress: called after each file.
 
     Raises:
         SourceError: a path does not exist.
@@ -70,49 +70,49 @@ def predict(
     total, size, ranges = pictures.count(locations), predictor.card.size, predictor.card.ranges
     rejects: list[Picture] = []
     tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), predictor.card)]
-    waiting: list[tuple[str, int, Image]] = []
+    pending: list[tuple[str, int, Image]] = []
     for done, picture in enumerate(pictures.read(locations), start=1):
         faces = None if picture.image is None or detector is None else detector.search(picture.image)
         chips = list(_chips(picture, faces))
-        if not chips or (faces and not all(face.legible for face in faces)):
+        if not chips or (faces and not all(face.large_enough for face in faces)):
             rejects.append(_rejected(picture, faces))
-        waiting += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
-        if len(waiting) >= BATCH:
-            tables.append(_answered(waiting, predictor))
-            waiting = []
+        pending += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
+        if len(pending) >= BATCH:
+            tables.append(_predicted(pending, predictor))
+            pending = []
         progress(done, total, f"{len(rejects)} not usable" if rejects else "")
-    if waiting:  # not by the count: files come and go while others are read
-        tables.append(_answered(waiting, predictor))
-    found = pl.concat(tables)
+    if pending:  # `total` may be wrong, because files may be added and removed meanwhile
+        tables.append(_predicted(pending, predictor))
+    table = pl.concat(tables)
     rows = [(picture.path, picture.reason, picture.detail) for picture in rejects]
-    shown = found if all_ranges else found.select(list(SCHEMA))
-    return Predictions(shown, pl.DataFrame(rows, schema=REJECTS, orient="row"))
+    faces_table = table if all_ranges else table.select(list(SCHEMA))
+    return Predictions(faces_table, pl.DataFrame(rows, schema=REJECTS, orient="row"))
 
 
 def _chips(picture: Picture, faces: Sequence[Face] | None) -> Iterator[Image]:
-    """The faces that can be answered; the whole picture where none were looked for."""
+    """The aligned faces that are large enough; the picture itself if `faces` is None."""
     if picture.image is None:
         return
     if faces is None:
         yield picture.image
         return
     for face in faces:
-        if face.legible:
+        if face.large_enough:
             yield align(picture.image, face.landmarks)
 
 
 def _rejected(picture: Picture, faces: Sequence[Face] | None) -> Picture:
-    """The picture without its pixels, and why it, or some of its faces, have no row; lengths are the file's px."""
+    """The reason why a picture or some of its faces have no prediction, in px of the file."""
     if picture.image is None:
         return picture
-    height, width, least = (round(side * picture.scale) for side in (*picture.image.shape[:2], LEGIBLE))
-    if small := [face for face in faces or () if not face.legible]:
+    height, width, least = (round(side * picture.scale) for side in (*picture.image.shape[:2], MIN_FACE))
+    if small := [face for face in faces or () if not face.large_enough]:
         detail = f"{len(small)} of {len(faces or ())} faces in {width}×{height} px are smaller than {least} px."
         return Picture(picture.path, None, SMALL, detail)
     return Picture(picture.path, None, NO_FACE, f"none was found in {width}×{height} px.")
 
 
-def _answered(chips: Sequence[tuple[str, int, Image]], predictor: Predictor) -> pl.DataFrame:
+def _predicted(chips: Sequence[tuple[str, int, Image]], predictor: Predictor) -> pl.DataFrame:
     return _table(chips, predictor.predict(np.stack([chip for *_, chip in chips])), predictor.card)
 
 
@@ -133,13 +133,13 @@ def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, card: Car
 
 
 def write(table: pl.DataFrame, path: Path) -> Path:
-    """Write a table whole or not at all, as its name says; `.csv` begins with the mark that Excel knows UTF-8 by.
+    """Write a table atomically, in the format of its suffix; `.csv` starts with a byte order mark for Excel.
 
     Raises:
-        OutputError: it had to be written elsewhere; says where.
+        OutputError: the table was written to another path, which is named.
     """
 
-    def written(draft: Path) -> None:
+    def write_draft(draft: Path) -> None:
         match path.suffix.lower():
             case ".parquet":
                 table.write_parquet(draft)
@@ -148,9 +148,9 @@ def write(table: pl.DataFrame, path: Path) -> Path:
             case _:
                 table.write_csv(draft, include_bom=True, float_precision=6)
 
-    return saved(path, written)
+    return save(path, write_draft)
 
 
 def rejects_path(output: Path) -> Path:
-    """Where the files that could not be used are listed: beside the output."""
+    """Path of the table of files that could not be used, in the folder of the output."""
     return output.with_name(f"{output.stem}.rejects.csv")

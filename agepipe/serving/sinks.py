@@ -1,6 +1,6 @@
-"""Where a camera's results go: an annotated video or picture, and a line of JSON for each face of each frame.
+"""The outputs of a camera: an annotated video or picture, and a JSON file with a line for each face of each frame.
 
-A file is written under a temporary name and renamed when it is closed, which Ctrl-C does too.
+A file is written under a temporary name and renamed when it is closed, also after Ctrl-C.
 """
 
 import json
@@ -16,97 +16,101 @@ from agepipe.core.errors import OutputError, SourceError
 from agepipe.core.system_errors import of_system
 from agepipe.model.ages import AgeRanges
 from agepipe.model.imaging import Image
-from agepipe.serving.outputs import followed, saved
+from agepipe.serving.outputs import resolve_link, save
 from agepipe.serving.sources import Frame
 from agepipe.serving.tracker import Track
 
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
-"""Kinds of video that can be written, and how; OpenCV's wheel writes these everywhere."""
-LEAST = 64
-"""Least width and height of a video, px: its coders take no frame of a few pixels."""
+"""Suffixes of videos and their codecs; OpenCV's wheels contain these on all systems."""
+MIN_VIDEO_SIDE = 64
+"""Least width and height of a video, px; the codecs do not accept frames of a few pixels."""
 STILLS = (".jpg", ".jpeg", ".png")
+"""Suffixes of pictures."""
 
 
-class Seen(NamedTuple):
-    """A frame and what was found in it."""
+class AnnotatedFrame(NamedTuple):
+    """A processed frame."""
 
     frame: Frame
     drawn: Image
-    """Annotated, uint8 RGB; to be copied by who keeps it."""
+    """The frame with boxes and labels, uint8 RGB; copy it to keep it."""
     tracks: Sequence[Track]
+    """The tracks of its faces."""
     ranges: AgeRanges
+    """The age ranges of the model."""
     model: str
-    """Title of the model that answered."""
+    """Title of the model."""
 
 
 class Sink(Protocol):
-    """Takes what was found in a frame."""
+    """An output of a camera."""
 
-    def take(self, seen: Seen) -> None:
-        """Keep it."""
+    def write(self, result: AnnotatedFrame) -> None:
+        """Write a processed frame."""
         ...
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the output."""
         ...
 
 
 def _draft(path: Path) -> Path:
-    path = followed(path)
+    path = resolve_link(path)
     return path.with_name(f".{path.stem[:SHORT]}.partial{path.suffix}")
 
 
-def _named(option: str, path: Path) -> None:
-    """Give a finished draft its name.
+def _rename_draft(option: str, path: Path) -> None:
+    """Rename a finished draft.
 
     Raises:
-        OutputError: it keeps that of a draft; says which.
+        OutputError: it cannot be renamed; names the path of the draft.
     """
     try:
-        _draft(path).replace(followed(path))
+        _draft(path).replace(resolve_link(path))
     except OSError as error:
         raise OutputError(f"{option}: {of_system(error)} What was written is in {_draft(path)}.") from error
 
 
-def recorder(path: Path, rate: float) -> Sink:
-    """What writes the annotated frames to this file: a video, or the last frame as a picture."""
+def output_sink(path: Path, rate: float) -> Sink:
+    """Create the output for annotated frames: a video, or a picture of the last frame, by the suffix."""
     return Still(path) if path.suffix.lower() in STILLS else Recorder(path, rate)
 
 
 class Recorder:
-    """An annotated video, as large as its first frame; frames of another shape are fitted into it.
+    """An annotated video with the size of its first frame; frames of another size are scaled into it.
 
-    Its rate is constant, so a frame is repeated until the next one's time, and left out where the next has the same.
+    Its frame rate is constant. So a frame is repeated until the time of the next one, and dropped if both have the same
+    time.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self._path, self._rate = path, rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        self._waiting: Image | None = None
+        self._pending: Image | None = None
         self._written = 0
 
-    def take(self, seen: Seen) -> None:
-        """Write the last frame up to the time of this one, and keep this one.
+    def write(self, result: AnnotatedFrame) -> None:
+        """Write the previous frame up to the time of this one, which is written later.
 
         Raises:
             SourceError: the video cannot be written.
         """
         if self._writer is None:
-            self._size = (max(LEAST, seen.drawn.shape[1]), max(LEAST, seen.drawn.shape[0]))
-            self._writer = self._opened()
-        due = round(seen.frame.seconds * self._rate)
-        if self._waiting is not None:
-            self._write(self._writer, self._waiting, due)
-        self._waiting = cv2.cvtColor(_fitted(seen.drawn, self._size), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
+            self._size = (max(MIN_VIDEO_SIDE, result.drawn.shape[1]), max(MIN_VIDEO_SIDE, result.drawn.shape[0]))
+            self._writer = self._open()
+        due = round(result.frame.seconds * self._rate)
+        if self._pending is not None:
+            self._repeat(self._writer, self._pending, due)
+        self._pending = cv2.cvtColor(_fitted(result.drawn, self._size), cv2.COLOR_RGB2BGR).astype(np.uint8, copy=False)
 
-    def _write(self, writer: cv2.VideoWriter, frame: Image, end: int) -> None:
-        """Write a frame until so many are written."""
+    def _repeat(self, writer: cv2.VideoWriter, frame: Image, end: int) -> None:
+        """Repeat a frame until the video has `end` frames."""
         for _ in range(self._written, end):
             writer.write(frame)
         self._written = max(self._written, end)
 
-    def _opened(self) -> cv2.VideoWriter:
+    def _open(self) -> cv2.VideoWriter:
         code = cv2.VideoWriter.fourcc(*CODECS[self._path.suffix.lower()])
         writer = cv2.VideoWriter(str(_draft(self._path)), code, self._rate, self._size)
         if not writer.isOpened():
@@ -114,62 +118,66 @@ class Recorder:
         return writer
 
     def close(self) -> None:
-        """Finish the video and give it its name; where no frame came there is none."""
-        if self._writer is not None and self._waiting is not None:
-            self._write(self._writer, self._waiting, self._written + 1)
+        """Finish and rename the video; without a frame there is no file.
+
+        Raises:
+            OutputError: the video cannot be renamed; names the path of the draft.
+        """
+        if self._writer is not None and self._pending is not None:
+            self._repeat(self._writer, self._pending, self._written + 1)
             self._writer.release()
-            _named("--output", self._path)
+            _rename_draft("--output", self._path)
 
 
 def _fitted(image: Image, size: tuple[int, int]) -> Image:
-    """The image itself, or scaled into a black frame of another shape, `size` being width and height."""
+    """Scale an image into a black frame of `size`, width and height; of that size it is returned unchanged."""
     height, width = image.shape[:2]
     if (width, height) == size:
         return image
     scale = min(size[0] / width, size[1] / height)
     inner = (max(1, min(size[0], round(width * scale))), max(1, min(size[1], round(height * scale))))
-    whole = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    padded = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    whole[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
-    return whole
+    padded[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
+    return padded
 
 
 class Still:
-    """The last annotated frame as a picture."""
+    """A picture of the last annotated frame."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: Image | None = None
 
-    def take(self, seen: Seen) -> None:
-        """Keep the frame."""
-        self._last = seen.drawn.copy()
+    def write(self, result: AnnotatedFrame) -> None:
+        """Remember the frame."""
+        self._last = result.drawn.copy()
 
     def close(self) -> None:
-        """Write it."""
+        """Write the picture."""
         if self._last is not None:
             write_picture(self._path, self._last)
 
 
 def write_picture(path: Path, image: Image) -> Path:
-    """Write uint8 RGB as its name says, whole or not at all.
+    """Write an image, uint8 RGB, atomically, in the format of its suffix.
 
     Raises:
-        SourceError: OpenCV cannot write it.
-        OutputError: it had to be written elsewhere; says where.
+        SourceError: OpenCV cannot encode it.
+        OutputError: it was written to another path, which is named.
     """
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not done:
         raise SourceError(f"--output: {path} cannot be written as a picture; name a .png.")
-    return saved(path, lambda draft: draft.write_bytes(data.tobytes()))
+    return save(path, lambda draft: draft.write_bytes(data.tobytes()))
 
 
 class Events:
-    """A line of JSON for each face of each frame.
+    """A file with a line of JSON for each face of each frame.
 
-    It has frame, seconds, track, box (left, top, width and height in pixels of the original picture), range,
-    probability, age, low and high (first and last year of the 90 % set; high is null for an open range, both where
-    nothing was calibrated), model, and of a picture its path.
+    The keys are `frame`, `seconds`, `track`, `box` (left, top, width and height in px of the original picture),
+    `range`, `probability`, `age`, `low` and `high` (first and last year of the 90 % prediction set; `high` is null if
+    the set is open-ended, both if the model was not calibrated), `model`, and for a picture `path`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -177,29 +185,29 @@ class Events:
         self._path, self._number = path, 0
         self._file = _draft(path).open("w", encoding="utf-8")
 
-    def take(self, seen: Seen) -> None:
+    def write(self, result: AnnotatedFrame) -> None:
         """Write the faces of a frame."""
-        for track in seen.tracks:
-            low, high = (None, None) if track.ends is None else seen.ranges.span(*track.ends)
+        for track in result.tracks:
+            low, high = (None, None) if track.ends is None else result.ranges.span(*track.ends)
             line = {
-                "frame": self._number, "seconds": round(seen.frame.seconds, 3), "track": track.number,
-                "box": [round(float(value) * seen.frame.scale, 1) for value in track.face.box],
-                "range": seen.ranges.words[track.label],
-                "probability": round(track.probability, 6), "age": round(track.age(seen.ranges), 3),
-                "low": low, "high": high, "model": seen.model,
+                "frame": self._number, "seconds": round(result.frame.seconds, 3), "track": track.number,
+                "box": [round(float(value) * result.frame.scale, 1) for value in track.face.box],
+                "range": result.ranges.words[track.label],
+                "probability": round(track.probability, 6), "age": round(track.age(result.ranges), 3),
+                "low": low, "high": high, "model": result.model,
             }  # fmt: skip
-            named = {"path": seen.frame.name} if seen.frame.name else {}
-            self._file.write(json.dumps(line | named) + "\n")
+            path = {"path": result.frame.name} if result.frame.name else {}
+            self._file.write(json.dumps(line | path) + "\n")
         self._number += 1
 
     def close(self) -> None:
-        """Finish the file.
+        """Close and rename the file.
 
         Raises:
-            OutputError: the last lines could not be written, or the file not named; says where the others are.
+            OutputError: the last lines could not be written, or the file not renamed; names the path of the draft.
         """
         try:
             self._file.close()
         except OSError as error:
             raise OutputError(f"--events: {of_system(error)} What was written is in {_draft(self._path)}.") from error
-        _named("--events", self._path)
+        _rename_draft("--events", self._path)

@@ -1,7 +1,7 @@
-"""Where a camera's frames come from: a webcam or stream, a video, a folder or archive of pictures, or one picture.
+"""Sources of frames: a webcam or stream, a video, a folder or archive of pictures, or one picture.
 
-From a live source the newest frame wins: a thread reads on while the last frame is treated, and what nobody had time
-for is counted. Of a video and of pictures every frame is treated.
+A live source is read by a thread, which keeps only the newest frame; frames that were not processed in time are dropped
+and counted. Videos and pictures lose no frame.
 """
 
 import logging
@@ -26,77 +26,77 @@ from agepipe.serving.pictures import Picture
 log = logging.getLogger(__name__)
 
 RATE = 25.0
-"""Frames a second where a source does not say."""
-FASTEST = 240.0
-"""Frames a second above which what a file says is no rate but the unit of its clock."""
-MOST_WRITTEN = 60.0
-"""Most frames a second that are taken for the rate of a stream, or of a video whose frames do not come at one rate."""
+"""Frame rate if a source gives none, frames/s."""
+MAX_RATE = 240.0
+"""Largest plausible frame rate of a file, frames/s; larger values are usually the unit of its timestamps."""
+MAX_OUTPUT_RATE = 60.0
+"""Largest frame rate of the output for a stream, or for a video with a variable frame rate, frames/s."""
 PROBED = 30
-"""Frames at the beginning of a video out of whose timestamps its rate is taken where it does not say it."""
-SHORT = 0.98
-"""Share of its announced length below which a video has ended early."""
+"""Frames at the start of a video from whose timestamps its frame rate is measured."""
+MIN_LENGTH = 0.98
+"""Share of the announced length below which a video counts as truncated."""
 TRIES = 5
-"""How often a live source that stopped is opened again before it is given up."""
+"""Number of attempts to reopen a live source before it counts as ended."""
 PAUSE = 1.0
-"""Seconds between two tries, and for which the reader of a live source waits for a frame at a time."""
+"""Time between two attempts to reopen a source, and longest wait for a frame before Ctrl-C is checked, s."""
 STALL = 5.0
-"""Seconds for which a stream may be silent before it counts as broken off; FFmpeg itself would wait for 30."""
+"""Timeout of a stream, s; FFmpeg's default is 30 s."""
 STILLS = frozenset(FOREIGN) - {".gif"}
-"""How the names of pictures end that cannot be read, and whose kind is then named; a GIF is read as a video."""
+"""Suffixes of pictures in formats that are refused by name; a GIF is read as a video."""
 
 
 class Frame(NamedTuple):
-    """One frame."""
+    """A frame of a source."""
 
     image: Image
     """Uint8 RGB `(height, width, 3)`."""
     seconds: float
-    """When it was taken, s from the start."""
+    """Time since the start, s."""
     name: str = ""
-    """Path of a picture."""
+    """Path of a picture; empty for other sources."""
     scale: float = 1.0
     """Pixels of the original for each pixel of `image`, along a side."""
 
     @property
     def blank(self) -> bool:
-        """Whether all pixels are equal: no camera sees that, in the dark either, but a decoder that failed gives it."""
+        """Whether all pixels are equal, as after a decoding error; in a camera's frame noise makes them differ."""
         first = self.image[0, 0]
         return bool((self.image[::16] == first).all() and (self.image == first).all())
 
 
 class Source(Protocol):
-    """Frames, and what is known of them."""
+    """A source of frames."""
 
     rate: float
-    """Frames a second."""
+    """Frame rate, frames/s."""
     total: int
-    """Frames, 0 where nobody knows."""
+    """Number of frames; 0 if unknown."""
     live: bool
-    """Whether frames are lost that are not taken in time."""
-    apart: bool
-    """Whether each frame is a picture that has nothing to do with the last."""
+    """Whether frames that are not processed in time are dropped."""
+    independent: bool
+    """Whether each frame is a photograph of its own."""
 
     def frames(self) -> Iterator[Frame]:
-        """The frames, once; closes the source at the end."""
+        """Iterate once over the frames; the source is closed at the end."""
         ...
 
     def notes(self) -> list[str]:
-        """What a user should know afterwards."""
+        """Notes for the user, shown at the end."""
         ...
 
     def incomplete(self) -> bool:
-        """Whether something that it holds could not be read, so that the results lack it."""
+        """Whether a part of the source could not be read."""
         ...
 
 
-def opened(text: str) -> Source:
-    """The source that a user names.
+def open_source(text: str) -> Source:
+    """Open a source by the number of a webcam, a URL or a path.
 
     Raises:
-        SourceError: it is not there, cannot be opened, or has frames that are too large.
+        SourceError: the source does not exist, cannot be opened, or has too large frames.
     """
     if text.isdecimal() or "://" in text:
-        return Live(text)
+        return LiveSource(text)
     path = Path(text).expanduser()
     if not path.exists():
         raise SourceError(
@@ -116,10 +116,10 @@ def _capture(text: str) -> cv2.VideoCapture:
 
 
 def _check_size(text: object, capture: cv2.VideoCapture) -> None:
-    """Refuse frames that would take too much memory, before the first is decoded.
+    """Refuse frames of more than `MAX_PIXELS` before the first one is decoded; the source is then closed.
 
     Raises:
-        SourceError: says how large they are.
+        SourceError: names the size.
     """
     width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if width * height > MAX_PIXELS:
@@ -135,25 +135,25 @@ def _rgb(frame: np.ndarray) -> Image:
 
 
 class Video:
-    """A video file, every frame of it, at the time that its own timestamp says."""
+    """All frames of a video file, at the times of their timestamps."""
 
-    live = apart = False
+    live = independent = False
 
     def __init__(self, path: Path) -> None:
-        """Open it.
+        """Open the file.
 
         Raises:
-            SourceError: OpenCV finds no video in it, or its frames are too large.
+            SourceError: OpenCV cannot read it as a video, or its frames are too large.
         """
         self._path, self._read, self._capture = path, 0, cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise SourceError(
-                f"--source: {path} is no video that can be read: it is damaged, holds sound alone, or is coded in a "
-                "way that is not known here; name another video, or convert its pictures to H.264 in an MP4."
+                f"--source: {path} is no video that can be read: it is damaged, has only sound, or has a codec that "
+                "OpenCV lacks; name another video, or convert it to H.264 in an MP4."
             )
         _check_size(path, self._capture)
         nominal, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        usable = 0 < nominal <= FASTEST
+        usable = 0 < nominal <= MAX_RATE
         self._nominal = nominal if usable else RATE
         self.total = max(0, int(count)) if usable else 0
         self._length = count / nominal if usable else 0.0
@@ -161,14 +161,14 @@ class Video:
         self._reached, self._unread, self._ended = 0.0, 0, False
 
     def frames(self) -> Iterator[Frame]:
-        """All frames that can be read."""
+        """All frames that can be decoded."""
         clock = Clock(self.rate)
         try:
             while self._capture.grab():
                 done, image = self._capture.retrieve()
                 stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 seconds = clock.at(stamp)
-                # the length of some files begins at 0, whatever their first timestamp is
+                # the announced length of some files counts from 0, even if their first timestamp is not 0
                 self._reached = max(seconds, stamp, self._capture.get(cv2.CAP_PROP_PTS) / self._nominal)
                 if done:
                     self._read += 1
@@ -180,73 +180,73 @@ class Video:
             self._capture.release()
 
     def notes(self) -> list[str]:
-        """Whether the video itself stopped early, and what could not be decoded."""
-        told = [f"{self._unread} frames of {self._path} could not be decoded."] if self._unread else []
-        if self._cut():
-            told.append(f"{self._path} announces {self.total} frames, but only {self._read} were read.")
-        return told
+        """Whether frames could not be decoded, and whether the video is truncated."""
+        notes = [f"{self._unread} frames of {self._path} could not be decoded."] if self._unread else []
+        if self._truncated():
+            notes.append(f"{self._path} announces {self.total} frames, but only {self._read} were read.")
+        return notes
 
     def incomplete(self) -> bool:
-        """Whether it stopped early by itself, or frames could not be decoded."""
-        return self._unread > 0 or self._cut()
+        """Whether frames could not be decoded, or the video is truncated."""
+        return self._unread > 0 or self._truncated()
 
-    def _cut(self) -> bool:
-        # the count of some files is a guess out of their length, so the length has to be short too
-        early = self._reached + 2 / self.rate < SHORT * self._length
+    def _truncated(self) -> bool:
+        # some files announce a number of frames that was estimated from their length, so both must be short
+        early = self._reached + 2 / self.rate < MIN_LENGTH * self._length
         return self._ended and early and self._read + self._unread < self.total
 
 
 def _rate(path: Path, nominal: float) -> float:
-    """Frames a second: what the file says, or of its first frames, where those follow each other faster."""
+    """Frame rate, frames/s: that of the file, or that of its first frames if it is 1.5 times higher or more."""
     capture = cv2.VideoCapture(str(path))
     stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in range(PROBED) if capture.grab()]
     capture.release()
     gaps = np.diff([stamp for stamp in stamps if np.isfinite(stamp)])
-    seen = 1 / float(np.median(gaps)) if len(gaps) and np.median(gaps) > 1 / FASTEST else 0.0
-    if nominal and seen < 1.5 * nominal:
+    measured = 1 / float(np.median(gaps)) if len(gaps) and np.median(gaps) > 1 / MAX_RATE else 0.0
+    if nominal and measured < 1.5 * nominal:
         return nominal
-    return min(seen, MOST_WRITTEN) or RATE
+    return min(measured, MAX_OUTPUT_RATE) or RATE
 
 
 class Pictures:
-    """A picture, or all in a folder or archive; what is no picture is left out and named."""
+    """A picture, or all pictures of a folder or archive; files that cannot be used are skipped and noted."""
 
-    rate, live, apart = 1.0, False, True
+    rate, live, independent = 1.0, False, True
 
     def __init__(self, path: Path) -> None:
-        self._path, self._bad = path, list[Picture]()
+        self._path, self._unusable = path, list[Picture]()
         self.total = pictures.count([path])
 
     def frames(self) -> Iterator[Frame]:
-        """Each picture that can be used."""
+        """All pictures that can be used, one a second."""
         number = 0
         for picture in pictures.read([self._path]):
             if picture.image is None:
-                self._bad.append(picture)
+                self._unusable.append(picture)
             else:
                 image = np.ascontiguousarray(picture.image)
                 yield Frame(image, number / self.rate, picture.path, picture.scale)
                 number += 1
 
     def notes(self) -> list[str]:
-        """What could not be used."""
-        return [f"{picture.path}: {picture.reason}: {picture.detail}" for picture in self._bad]
+        """The files that could not be used, with their reasons."""
+        return [f"{picture.path}: {picture.reason}: {picture.detail}" for picture in self._unusable]
 
     def incomplete(self) -> bool:
-        """Whether a file or folder was not given out, or an archive is damaged."""
-        return any(picture.reason == pictures.UNREADABLE for picture in self._bad)
+        """Whether a file or folder could not be read, or an archive is damaged."""
+        return any(picture.reason == pictures.UNREADABLE for picture in self._unusable)
 
 
-class Live:
-    """A webcam or stream: a thread keeps the newest frame."""
+class LiveSource:
+    """A webcam or stream, of which a thread keeps the newest frame."""
 
-    rate, total, live, apart = RATE, 0, True, False
+    rate, total, live, independent = RATE, 0, True, False
 
     def __init__(self, text: str) -> None:
-        """Open it.
+        """Open the webcam or stream.
 
         Raises:
-            SourceError: there is no such camera, it is busy, or its frames are too large.
+            SourceError: it does not exist, another program uses it, or its frames are too large.
         """
         self._text, self._capture = text, _capture(text)
         if not self._capture.isOpened():
@@ -255,21 +255,21 @@ class Live:
                 "program uses it, or name another."
             )
         _check_size(text, self._capture)
-        said = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = said if 0 < said <= MOST_WRITTEN else RATE  # above it, mostly the unit of the stream's clock
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= MAX_OUTPUT_RATE else RATE  # larger values are the unit of timestamps
         self._changed = threading.Condition()
         self._newest: Frame | None = None
         self._closed = False
         self._ended = ""
-        self._taken = self._seen = self._breaks = 0
+        self._yielded = self._received = self._breaks = 0
 
     def frames(self) -> Iterator[Frame]:
-        """The newest frame, each time that one is asked for."""
-        thread = threading.Thread(target=self._watch, name="capture", daemon=True)
+        """The newest frame in each iteration."""
+        thread = threading.Thread(target=self._capture_frames, name="capture", daemon=True)
         thread.start()
         try:
             while (frame := self._next()) is not None:
-                self._taken += 1
+                self._yielded += 1
                 yield frame
         finally:
             self._closed = True
@@ -279,11 +279,11 @@ class Live:
     def _next(self) -> Frame | None:
         with self._changed:
             while self._newest is None and not self._ended:
-                self._changed.wait(PAUSE)  # with a limit, so that Ctrl-C is heard
+                self._changed.wait(PAUSE)  # without a timeout, Ctrl-C would not be handled
             frame, self._newest = self._newest, None
             return frame
 
-    def _watch(self) -> None:
+    def _capture_frames(self) -> None:
         start, failures = time.monotonic(), 0
         while not self._closed and failures <= TRIES:
             done, image = self._capture.read()
@@ -291,37 +291,34 @@ class Live:
                 failures = 0
                 with self._changed:
                     self._newest = Frame(_rgb(image), time.monotonic() - start)
-                    self._seen += 1
+                    self._received += 1
                     self._changed.notify()
             else:
                 failures += 1
-                self._again(failures)
+                self._reopen(failures)
         with self._changed:
-            self._ended = "" if self._closed else f"The camera or stream {self._text} {self._end()}."
+            never = "gave no picture; check that no other program uses it"
+            reason = "stopped and did not come back" if self._received else never
+            self._ended = "" if self._closed else f"The camera or stream {self._text} {reason}."
             self._changed.notify()
 
-    def _end(self) -> str:
-        if self._seen:
-            return "stopped and did not come back"
-        return "gave no picture; check that no other program uses it"
-
-    def _again(self, failures: int) -> None:
+    def _reopen(self, failures: int) -> None:
         if failures == 1:
             self._breaks += 1
             log.warning("The camera or stream %s broke off; it is opened again, %d times at most.", self._text, TRIES)
         self._capture.release()
         time.sleep(PAUSE)
         self._capture = _capture(self._text)
-        with suppress(SourceError):  # which has released it, so that no frame comes
+        with suppress(SourceError):  # has closed the source, so reading fails again
             _check_size(self._text, self._capture)
 
     def notes(self) -> list[str]:
-        """How many frames nobody had time for, and how often the source broke off."""
-        lost, breaks = self._seen - self._taken, self._breaks
-        told = [f"{lost} of {self._seen} frames came too fast and were dropped."] if lost else []
-        told += [f"The source broke off {breaks} times."] if breaks and self._seen else []
-        return told + ([self._ended] if self._ended else [])
+        """The number of dropped frames, and of interruptions."""
+        lost, breaks = self._received - self._yielded, self._breaks
+        notes = [f"{lost} of {self._received} frames came too fast and were dropped."] if lost else []
+        notes += [f"The source broke off {breaks} times."] if breaks and self._received else []
+        return notes + ([self._ended] if self._ended else [])
 
     def incomplete(self) -> bool:
-        """Never: what was not taken in time is lost, and said."""
+        """False: dropped frames are not errors."""
         return False

@@ -1,9 +1,9 @@
-"""Faces followed from frame to frame, so that a still face does not flicker between ranges.
+"""Track faces from frame to frame, and average their predictions, so that a still face does not flicker between ranges.
 
-Each track averages what the network says over some tenths of a second. A new face starts from its own first answer,
-a lost one is forgotten. The range that is shown changes when another is ahead by a margin, not by a hair: as the
-likeliest when another is likelier by the margin, as the median when the ages to one side of it outweigh all others by
-the margin.
+A track averages the predictions of some tenths of a second. It starts with the first prediction of a new face, and ends
+when the face was not detected for some time. The displayed range changes only if another one is ahead by a margin: for
+the decoding `likeliest`, in probability; for `median`, if the probability of all ranges on one side exceeds that of the
+rest by the margin.
 """
 
 import math
@@ -19,48 +19,49 @@ from agepipe.model.predictor import Prediction
 from agepipe.serving.detect.face import Face
 
 MEMORY = 0.5
-"""Time constant of the average, s: what was said so long ago still counts for a third."""
+"""Time constant of the average, s: a prediction of that age has about a third of its initial weight."""
 MARGIN = 0.05
-"""Probability by which another range, or one side, must be ahead before the shown range changes."""
+"""Probability by which another range, or one side, must be ahead for the displayed range to change."""
 PATIENCE = 0.7
-"""How long a face may be out of sight, s, before it is forgotten."""
+"""Time without a detection after which a track ends, s."""
 FRAMES = 1.5
-"""The same in frames, where those come more slowly: as a multiple of the time between the last two."""
+"""The same as a multiple of the time between the last two frames, for slow sources."""
 OVERLAP = 0.3
-"""Intersection over union from which on two boxes may be of one face."""
+"""Least intersection over union of a face with its track."""
 
 
 @dataclass
 class Track:
-    """One face over time."""
+    """A face in successive frames."""
 
     number: int
-    """Counted from 1, never used again."""
+    """Number of the track, from 1, never reused."""
     face: Face
-    """Where it was seen last."""
+    """The last detection."""
     probabilities: NDArray[np.float64]
-    """Averaged, `(classes,)`."""
+    """Averaged probabilities, `(classes,)`."""
     years: float
-    """Averaged age."""
+    """Averaged age in years, not clipped to the displayed range."""
     seen: float
-    """When it was seen last, s."""
+    """Time of the last detection, s."""
     rule: Rule = Rule()
-    """How the model's probabilities become an answer."""
+    """Decoding and threshold of the model's prediction sets."""
     frames: int = 1
+    """Number of detections."""
     label: int = field(init=False)
-    """The range that is shown, a class."""
+    """Class of the displayed range."""
 
     def __post_init__(self) -> None:
-        self.label = _answered(self.probabilities, self.rule.decoding)
+        self.label = _decoded(self.probabilities, self.rule.decoding)
 
     @property
     def probability(self) -> float:
-        """Of the range that is shown."""
+        """Averaged probability of the displayed range."""
         return float(self.probabilities[self.label])
 
     @property
     def ends(self) -> tuple[int, int] | None:
-        """First and last class of the 90 % set, the shown range in it; None where nothing was calibrated."""
+        """First and last class of the 90 % prediction set with the displayed range added; None without calibration."""
         decoding, threshold = self.rule
         if threshold is None:
             return None
@@ -68,74 +69,84 @@ class Track:
         return min(int(first), self.label), max(int(last), self.label)
 
     def age(self, ranges: AgeRanges) -> float:
-        """The averaged age in years, moved into the range that is shown, which lags behind it."""
+        """The averaged age in years, clipped to the displayed range, which may lag behind."""
         return float(ranges.within(np.array([self.label]), np.array([self.years]))[0])
 
-    def see(self, face: Face, probabilities: NDArray[np.float64], years: float, now: float) -> None:
-        """Add what the network says of the face in another frame."""
+    def add(self, face: Face, probabilities: NDArray[np.float64], years: float, now: float) -> None:
+        """Add the prediction of another frame.
+
+        Args:
+            face: the detection.
+            probabilities: of the ranges, `(classes,)`.
+            years: predicted age in years.
+            now: time of the frame, s.
+        """
         share = max(1 - math.exp(-max(now - self.seen, 0.0) / MEMORY), 1 / (self.frames + 1))
         self.probabilities = (1 - share) * self.probabilities + share * probabilities
         self.years = (1 - share) * self.years + share * years
         self.face, self.seen, self.frames = face, now, self.frames + 1
         if _lead(self.probabilities, self.label, self.rule.decoding) > MARGIN:
-            self.label = _answered(self.probabilities, self.rule.decoding)
+            self.label = _decoded(self.probabilities, self.rule.decoding)
 
 
-def _answered(probabilities: NDArray[np.float64], decoding: Decoding) -> int:
+def _decoded(probabilities: NDArray[np.float64], decoding: Decoding) -> int:
     return int(decide(probabilities[None], decoding)[0])
 
 
-def _lead(probabilities: NDArray[np.float64], shown: int, decoding: Decoding) -> float:
-    """By how much probability the shown range is behind; 0 or less where it is still the answer."""
+def _lead(probabilities: NDArray[np.float64], displayed: int, decoding: Decoding) -> float:
+    """Probability by which the displayed range is behind; at most 0 if it is still the prediction."""
     if decoding == "likeliest":
-        return float(probabilities.max() - probabilities[shown])
-    younger, older = float(probabilities[:shown].sum()), float(probabilities[shown + 1 :].sum())
+        return float(probabilities.max() - probabilities[displayed])
+    younger, older = float(probabilities[:displayed].sum()), float(probabilities[displayed + 1 :].sum())
     return 2 * max(younger, older) - float(probabilities.sum())
 
 
 class Tracker:
-    """All faces that are in sight or were a moment ago."""
+    """The tracks of all faces that were detected recently."""
 
     def __init__(self) -> None:
         self._tracks: list[Track] = []
-        self._given = 0
+        self._count = 0
         self._last: float | None = None
-        self._apart = 0.0
+        self._interval = 0.0
 
-    def forget(self) -> None:
-        """Start anew: the next picture has nothing to do with the last, or another model answers."""
+    def reset(self) -> None:
+        """End all tracks."""
         self._tracks = []
 
     def update(self, faces: Sequence[Face], found: Prediction, now: float, rule: Rule = Rule()) -> list[Track]:
-        """The tracks of the faces of a frame, in their order.
+        """Update the tracks by the faces of a frame.
 
         Args:
-            faces: of the frame.
-            found: what the network says of each.
-            now: time of the frame, s; never less than before.
-            rule: how the model's probabilities become an answer.
+            faces: the faces.
+            found: the prediction of each face.
+            now: time of the frame, s; never less than that of the last one.
+            rule: decoding and threshold of the model's prediction sets.
+
+        Returns:
+            The track of each face, in their order.
         """
-        # of a source that gives a frame a second, the last frame is a moment ago
-        patience = max(PATIENCE, FRAMES * self._apart)
+        # a source with a frame a second must not end its tracks after each frame
+        patience = max(PATIENCE, FRAMES * self._interval)
         self._tracks = [track for track in self._tracks if now - track.seen <= patience]
-        self._apart = 0.0 if self._last is None else now - self._last
+        self._interval = 0.0 if self._last is None else now - self._last
         self._last = now
-        known = _matched(self._tracks, faces)
-        shown = []
+        matched = _matched(self._tracks, faces)
+        current = []
         for at, face in enumerate(faces):
             probabilities, years = found.probabilities[at].astype(np.float64), float(found.years[at])
-            if at in known:
-                known[at].see(face, probabilities, years, now)
+            if at in matched:
+                matched[at].add(face, probabilities, years, now)
             else:
-                self._given += 1
-                known[at] = Track(self._given, face, probabilities, years, now, rule)
-                self._tracks.append(known[at])
-            shown.append(known[at])
-        return shown
+                self._count += 1
+                matched[at] = Track(self._count, face, probabilities, years, now, rule)
+                self._tracks.append(matched[at])
+            current.append(matched[at])
+        return current
 
 
 def _matched(tracks: Sequence[Track], faces: Sequence[Face]) -> dict[int, Track]:
-    """The track of each face that has one: pairs of boxes with the largest overlap first, each taken once."""
+    """Match faces to tracks, the pairs with the largest overlap first; the index of a face gives its track."""
     pairs = [
         (overlap(track.face.box, face.box), -row, at)
         for row, track in enumerate(tracks)
@@ -151,7 +162,7 @@ def _matched(tracks: Sequence[Track], faces: Sequence[Face]) -> dict[int, Track]
 
 
 def overlap(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Intersection over union of two boxes (left, top, width, height); 0 for boxes without area."""
+    """Intersection over union of two boxes (left, top, width, height), `(4,)`; 0 for boxes without area."""
     start = np.maximum(one[:2], other[:2])
     end = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
     common = float(np.prod(np.maximum(end - start, 0)))

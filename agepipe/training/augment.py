@@ -1,4 +1,4 @@
-"""What training changes in a batch, on the device and for all its pictures at once; never outside training."""
+"""Augmentation of a batch, on its device and for all pictures at once; it is applied in training only."""
 
 import math
 from typing import NamedTuple
@@ -15,69 +15,77 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma (ITU-R BT.601)."""
 
 ERASED_AREA = (0.02, 0.2)
-"""Share of the picture that an erased rectangle covers."""
+"""Least and largest area of an erased rectangle, as a share of the picture."""
 
-SOFTENED = (0.3, 0.8)
-"""To which share of its side a blurred picture is shrunk."""
+BLUR_SCALE = (0.3, 0.8)
+"""Least and largest scale to which a picture is shrunk to blur it."""
 
 JPEG_QUALITY = (10.0, 75.0)
-"""Between which qualities a picture is compressed: from what a messenger leaves to a camera's usual one."""
+"""Least and largest JPEG quality: from that of a messenger to the usual one of a camera."""
 
 MIX_YEARS = 5.0
 """Standard deviation of the difference in age between a picture and the one it is mixed with."""
 
 
 def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
-    """Stored pictures, uint8 `(n, s, s, 3)`, to levels float32 `(n, size, size, 3)`, about 0 to 255.
+    """Augment pictures and crop them to the size of the network's input.
 
-    Draws come from torch's global random state of the device.
+    Random numbers come from torch's global random state of the device.
+
+    Args:
+        images: stored pictures, uint8 RGB `(n, s, s, 3)`.
+        size: side of the result, px.
+        settings: which transforms to apply, with their ranges and probabilities.
+
+    Returns:
+        Levels, float32 `(n, size, size, 3)`, about 0 to 255.
     """
-    levels = _place(images, size, settings)
+    levels = _crop_and_warp(images, size, settings)
     if settings.flip > 0:
-        levels = torch.where(_chance(levels, settings.flip), levels.flip(2), levels)
-    levels = levels.float()  # not before: bytes are cropped and mirrored four times as fast
+        levels = torch.where(_random_mask(levels, settings.flip), levels.flip(2), levels)
+    levels = levels.float()  # cropping and flipping uint8 is four times as fast as float32
     if settings.brightness > 0 or settings.contrast > 0:
         levels = _expose(levels, settings.brightness, settings.contrast)
     if settings.grey > 0:
-        levels = torch.where(_chance(levels, settings.grey), luma(levels), levels)
+        levels = torch.where(_random_mask(levels, settings.grey), luma(levels), levels)
     if settings.blur > 0:
-        levels = torch.where(_chance(levels, settings.blur), _softened(levels), levels)
+        levels = torch.where(_random_mask(levels, settings.blur), _blurred(levels), levels)
     if settings.jpeg > 0:
         low, high = JPEG_QUALITY
         quality = low + (high - low) * torch.rand(len(levels), device=levels.device)
-        levels = torch.where(_chance(levels, settings.jpeg), compress(levels, quality), levels)
+        levels = torch.where(_random_mask(levels, settings.jpeg), compress(levels, quality), levels)
     if settings.erase > 0:
         levels = torch.where(_rectangles(levels, settings.erase), levels.mean((0, 1, 2)), levels)
     return levels
 
 
 class Mixed(NamedTuple):
-    """A batch whose pictures were each mixed with a partner."""
+    """A batch of which each picture was mixed with another one, its partner."""
 
     levels: Tensor
-    """As those of the batch."""
+    """Mixed pictures, float32 `(n, h, w, 3)`."""
     partner: Tensor
-    """Place of each picture's partner in the batch, int64 `(n,)`."""
+    """Index of each picture's partner in the batch, int64 `(n,)`."""
     share: float
-    """Of the pictures themselves in the mixture; the rest is their partners'."""
+    """Weight of the pictures in the mixture; their partners have the rest."""
 
 
 def mix(levels: Tensor, ages: Tensor, alpha: float) -> Mixed:
-    """Mix each picture with one of about the same age, by a share drawn once a batch from Beta(alpha, alpha).
+    """Mix each picture with one of about the same age (C-Mixup, Yao et al. 2022).
 
-    Partners are drawn with a probability that falls with the distance in age as a normal density (C-Mixup, Yao et
-    al. 2022).
+    The weight of the mixture is sampled from Beta(alpha, alpha), once a batch. The probability of a partner is a normal
+    density of the difference in age.
 
     Args:
         levels: float32 `(n, h, w, 3)`.
         ages: years, int64 `(n,)`.
-        alpha: parameter of the beta distribution; 0 leaves the pictures as they are.
+        alpha: parameter of the beta distribution; 0 mixes nothing.
     """
     if alpha == 0:
         return Mixed(levels, torch.arange(len(levels), device=levels.device), 1.0)
     share = float(torch.distributions.Beta(alpha, alpha).sample())
-    apart = (ages[:, None] - ages[None]).float()
-    partner = torch.multinomial(torch.exp(-(apart**2) / (2 * MIX_YEARS**2)), 1).squeeze(1)
+    difference = (ages[:, None] - ages[None]).float()
+    partner = torch.multinomial(torch.exp(-(difference**2) / (2 * MIX_YEARS**2)), 1).squeeze(1)
     return Mixed(share * levels + (1 - share) * levels[partner], partner, share)
 
 
@@ -86,16 +94,16 @@ def luma(levels: Tensor) -> Tensor:
     return (levels * levels.new_tensor(LUMA)).sum(3, keepdim=True)
 
 
-def _place(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
-    """The part of each picture that the network gets; bytes unless they had to be interpolated."""
+def _crop_and_warp(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
+    """The network's input out of each picture, `(n, size, size, 3)`; uint8 if it was only cropped, else float32."""
     if settings.rotate > 0 or settings.scale > 0:
         return _affine(images, size, settings)
     if settings.shift:
-        return _crop(images, size)
+        return _random_crop(images, size)
     return centre(images, size)
 
 
-def _crop(images: Tensor, size: int) -> Tensor:
+def _random_crop(images: Tensor, size: int) -> Tensor:
     count, stored = images.shape[:2]
     room = stored - size + 1
     top, left = (torch.randint(room, (count,), device=images.device) for _ in range(2))
@@ -104,12 +112,12 @@ def _crop(images: Tensor, size: int) -> Tensor:
 
 
 def _affine(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
-    """Rotation, scale and shift in one bilinear pass; beyond the edge the picture is mirrored."""
+    """Rotate, scale and shift by one bilinear interpolation; beyond its border the picture is mirrored."""
     count, stored = images.shape[:2]
-    angle = _spread(images, count) * math.radians(settings.rotate)
-    zoom = (size / stored) * (1 + _spread(images, count) * settings.scale)
+    angle = _uniform(images, count) * math.radians(settings.rotate)
+    zoom = (size / stored) * (1 + _uniform(images, count) * settings.scale)
     room = (stored - size) / stored if settings.shift else 0.0
-    right, down = (_spread(images, count) * room for _ in range(2))
+    right, down = (_uniform(images, count) * room for _ in range(2))
     cosine, sine = zoom * angle.cos(), zoom * angle.sin()
     matrix = torch.stack([torch.stack([cosine, -sine, right], 1), torch.stack([sine, cosine, down], 1)], 1)
     grid = functional.affine_grid(matrix, [count, 3, size, size], align_corners=False)
@@ -118,41 +126,41 @@ def _affine(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
 
 
 def _expose(levels: Tensor, brightness: float, contrast: float) -> Tensor:
-    """Scale each picture's levels (brightness), and their distance from its mean luma (contrast)."""
+    """Scale the levels of each picture (brightness), and their differences from its mean luma (contrast)."""
     count = len(levels)
-    light = (1 + _spread(levels, count) * brightness).view(-1, 1, 1, 1)
-    spread = (1 + _spread(levels, count) * contrast).view(-1, 1, 1, 1)
+    light = (1 + _uniform(levels, count) * brightness).view(-1, 1, 1, 1)
+    spread = (1 + _uniform(levels, count) * contrast).view(-1, 1, 1, 1)
     middle = luma(levels.mean((1, 2), keepdim=True))
     return levels * (light * spread) + middle * light * (1 - spread)
 
 
-def _softened(levels: Tensor) -> Tensor:
-    """All pictures shrunk and enlarged again, by a factor that is drawn once a batch."""
+def _blurred(levels: Tensor) -> Tensor:
+    """Shrink and enlarge all pictures by a scale that is sampled once a batch."""
     size = levels.shape[1]
-    small = max(2, round(size * float(torch.empty(()).uniform_(*SOFTENED))))
+    small = max(2, round(size * float(torch.empty(()).uniform_(*BLUR_SCALE))))
     planes = functional.interpolate(levels.permute(0, 3, 1, 2), (small, small), mode="area")
     return functional.interpolate(planes, (size, size), mode="bilinear").permute(0, 2, 3, 1)
 
 
 def _rectangles(levels: Tensor, probability: float) -> Tensor:
-    """Where to erase, bool `(n, h, w, 1)`: at most one rectangle a picture, with sides between 1:2 and 2:1."""
+    """Mask of the pixels to erase, bool `(n, h, w, 1)`: at most one rectangle a picture, aspect ratio 1:2 to 2:1."""
     count, height, width = levels.shape[:3]
-    draw = torch.rand(5, count, device=levels.device)
-    area = ERASED_AREA[0] + draw[0] * (ERASED_AREA[1] - ERASED_AREA[0])
-    aspect = 2 ** (draw[1] - 0.5)
+    uniform = torch.rand(5, count, device=levels.device)
+    area = ERASED_AREA[0] + uniform[0] * (ERASED_AREA[1] - ERASED_AREA[0])
+    aspect = 2 ** (uniform[1] - 0.5)
     high, wide = area.sqrt() * aspect * height, area.sqrt() / aspect * width
-    top, left = draw[2] * (height - high), draw[3] * (width - wide)
+    top, left = uniform[2] * (height - high), uniform[3] * (width - wide)
     rows = torch.arange(height, device=levels.device)
     columns = torch.arange(width, device=levels.device)
     down = (rows >= top[:, None]) & (rows < (top + high)[:, None])
     across = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
-    chosen = draw[4] < probability
+    chosen = uniform[4] < probability
     return (down[:, :, None] & across[:, None, :] & chosen[:, None, None]).unsqueeze(3)
 
 
-def _chance(levels: Tensor, probability: float) -> Tensor:
+def _random_mask(levels: Tensor, probability: float) -> Tensor:
     return (torch.rand(len(levels), device=levels.device) < probability).view(-1, 1, 1, 1)
 
 
-def _spread(like: Tensor, count: int) -> Tensor:
+def _uniform(like: Tensor, count: int) -> Tensor:
     return torch.rand(count, device=like.device) * 2 - 1

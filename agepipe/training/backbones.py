@@ -13,51 +13,49 @@ from agepipe.config.pretrained import PRETRAINED, is_timm
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import check_file, is_file
 from agepipe.core.errors import ConfigError, ModelError
-from agepipe.training.job import Channels
+from agepipe.training.job import IMAGENET, Channels
 
-FOLLOWING = 0.1
-"""Least share that a batch has in batch norm's running statistics; torch's own. Torchvision's mobilenet_v3 has 0.01 and
-its mnasnet 0.0003, meant for hundreds of epochs: in shorter trainings what judges then lags so far behind what was
-trained that all pictures get one answer."""
+MIN_MOMENTUM = 0.1
+"""Least momentum of batch norm's running statistics, torch's default. Torchvision's mobilenet_v3 has 0.01 and its
+mnasnet 0.0003, for hundreds of epochs; in shorter trainings the running statistics then lag so far behind the weights
+that the evaluated network predicts the same for all pictures."""
 IMAGENET_CLASSES = 1000
-"""Outputs of every classifier that was made for ImageNet."""
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation that all of torchvision's weights were trained with."""
+"""Number of outputs of torchvision's and timm's classifiers."""
 DEFAULT = "DEFAULT"
 """Torchvision's name for the best weights of a network."""
 
 
 def backbone(learn: LearnSettings, outputs: int) -> nn.Module:
-    """A classifier with `outputs` logits, its last linear layer replaced by `learn.head`.
+    """Create a classifier with `outputs` logits, whose last linear layer is replaced by `learn.head`.
 
     Raises:
-        ConfigError: there is no such file of weights.
+        ConfigError: there is no such weights file, or the network does not end in a linear classifier.
         ModelError: a weights file cannot be used, or weights cannot be downloaded.
     """
     check_file(learn.weights)
     body = _body(learn)
     _drop_auxiliary(body)
-    _follow(body)
+    _raise_momentum(body)
     name = replace_classifier(body, learn.head, learn.dropout, outputs)
     if is_file(learn.weights):
         load_weights(body, Path(learn.weights), name)
     return body
 
 
-def _follow(body: nn.Module) -> None:
+def _raise_momentum(body: nn.Module) -> None:
     for part in body.modules():
         if isinstance(part, nn.BatchNorm2d) and part.momentum is not None:
-            part.momentum = max(part.momentum, FOLLOWING)
+            part.momentum = max(part.momentum, MIN_MOMENTUM)
 
 
 def head(kind: str, features: int, dropout: float, outputs: int) -> nn.Sequential:
-    """What takes the place of the classifier's last layer; v1, v2 and v3 are the notebook's.
+    """Create the layers that replace the classifier's last layer; v1, v2 and v3 are the notebook's.
 
     Args:
-        kind: `linear`: dropout, Linear. `v1`: dropout, Linear to 256, Linear. `v2`: the same with a ReLU between.
-            `v3`: Linear to 512, ReLU, dropout of one half whatever the setting, Linear.
-        features: width of what comes in.
-        dropout: probability of a zero before the first layer.
+        kind: `linear`: dropout, Linear. `v1`: dropout, Linear to 256, Linear. `v2`: as v1, with a ReLU in between.
+            `v3`: Linear to 512, ReLU, dropout of 0.5 (`dropout` is ignored), Linear.
+        features: number of input features.
+        dropout: probability of the dropout.
         outputs: number of logits.
     """
     if kind == "v1":
@@ -70,7 +68,7 @@ def head(kind: str, features: int, dropout: float, outputs: int) -> nn.Sequentia
 
 
 def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int) -> str:
-    """Put a head where the last linear layer is, and take away a dropout right before it: the head has its own.
+    """Replace the last linear layer by a head, and a dropout before it by `Identity`, because the head has its own.
 
     Returns:
         The name of the replaced layer.
@@ -89,7 +87,7 @@ def replace_classifier(body: nn.Module, kind: str, dropout: float, outputs: int)
 
 
 def _classifier(body: nn.Module) -> tuple[str, int]:
-    """Name and width of the last linear layer of a classifier."""
+    """Name and number of input features of a classifier's last linear layer."""
     linear = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)]
     if not linear or linear[-1][1].out_features != IMAGENET_CLASSES:
         raise ConfigError("learn.network: it does not end in a linear classifier; choose another one.")
@@ -97,7 +95,7 @@ def _classifier(body: nn.Module) -> tuple[str, int]:
 
 
 def head_name(learn: LearnSettings) -> str:
-    """The name of the layer that a head replaces, such as `fc` in a ResNet.
+    """Name of the layer that the head replaces, such as `fc` in a ResNet.
 
     Raises:
         ConfigError: the network does not end in a linear classifier.
@@ -106,13 +104,18 @@ def head_name(learn: LearnSettings) -> str:
 
 
 def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
-    """Fill a network from a state dict on disk; the head stays fresh where its shapes differ.
+    """Load a state dict into a network; tensors of the head with other shapes are not loaded.
 
-    Accepted are torchvision state dicts, bundles' `network.pt`, and the notebook's checkpoints; nothing but tensors
-    is unpickled.
+    The file may be a state dict of torchvision, `network.pt` of a bundle, or a checkpoint of the notebook. Only tensors
+    are unpickled.
+
+    Args:
+        body: the network, changed in place.
+        path: the file.
+        head_name: name of the head in the network.
 
     Raises:
-        ModelError: the file cannot be read, or does not hold this network.
+        ModelError: the file cannot be read, or does not contain this network.
     """
     own = body.state_dict()
     given = state_of(path)
@@ -127,10 +130,10 @@ def load_weights(body: nn.Module, path: Path, head_name: str) -> None:
 
 
 def state_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by the names that they have in a torchvision network; nothing else is unpickled.
+    """Read the tensors of a weights file, by their names in a torchvision network; only tensors are unpickled.
 
     Raises:
-        ModelError: it is not a file of weights.
+        ModelError: the file cannot be read as a state dict.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -154,13 +157,13 @@ def _plain(name: str) -> str:
 def _body(learn: LearnSettings) -> nn.Module:
     if not is_timm(learn.network):
         return _torchvision(learn)
-    from agepipe.training import timm_models  # seconds, which no other training has to wait for
+    from agepipe.training import timm_models  # importing timm takes seconds
 
     return timm_models.body_of(learn)
 
 
 def normalisation(learn: LearnSettings) -> tuple[Channels, Channels] | None:
-    """Mean and deviation, in [0, 1], that pretrained weights were trained with; None for random ones and for files."""
+    """Mean and standard deviation, in [0, 1], of pretrained weights; None for random weights and for files."""
     if learn.weights == "none" or is_file(learn.weights):
         return None
     if not is_timm(learn.network):
@@ -191,7 +194,7 @@ def _torchvision(learn: LearnSettings) -> nn.Module:
 
 
 def _drop_auxiliary(body: nn.Module) -> None:
-    # the two oldest networks answer with extra classifiers while they train; there is one answer here
+    # googlenet and inception_v3 return the logits of auxiliary classifiers in training mode
     for name in ("AuxLogits", "aux1", "aux2"):
         if hasattr(body, name):
             setattr(body, name, None)

@@ -1,4 +1,4 @@
-"""Batches out of the memory-mapped pixel store: no work per picture in Python, and nothing decoded."""
+"""Batches from the memory-mapped pixel store, without decoding and without a Python loop over pictures."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,14 +13,14 @@ from agepipe.core.errors import ConfigError, DataError
 from agepipe.training.job import Channels, Examples
 
 BLOCK = 512
-"""Pictures that are summed at a time for the statistics; bounds memory at some 30 MB for 108 px."""
+"""Pictures in a block of `Batches.blocks` and of a copy to the GPU; at 108 px a block takes 18 MB."""
 
 GPU_SHARE = 0.5
-"""The pictures move onto the GPU for good when they take at most this share of its free memory."""
+"""Largest share of a GPU's free memory that the pictures may take to be copied to it once for the whole training."""
 
 
 class Batch(NamedTuple):
-    """Pictures as they lie in the store, uint8 `(n, s, s, 3)`; classes, years, genders and races, int64 `(n,)`."""
+    """Stored pictures, uint8 RGB `(n, s, s, 3)`, with classes, ages in years, genders and races, int64 `(n,)`."""
 
     images: Tensor
     labels: Tensor
@@ -28,27 +28,33 @@ class Batch(NamedTuple):
     genders: Tensor
     races: Tensor
 
-    def answering(self, places: Tensor) -> "Batch":
-        """The same pictures with the answers of the rows at some places, int64 `(n,)`."""
-        return Batch(self.images, *(column[places] for column in self[1:]))
+    def with_labels_of(self, partner: Tensor) -> "Batch":
+        """The same pictures, each with the labels of another row, whose index `partner` gives, int64 `(n,)`."""
+        return Batch(self.images, *(column[partner] for column in self[1:]))
 
-    def part(self, rows: slice) -> "Batch":
-        """Some of the rows."""
+    def rows(self, rows: slice) -> "Batch":
+        """The rows of a slice."""
         return Batch(*(column[rows] for column in self))
 
 
 class Batches:
-    """The pictures and labels of some rows, in batches on a device."""
+    """Batches of some rows of the pixel store, on a device."""
 
     def __init__(self, pixels: NDArray[np.uint8], examples: Examples, size: int, device: torch.device) -> None:
-        """Take the store, the rows to draw from, the batch size and the device.
+        """Prepare the batches; on a GPU with enough memory, copy the pictures to it.
+
+        Args:
+            pixels: the pixel store, uint8 `(all, s, s, 3)`.
+            examples: the rows.
+            size: rows in a batch.
+            device: device of the batches.
 
         Raises:
-            DataError: a row lies outside the store.
-            ConfigError: there are fewer rows than a batch holds.
+            DataError: the index of a row is outside the store.
+            ConfigError: there are fewer rows than in a batch.
         """
         if len(examples) and int(examples.index.max()) >= len(pixels):
-            raise DataError(f"pixels.npy holds {len(pixels)} pictures, but row {examples.index.max()} is asked for.")
+            raise DataError(f"pixels.npy holds {len(pixels)} pictures, but row {examples.index.max()} is requested.")
         if size > len(examples):
             raise ConfigError(f"learn.batch: {size}, but there are {len(examples)} training rows; take at most that.")
         self.size, self.device, self._pixels, self._index = size, device, pixels, examples.index
@@ -57,41 +63,41 @@ class Batches:
         self._resident = self._move() if self._fits() else None
 
     @classmethod
-    def whole(cls, pixels: NDArray[np.uint8], examples: Examples, size: int, device: torch.device) -> Self:
-        """Batches for judging: the size shrinks to the rows there are."""
+    def for_validation(cls, pixels: NDArray[np.uint8], examples: Examples, size: int, device: torch.device) -> Self:
+        """As the constructor, but `size` may be larger than the number of rows."""
         return cls(pixels, examples, max(1, min(size, len(examples))), device)
 
     def __len__(self) -> int:
-        """Batches in an epoch of training; the rows that do not fill one wait for another epoch."""
+        """Full batches in an epoch."""
         return len(self._index) // self.size
 
     def shuffled(self) -> Iterator[Batch]:
-        """One epoch in an order drawn from torch's global random state; all batches are full."""
+        """One epoch in random order, by torch's global random state; the last batch is dropped if it is not full."""
         order = torch.randperm(len(self._index))
         for start in range(0, len(self) * self.size, self.size):
             yield self._batch(order[start : start + self.size])
 
     def in_order(self, part: slice = slice(None)) -> Iterator[Batch]:
-        """All rows, or a part of them, in their order; the last batch may be short."""
+        """All rows, or those of a slice, in order; the last batch may be smaller."""
         order = torch.arange(len(self._index))[part]
         for start in range(0, len(order), self.size):
             yield self._batch(order[start : start + self.size])
 
-    def _batch(self, places: Tensor) -> Batch:
-        here = places.to(self.device)
-        return Batch(self._images(places, here), *(column[here] for column in self._columns))
+    def _batch(self, positions: Tensor) -> Batch:
+        on_device = positions.to(self.device)
+        return Batch(self._images(positions, on_device), *(column[on_device] for column in self._columns))
 
-    def _images(self, places: Tensor, here: Tensor) -> Tensor:
+    def _images(self, positions: Tensor, on_device: Tensor) -> Tensor:
         if self._resident is not None:
-            return self._resident[here]
-        rows = self._index[places.numpy()]
-        ascending = np.argsort(rows)  # the file is read in one direction
+            return self._resident[on_device]
+        rows = self._index[positions.numpy()]
+        ascending = np.argsort(rows)  # reads the file sequentially
         images = np.empty((len(rows), *self._pixels.shape[1:]), dtype=np.uint8)
         images[ascending] = self._pixels[rows[ascending]]
         return torch.from_numpy(images).to(self.device)
 
     def blocks(self) -> Iterator[Tensor]:
-        """All pictures, some at a time, uint8 `(n, s, s, 3)` on the device, in the order of the store."""
+        """All pictures in the order of the store, in blocks, uint8 `(n, s, s, 3)` on the device."""
         rows = np.sort(self._index)
         for start in range(0, len(rows), BLOCK):
             yield torch.from_numpy(self._pixels[rows[start : start + BLOCK]]).to(self.device)
@@ -111,10 +117,10 @@ class Batches:
 
 
 def open_store(path: Path) -> NDArray[np.uint8]:
-    """The pixel store, memory-mapped.
+    """Memory-map the pixel store, uint8 RGB `(n, s, s, 3)`.
 
     Raises:
-        DataError: it is missing, damaged, or does not hold uint8 pictures `(n, s, s, 3)`.
+        DataError: the file is missing or damaged, or has another dtype or shape.
     """
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -126,13 +132,16 @@ def open_store(path: Path) -> NDArray[np.uint8]:
 
 
 def statistics(pictures: Iterable[Tensor]) -> tuple[Channels, Channels]:
-    """Mean and standard deviation of each channel of pictures, uint8 `(n, s, s, 3)` at a time, in [0, 1].
+    """Mean and standard deviation of each channel, in [0, 1].
 
-    Summed as whole numbers: in float32 the sum stops growing, and UTKFace would have a mean of 0.27, not 0.60. So they
-    are the same on every device.
+    The sums are integers: a float32 sum stops growing, and UTKFace would get a mean of 0.27 instead of 0.60. Integer
+    sums are also the same on every device.
+
+    Args:
+        pictures: blocks of pictures, uint8 `(n, s, s, 3)`.
 
     Raises:
-        DataError: a channel is the same everywhere.
+        DataError: a channel has the same value in all pixels.
     """
     count, sums, squares = 0, np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
     for block in pictures:

@@ -1,8 +1,8 @@
-"""The finished network is told how sure it may be: a temperature and the thresholds of its prediction sets.
+"""Calibrate a trained network: a temperature, and thresholds of its prediction sets.
 
-Both come from rows that it was not fitted on and that are no test rows: the validation part; or, where it was refitted
-on all development rows, what the trials of the same setting said of the folds that they had not seen. Those networks
-learnt from fewer rows, and often for fewer epochs, so how well this fits the refitted one is for the report to show.
+Both are fitted on the validation rows. A network that was refitted on all development rows has none; then the
+out-of-fold predictions of the chosen setting's trials are used. Those networks were trained on fewer rows and often for
+fewer epochs, so the calibration may fit the final network less well; the report shows how well it does.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from agepipe.training.records import Choice
 
 
 class Calibration(NamedTuple):
-    """What goes into the card; as it stands, that nothing was calibrated."""
+    """The calibration in a bundle's card; the defaults stand for no calibration."""
 
     temperature: float = 1.0
     thresholds: dict[int, float] = {}
@@ -31,9 +31,9 @@ def calibrated(job: Job, fitted: Fitted, choice: Choice | None) -> Calibration:
     """Calibrate a finished training.
 
     Args:
-        job: its validation rows.
-        fitted: what it said of them.
-        choice: the search before it, if any; its out-of-fold predictions are used where there are no validation rows.
+        job: the training, with its validation rows.
+        fitted: its result, with the predictions for these rows.
+        choice: result of the search, whose out-of-fold predictions are used if there are no validation rows.
 
     Raises:
         DataError: the out-of-fold predictions cannot be read.
@@ -49,13 +49,13 @@ def calibrated(job: Job, fitted: Fitted, choice: Choice | None) -> Calibration:
 def calibrate(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], decoding: Decoding, on: Calibrated
 ) -> Calibration:
-    """The temperature that these rows ask for, and the thresholds once it is applied.
+    """Fit the temperature, and the thresholds after temperature scaling.
 
     Args:
-        probabilities: at temperature 1, `(n, classes)`.
+        probabilities: predictions at temperature 1, `(n, classes)`.
         labels: true classes, `(n,)`.
-        decoding: how one class is answered.
-        on: what the rows are.
+        decoding: how the class is chosen from the probabilities.
+        on: name of the rows, for the card.
     """
     temperature = fit_temperature(probabilities, labels)
     return Calibration(temperature, thresholds(scores(tempered(probabilities, temperature), labels, decoding)), on)

@@ -1,6 +1,6 @@
-"""Refuse settings that cannot work with these rows or on this machine, before any work is done and without torch.
+"""Refuse settings that cannot work with these rows or on this machine, before any work and without importing torch.
 
-What the settings alone decide is refused by their classes, in `agepipe.config`.
+Settings that do not go together are refused by their classes in `agepipe.config`.
 """
 
 from pathlib import Path
@@ -17,16 +17,16 @@ from agepipe.training.workdir import labelled
 from agepipe.training.worker import isolated
 
 OTHER_GPUS = (Path("/dev/dxg"), Path("/dev/kfd"), Path("/dev/nvhost-gpu"))
-"""GPUs that torch calls `cuda` and that are not counted: lent by Windows, AMD's, a Jetson's."""
+"""Device files of GPUs that `gpu_count` does not count, but torch uses as `cuda`: WSL, AMD, Jetson."""
 
 
 def check(config: Config, rows_count: int | None = None, runtime: Runtime | None = None) -> None:
-    """Check every network that would be trained: each combination of the grid, or of the extremes of the space.
+    """Check the settings of every training: each combination of the grid, or of the bounds of the search space.
 
     Args:
         config: all settings.
-        rows_count: rows in the development part, where that is known.
-        runtime: how the work is done, where that is known.
+        rows_count: number of development rows; None if it is not known yet.
+        runtime: device and processes; None if they are not known yet.
 
     Raises:
         ConfigError: names the field, its value and what is allowed.
@@ -53,7 +53,7 @@ def check(config: Config, rows_count: int | None = None, runtime: Runtime | None
 
 
 def check_rows(config: Config, rows: Rows) -> None:
-    """Refuse folds, or a validation part, that the development rows do not give.
+    """Refuse a number of folds, or a validation part, for which there are too few development rows.
 
     Raises:
         ConfigError: names the field, its value and what is allowed.
@@ -67,14 +67,14 @@ def check_rows(config: Config, rows: Rows) -> None:
 
 
 def checking_timm(learn: LearnSettings) -> None:
-    """What a process of its own runs, since timm imports torch."""
+    """Entry point of a process of its own, because timm imports torch."""
     from agepipe.training.timm_models import check_timm
 
     check_timm(learn)
 
 
 def check_processes(learn: LearnSettings, runtime: Runtime) -> None:
-    """Refuse more processes than can share a training.
+    """Refuse more processes than the batch has rows, or than the machine has GPUs or cores.
 
     Raises:
         ConfigError: names the option or the field, its value and what is allowed.

@@ -1,4 +1,4 @@
-"""Files of a training that are there whole or not at all, and the random state that goes into them."""
+"""Checkpoint files, written atomically, and the random state that they contain."""
 
 import io
 import os
@@ -13,22 +13,14 @@ from agepipe.core.errors import ModelError, TrainingError
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain values under a temporary name, to the disk itself, then rename.
+    """Write tensors and plain values atomically; after a power cut the file has its old or its new content.
 
     Raises:
-        TrainingError: the disk is full or cannot be written; the file that was there before is untouched.
+        TrainingError: the disk is full or not writable; an earlier file is unchanged.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(buffer.getbuffer(), path)
-
-
-def write_whole(content: bytes | memoryview, path: Path) -> None:
-    """Write bytes so that after a power cut the file has either its old or its new content.
-
-    Raises:
-        TrainingError: the disk is full or cannot be written; the file that was there before is untouched.
-    """
+    content = buffer.getbuffer()
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -37,16 +29,16 @@ def write_whole(content: bytes | memoryview, path: Path) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        with suppress(OSError):  # what stands in the way may be no file of ours
+        with suppress(OSError):  # the name may belong to a folder
             temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: could not be written ({error.strerror}, {len(content):,} bytes); the last good checkpoint is "
-            "kept: make room, and the same command goes on from it."
+            "kept: make room, and run the same command again to resume from it."
         ) from error
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What `save` wrote, on the CPU; None when there is no file. Nothing but tensors and plain values is unpickled.
+    """Read a file of `save` onto the CPU; None if there is none. Only tensors and plain values are unpickled.
 
     Raises:
         ModelError: the file is damaged.
@@ -57,17 +49,17 @@ def load(path: Path) -> dict[str, Any] | None:
         return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"{path}: damaged, so training cannot go on from it; delete {path.parent} to start anew."
+            f"{path}: damaged, so the training cannot be resumed; delete {path.parent} to start again."
         ) from error
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """Where torch's random numbers stand, on the CPU and on the GPU that is the device."""
+    """State of torch's random number generators, of the CPU and of the device if that is a GPU."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go on drawing where `random_state` was taken, on another GPU too."""
+    """Restore what `random_state` returned; the device may be another GPU."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)

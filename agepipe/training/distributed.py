@@ -1,9 +1,9 @@
-"""The processes that share one training: each takes its part of every batch, and the gradients are averaged.
+"""Data-parallel training: each process computes its shard of every batch, and the gradients are averaged.
 
-All draw the same order and the same augmentation for the whole batch, so what is left to differ from one process is
-how sums are rounded, and two things: dropout draws other masks, and on a CPU batch norm takes its statistics from each
-process's part alone, because torch has no `SyncBatchNorm` there. The running statistics are averaged before they are
-used. One process has no part in any of this and does not import Lightning Fabric.
+All processes draw the same order of rows and the same augmentation for the whole batch. So the result differs from that
+of one process only in how sums are rounded, and in two points: dropout draws other masks, and on a CPU batch norm takes
+its statistics from each shard alone, because torch has no `SyncBatchNorm` there. The running statistics are averaged
+over processes before they are used. With one process nothing here applies, and Lightning Fabric is not imported.
 """
 
 import io
@@ -11,7 +11,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -26,72 +26,30 @@ from agepipe.training.network import AgeNetwork
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)
-"""How long a process waits for the others before it gives up; a checkpoint takes seconds."""
+"""Timeout of connecting and of each collective operation; writing a checkpoint takes seconds."""
 STATISTICS = ("running_mean", "running_var")
-"""How the buffers are called that batch norm moves."""
-FIRST, STRIDE = 7_919, 1_000_003
-"""What the seeds of the draws inside a network are made with, so that those of two seeds, steps or ranks differ."""
+"""Names of batch norm's running statistics."""
+SEED_FACTOR, STEP_FACTOR = 7_919, 1_000_003
+"""Factors that make the seeds of random numbers inside a network differ between seeds, steps and ranks."""
 
 
-class Alone:
-    """One process: all that is shared is its own."""
+class Processes:
+    """The processes of a training, as one of them uses them; several are ranks of Lightning Fabric's DDP strategy.
 
-    first = True
-    """Whether this process writes the files."""
-
-    def share(self, count: int) -> slice:  # noqa: ARG002
-        """Which of `count` rows are this process's."""
-        return slice(None)
-
-    def weight(self, count: int) -> float:  # noqa: ARG002
-        """By what to multiply a mean over this process's part of `count` rows, so that all average to the whole's."""
-        return 1.0
-
-    def counted(self, known: Sequence[Tensor]) -> Sequence[Tensor]:
-        """By what to divide a sum over this process's part, so that all average to a mean over `known` rows."""
-        return known
-
-    def synchronised(self, network: AgeNetwork) -> AgeNetwork:
-        """The network, with batch norm over all processes where torch has it."""
-        return network
-
-    def joined(self, network: AgeNetwork) -> Callable[[Tensor], Tensor]:
-        """`network.everything`, so that gradients are averaged over all processes."""
-        return network.everything
-
-    def draws(self, seed: int, step: int) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Where the network may draw without moving the random state that all processes share."""
-        return nullcontext()
-
-    def settle(self, *networks: nn.Module) -> None:
-        """Average the running statistics over all processes."""
-
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean over all processes."""
-        return value
-
-    def gathered(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """What all processes have, the first one's before the second's."""
-        return parts
-
-    def agreed(self, value: T) -> T:
-        """What the first process has."""
-        return value
-
-    def wait(self) -> None:
-        """Go on once all processes are here."""
-
-    def leave(self) -> None:
-        """End the connection."""
-
-
-class Together(Alone):
-    """Several processes, each a rank of Lightning Fabric's distributed data parallel strategy."""
+    With one process, collective operations return their argument.
+    """
 
     def __init__(self, seat: Seat, device: torch.device) -> None:
-        """Connect to the others and wait until all are there."""
+        """Connect to the other processes, if there are any.
+
+        Raises:
+            TrainingError: not all processes have connected within `TIMEOUT`.
+        """
         self.rank, self.count, self.device = seat.rank, seat.processes, device
-        self.first = seat.rank == 0
+        self.is_first = seat.rank == 0  # writes the files
+        self.fabric: Any = None
+        if seat.processes == 1:
+            return
         try:
             self.fabric = _fabric(seat, device)
         except torch.distributed.DistStoreError as error:
@@ -101,82 +59,94 @@ class Together(Alone):
                 f"{seat.host}:{seat.port}` on the others."
             ) from error
 
-    def share(self, count: int) -> slice:
-        """As even as possible, in the order of ranks."""
+    def shard(self, count: int) -> slice:
+        """The rows of a batch of `count` rows that this process computes: as even as possible, in order of ranks."""
         return slice(count * self.rank // self.count, count * (self.rank + 1) // self.count)
 
-    def weight(self, count: int) -> float:
-        """1 where the parts are even."""
-        mine = len(range(count)[self.share(count)])
-        return mine * self.count / count
+    def loss_weight(self, count: int) -> float:
+        """Factor of the mean over this shard, so that the mean over processes is the mean over all `count` rows."""
+        return len(range(count)[self.shard(count)]) * self.count / count
 
-    def counted(self, known: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Row counts of all processes together, divided by the number of processes."""
-        return [one / self.count for one in known]
+    def divisors(self, counts: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Divisors of sums over this shard, so that the mean over processes is each sum divided by its count.
 
-    def synchronised(self, network: AgeNetwork) -> AgeNetwork:
-        """On a GPU each batch norm becomes torch's `SyncBatchNorm`, whose weights have the same names."""
-        if self.device.type != "cuda":
+        Args:
+            counts: counts over the whole batch.
+        """
+        return [one / self.count for one in counts]
+
+    def sync_batch_norm(self, network: AgeNetwork) -> AgeNetwork:
+        """On several GPUs convert batch norm to torch's `SyncBatchNorm`, which keeps the names of the weights."""
+        if self.fabric is None or self.device.type != "cuda":
             return network
         return cast(AgeNetwork, nn.SyncBatchNorm.convert_sync_batchnorm(network))
 
-    def joined(self, network: AgeNetwork) -> Callable[[Tensor], Tensor]:
-        """Through torch's `DistributedDataParallel`."""
+    def data_parallel(self, network: AgeNetwork) -> Callable[[Tensor], Tensor]:
+        """`network.all_logits`, by `DistributedDataParallel` if there are several processes."""
+        if self.fabric is None:
+            return network.all_logits
         module = self.fabric.setup_module(network, move_to_device=False)
-        module.mark_forward_method("everything")
-        return cast(Callable[[Tensor], Tensor], module.everything)
+        module.mark_forward_method("all_logits")
+        return cast(Callable[[Tensor], Tensor], module.all_logits)
 
     @contextmanager
-    def draws(self, seed: int, step: int) -> Iterator[None]:
-        """Draws of this rank's own: the parts of a batch would otherwise have one mask."""
-        own = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=own):
-            torch.manual_seed((seed * STRIDE * FIRST + step * STRIDE + self.rank) % 2**63)
+    def fork_rng(self, seed: int, step: int) -> Iterator[None]:
+        """Seed the random state by the rank for a while; otherwise dropout would use the same mask on each shard."""
+        if self.fabric is None:
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed((seed * STEP_FACTOR * SEED_FACTOR + step * STEP_FACTOR + self.rank) % 2**63)
             yield
 
     @torch.no_grad()
-    def settle(self, *networks: nn.Module) -> None:
-        """One reduction for all of them."""
+    def average_statistics(self, *networks: nn.Module) -> None:
+        """Average the running statistics of batch norm over processes in one reduction, in place."""
         named = (pair for network in networks for pair in network.named_buffers())
-        moved = [one for name, one in named if name.endswith(STATISTICS)]
-        if moved:
-            flat = self.mean(torch.cat([one.flatten() for one in moved]))
-            for one, now in zip(moved, flat.split([one.numel() for one in moved]), strict=True):
-                one.copy_(now.view_as(one))
+        buffers = [buffer for name, buffer in named if name.endswith(STATISTICS)]
+        if self.fabric is not None and buffers:
+            flat = self.mean(torch.cat([buffer.flatten() for buffer in buffers]))
+            for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+                buffer.copy_(mean.view_as(buffer))
 
     def mean(self, value: Tensor) -> Tensor:
-        """Reduced by the fabric."""
-        return cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
+        """The mean over processes."""
+        return value if self.fabric is None else cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
 
-    def gathered(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
-        """Once an epoch, by way of the CPU."""
-        return list(chain.from_iterable(self._exchanged([tuple(one.cpu() for one in part) for part in parts])))
+    def all_gather(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """The parts of all processes in the order of ranks, on the CPU if there are several."""
+        if self.fabric is None:
+            return parts
+        return list(chain.from_iterable(self._exchange([tuple(one.cpu() for one in part) for part in parts])))
 
-    def agreed(self, value: T) -> T:
-        """Sent by the first."""
-        return self._exchanged(value)[0]
+    def broadcast(self, value: T) -> T:
+        """The value of the first process; tensors and plain values only."""
+        return value if self.fabric is None else self._exchange(value)[0]
 
-    def _exchanged(self, value: T) -> list[T]:
+    def _exchange(self, value: T) -> list[T]:
         """The values of all processes, in the order of ranks.
 
-        Sent as bytes of which only tensors and plain values are read: torch's own exchange of objects unpickles
-        whatever the other machine sends.
+        They are sent as bytes and read with `weights_only`; torch's own `all_gather_object` would unpickle anything
+        that another machine sends.
         """
         mine = _packed(value).to(self.device)
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.count)]
         torch.distributed.all_gather(sizes, torch.tensor([len(mine)], device=self.device))
         longest = max(int(size) for size in sizes)
-        found = [mine.new_empty(longest) for _ in sizes]  # the values need not be of one size
+        found = [mine.new_empty(longest) for _ in sizes]  # all_gather needs tensors of equal size
         torch.distributed.all_gather(found, nn.functional.pad(mine, (0, longest - len(mine))))
         return [_unpacked(one[: int(size)]) for one, size in zip(found, sizes, strict=True)]
 
-    def wait(self) -> None:
-        """A barrier."""
-        self.fabric.barrier()
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.fabric is not None:
+            self.fabric.barrier()
 
-    def leave(self) -> None:
-        """Take the process group down."""
-        torch.distributed.destroy_process_group()
+    def close(self) -> None:
+        """Destroy the process group."""
+        if self.fabric is not None:
+            torch.distributed.destroy_process_group()
 
 
 def _packed(value: object) -> Tensor:
@@ -189,26 +159,21 @@ def _unpacked(sent: Tensor) -> Any:
     return torch.load(io.BytesIO(sent.cpu().numpy().tobytes()), weights_only=True)
 
 
-def gather(seat: Seat, device: torch.device) -> Alone:
-    """The processes of a training as this one sees them."""
-    return Alone() if seat.processes == 1 else Together(seat, device)
-
-
 def _fabric(seat: Seat, device: torch.device) -> Any:
-    """A fabric whose processes were started already, so that it only connects them."""
-    machine, place = divmod(seat.rank, seat.here)
+    """Create a Fabric for processes that are running already; it connects them and starts none."""
+    machine, local_rank = divmod(seat.rank, seat.here)
     os.environ.update(
-        MASTER_ADDR=seat.host, MASTER_PORT=str(seat.port), LOCAL_RANK=str(place), NODE_RANK=str(machine),
-        OMP_NUM_THREADS=str(torch.get_num_threads()),  # Fabric would set a number of its own
+        MASTER_ADDR=seat.host, MASTER_PORT=str(seat.port), LOCAL_RANK=str(local_rank), NODE_RANK=str(machine),
+        OMP_NUM_THREADS=str(torch.get_num_threads()),  # otherwise Fabric sets its own number
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its import says concerns its authors
+        warnings.simplefilter("ignore")  # its import warns of its own deprecations
         from lightning_fabric import Fabric
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # statistics are averaged by `settle`; sending the first one's before each step would waste those of the others
+    # `average_statistics` averages the buffers; DDP would overwrite them with those of the first process in each step
     strategy = DDPStrategy(timeout=TIMEOUT, forward_sync_buffers=False, gradient_as_bucket_view=True)
     fabric = Fabric(
         accelerator=device.type, devices=seat.here, num_nodes=seat.machines, strategy=strategy,

@@ -1,4 +1,4 @@
-"""The trained network as one ONNX file, written only when it agrees with torch on real pictures."""
+"""Export a trained network to ONNX, and check that it predicts the same as in torch."""
 
 import contextlib
 import io
@@ -19,20 +19,23 @@ from agepipe.core.errors import ModelError
 from agepipe.training.network import AgeNetwork
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability, or of an age as a share of a hundred years, between the file and torch."""
+"""Largest difference between ONNX and torch of a probability, and of an age in hundreds of years."""
 OPSET = 18
 
 
 def export(network: AgeNetwork, images: NDArray[np.uint8], path: Path) -> None:
-    """Write `images` uint8 `[N, s, s, 3]` in, `probabilities` `[N, classes]` and `years` `[N]` out; N is free.
+    """Export a network.
+
+    The input of the ONNX model is `images`, uint8 `[N, s, s, 3]`, its outputs are `probabilities`, float32
+    `[N, classes]`, and `years`, float32 `[N]`; the batch size N is dynamic.
 
     Args:
-        network: trained, on the CPU.
-        images: real pictures as they lie in the store, at least 2, on which file and network are compared.
-        path: the file to write; nothing is written when the two disagree.
+        network: a trained network on the CPU.
+        images: stored pictures, uint8 RGB `(n, s, s, 3)`, at least 2, on which ONNX and torch are compared.
+        path: the file to write.
 
     Raises:
-        ModelError: the network cannot be exported, or the exported one answers differently.
+        ModelError: the network cannot be exported, or its predictions differ; nothing is written.
     """
     network = network.eval().to(memory_format=torch.contiguous_format)
     content = _onnx(network, torch.from_numpy(images[:2]))
@@ -41,23 +44,29 @@ def export(network: AgeNetwork, images: NDArray[np.uint8], path: Path) -> None:
 
 
 def compare(network: AgeNetwork, content: bytes, images: NDArray[np.uint8]) -> None:
-    """Refuse an exported network that does not answer as torch does.
+    """Refuse an exported network whose predictions differ from those of torch by more than `TOLERANCE`.
+
+    Args:
+        network: the network, on the CPU.
+        content: the ONNX model.
+        images: stored pictures, uint8 RGB `(n, s, s, 3)`.
 
     Raises:
-        ModelError: says by how much they differ.
+        ModelError: names the differences.
     """
     with torch.inference_mode():
         probabilities, years = network(torch.from_numpy(images))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    answers = session.run(["probabilities", "years"], {"images": images})
-    apart = float(np.abs(answers[0] - probabilities.numpy()).max())
-    years_apart = float(np.abs(answers[1] - years.numpy()).max())
-    if not (apart <= TOLERANCE and years_apart <= 100 * TOLERANCE):  # also refuses what is not a number
+    outputs = session.run(["probabilities", "years"], {"images": images})
+    difference = float(np.abs(outputs[0] - probabilities.numpy()).max())
+    years_difference = float(np.abs(outputs[1] - years.numpy()).max())
+    if not (difference <= TOLERANCE and years_difference <= 100 * TOLERANCE):  # also refuses NaN
         raise ModelError(
-            f"model.onnx: differs from the trained network by {apart:.2g} in probability and {years_apart:.2g} years "
-            f"on {len(images)} pictures, at most {TOLERANCE:g} and {100 * TOLERANCE:g} are allowed; it was not written."
+            f"model.onnx: differs from the trained network by {difference:.2g} in probability and "
+            f"{years_difference:.2g} years on {len(images)} pictures, at most {TOLERANCE:g} and {100 * TOLERANCE:g} "
+            "are allowed; it was not written."
         )
 
 
@@ -72,11 +81,11 @@ def _onnx(network: AgeNetwork, example: torch.Tensor) -> bytes:
         raise ModelError(f"model.onnx: this network cannot be exported ({str(error).splitlines()[0]}).") from error
     if program is None:
         raise ModelError("model.onnx: torch's exporter returned nothing; report this with the name of the network.")
-    return _plain(program.model_proto)
+    return _without_metadata(program.model_proto)
 
 
-def _plain(model: onnx.ModelProto) -> bytes:
-    """The model without the exporter's notes on source lines: they name paths and would differ from run to run."""
+def _without_metadata(model: onnx.ModelProto) -> bytes:
+    """Remove the exporter's metadata: it contains paths of this machine, which would change the digest."""
     for node in [*model.graph.node, *(node for function in model.functions for node in function.node)]:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -91,10 +100,10 @@ def _plain(model: onnx.ModelProto) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and advice off the terminal, also what its bar would leave behind at the end."""
+    """Silence the exporter's progress bar, warnings and log."""
     bar = vars(hub)["tqdm"]
     if hasattr(bar, "set_lock"):
-        bar.set_lock(threading.RLock())  # else a semaphore, of which the process's end complains
+        bar.set_lock(threading.RLock())  # tqdm's default lock is a semaphore, which is reported as leaked at exit
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Ignores SIGINT and SIGTERM from its import on; imported by the fork server alone, before anything else.
+"""Ignores SIGINT and SIGTERM when it is imported; the fork server imports it first.
 
-Ctrl-C in a terminal and Prefect's worker signal every process of the group. What that means is decided by the process
-that waits for the work; the fork server and all work end with it.
+Ctrl-C in a terminal and Prefect's worker send a signal to every process of the group. The process that waits for the
+workers decides what to do; the fork server and all workers end with it.
 """
 
 import signal

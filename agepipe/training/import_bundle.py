@@ -1,6 +1,6 @@
-"""A network that was trained elsewhere becomes a bundle, whose lineage is unknown: nobody can say what it has seen.
+"""Import a network that was trained elsewhere as a bundle; its lineage is unknown.
 
-Nothing here imports torch; reading and exporting happen in a process of their own.
+This module does not import torch; the weights are read and exported in a process of their own.
 """
 
 from pathlib import Path
@@ -16,30 +16,36 @@ from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import NETWORK, WEIGHTS, Card, digest
 from agepipe.model.bundle_files import write_card
 from agepipe.model.records import Model
-from agepipe.training.job import Channels, Order
+from agepipe.training.job import IMAGENET, Channels, Order
 from agepipe.training.workdir import made_with
 from agepipe.training.worker import isolated
 
 VERSION = 1
-"""Raised when the same file and answers would become another bundle."""
-MEAN: Channels = (0.485, 0.456, 0.406)
-"""What torchvision's weights were trained with, and networks that start from them usually are."""
-STD: Channels = (0.229, 0.224, 0.225)
+"""Raise it when the same file and arguments give another bundle."""
+MEAN, STD = IMAGENET
+"""Default normalisation: networks that start from torchvision's weights usually have it."""
 COMPARED = 8
-"""Drawn pictures on which the exported network must agree with the one that was read."""
+"""Random pictures on which ONNX and torch are compared."""
 
 
 def imported(
     path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, runtime: Runtime,
     mean: Channels = MEAN, std: Channels = STD,
 ) -> Model:  # fmt: skip
-    """Make a bundle of a file of weights, or find the finished one.
+    """Make a bundle from a weights file, or return the one that was made before.
 
-    The arguments are those of `agepipe.training.import_weights.read`.
+    Args:
+        path: see `agepipe.training.import_weights.read`, as for the other arguments.
+        learn: names the network and its input size.
+        ranges: the age ranges of the outputs.
+        order: order of the outputs.
+        runtime: its workspace keeps the bundle.
+        mean: mean of the normalisation, three channels in [0, 1].
+        std: standard deviation of the normalisation, three channels in [0, 1].
 
     Raises:
         ConfigError: the network or the size is not known.
-        ModelError: the file does not hold this network, or cannot be exported.
+        ModelError: the file does not contain this network, or it cannot be exported.
     """
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; give the state dict of a trained network.")
@@ -56,7 +62,7 @@ def imported(
 def _exporting(
     path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, mean: Channels, std: Channels, folder: Path
 ) -> None:
-    """What the process of an import runs."""
+    """Entry point of the import's process."""
     from agepipe.training import checkpoints
     from agepipe.training.export import export
     from agepipe.training.import_weights import read

@@ -1,8 +1,9 @@
-"""Networks that were trained elsewhere, such as the notebook's: a file of weights becomes an `AgeNetwork`.
+"""Read the weights of a network that was trained elsewhere, such as the notebook's, into an `AgeNetwork`.
 
-Only tensors are unpickled. Everything that the file does not say (class order, ranges, normalisation) is asked for.
+Only tensors are unpickled. What the file does not contain (class order, ranges, normalisation) is an argument.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,29 +24,33 @@ HEADS = {
     frozenset({"1.", "3."}): "v2",
     frozenset({"0.", "3."}): "v3",
 }
-"""Where the linear layers of a head lie in it, and which head that is; `""` is torchvision's own single layer."""
+"""Names of the linear layers of each kind of head; `""` is torchvision's own single layer."""
 
 
 def read(
     path: Path, learn: LearnSettings, ranges: AgeRanges, order: Order, mean: Sequence[float], std: Sequence[float]
 ) -> AgeNetwork:
-    """The network in a file, its outputs in class order.
+    """Read a network from a file, and sort its outputs into class order.
 
     Args:
         path: a state dict of a torchvision classifier with one of the heads of `LearnSettings.head`.
-        learn: names the network and the side of its input; its head is found out.
-        ranges: what the outputs stand for.
-        order: `age` when they stand youngest first, `text` when they stand as the names of folders sort as text
-            (0, 1, 10, 11, ... 2): so `torchvision.datasets.ImageFolder` numbers folders named 0 to 13. Folders of
-            single years have the year as their name, those of ranges the number of the range.
-        mean: by which the training normalised, three channels in [0, 1].
-        std: the same.
+        learn: names the network and its input size; the head is recognised by its layers.
+        ranges: the age ranges of the outputs.
+        order: `age` if the outputs are sorted by age, `text` if they are sorted by folder name as text (0, 1, 10,
+            11, ... 2), as `torchvision.datasets.ImageFolder` sorts folders named 0 to 13. The folder of a single year
+            is named by the year, that of a range by the number of the range.
+        mean: mean of the training's normalisation, three channels in [0, 1].
+        std: standard deviation of the training's normalisation, three channels in [0, 1].
 
     Raises:
-        ModelError: the file cannot be read, or does not hold this network with as many outputs as there are ranges.
+        ModelError: the file cannot be read, or does not contain this network with one output for each range.
     """
     given, name = state_of(path), head_name(learn)
-    layers = {key.removeprefix(name + ".").removesuffix("weight") for key in given if _in_head(key, name)}
+    layers = {
+        key.removeprefix(name + ".").removesuffix("weight")
+        for key in given
+        if key.startswith(name + ".") and key.endswith("weight")
+    }
     if frozenset(layers) not in HEADS:
         raise ModelError(
             f"{path}: its head '{name}' has linear layers at {sorted(layers) or 'no place'}, which is none of linear, "
@@ -53,7 +58,7 @@ def read(
         )
     kind = HEADS[frozenset(layers)]
     if layers == {""}:
-        given = {_inside(key, name): value for key, value in given.items()}
+        given = {re.sub(rf"^{re.escape(name)}\.", f"{name}.1.", key): value for key, value in given.items()}
     last = f"{name}.{max(layers) or '1.'}"
     _check_outputs(path, given.get(last + "bias"), ranges)
     body = backbone(learn.model_copy(update={"head": kind, "weights": "none"}), len(ranges))
@@ -61,14 +66,6 @@ def read(
         path, body, {**given, **_ordered({key: given[last + key] for key in ("weight", "bias")}, last, order, ranges)}
     )
     return AgeNetwork(body, Normalise(mean, std), Readout(ranges, by_year=False), learn.size, mirror=False).eval()
-
-
-def _in_head(key: str, name: str) -> bool:
-    return key.startswith(name + ".") and key.endswith("weight")
-
-
-def _inside(key: str, name: str) -> str:
-    return key.replace(name + ".", name + ".1.") if key.startswith(name + ".") else key
 
 
 def _check_outputs(path: Path, bias: Tensor | None, ranges: AgeRanges) -> None:
@@ -80,13 +77,13 @@ def _check_outputs(path: Path, bias: Tensor | None, ranges: AgeRanges) -> None:
 
 
 def _ordered(layer: dict[str, Tensor], last: str, order: Order, ranges: AgeRanges) -> dict[str, Tensor]:
-    """The last layer's rows in class order, by the names that they have in the file."""
+    """Sort the rows of the last layer by class; keys are the names of its tensors in the network."""
     single = all(one.high in (one.low, None) for one in ranges.ranges)
-    places = range(len(ranges))
+    classes = range(len(ranges))
     folders = [str(one.low) if single else str(at) for at, one in enumerate(ranges.ranges)]
-    stands_for = sorted(places, key=lambda at: folders[at]) if order == "text" else places
-    place = torch.tensor(list(stands_for)).argsort()
-    return {last + key: value[place] for key, value in layer.items()}
+    class_of_output = sorted(classes, key=lambda at: folders[at]) if order == "text" else classes
+    output_of_class = torch.tensor(list(class_of_output)).argsort()
+    return {last + key: value[output_of_class] for key, value in layer.items()}
 
 
 def _load(path: Path, body: nn.Module, given: dict[str, Tensor]) -> None:

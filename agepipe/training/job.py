@@ -1,4 +1,4 @@
-"""What a training is given and what it gives back: plain values that pass between processes, without torch."""
+"""The arguments and the result of a training: plain values that are sent between processes, without torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,10 @@ from agepipe.model.ages import AgeRanges
 
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""
+IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet, with which all of torchvision's weights were trained."""
 Order = Literal["age", "text"]
-"""How the outputs of a network from elsewhere stand; see `agepipe.training.import_weights.read`."""
+"""Order of an imported network's outputs; see `agepipe.training.import_weights.read`."""
 
 
 _NUMBERS = TypeAdapter(list[Annotated[int, Field(ge=-(2**63), lt=2**63)]])
@@ -26,27 +28,27 @@ def _column(found: object) -> NDArray[np.int64]:
 
 
 Column = Annotated[NDArray[np.int64], PlainValidator(_column), PlainSerializer(lambda column: column.tolist())]
-"""Whole numbers `(n,)`, in JSON as a list."""
+"""Integers, int64 `(n,)`; a list in JSON."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled rows, each by its place in the pixel store."""
+    """Labelled rows and their positions in the pixel store."""
 
     index: Column
     """Positions in the pixel store, `(n,)`."""
     ages: Column
-    """Years, `(n,)`."""
+    """Ages in years, `(n,)`."""
     labels: Column
     """Classes, `(n,)`."""
     genders: Column
-    """0 male, 1 female, -1 not known, `(n,)`."""
+    """0 male, 1 female, -1 unknown, `(n,)`."""
     races: Column
-    """UTKFace's numbers 0 to 4, -1 not known, `(n,)`."""
+    """UTKFace's numbers 0 to 4, -1 unknown, `(n,)`."""
 
     @classmethod
     def of(cls, table: pl.DataFrame) -> Self:
-        """The rows of a labelled table, in its order."""
+        """The rows of a labelled table, in the same order."""
         names = ("index", "age", "label", "gender", "race")
         return cls(*(table[name].cast(pl.Int64).fill_null(-1).to_numpy(writable=True) for name in names))
 
@@ -56,87 +58,87 @@ class Examples:
 
 @dataclass(frozen=True)
 class Seat:
-    """One of the processes that share a training; each machine has as many of them."""
+    """The position of a process in a distributed training; each machine has the same number of processes."""
 
     rank: int = 0
-    """From 0; the first one writes checkpoints and tells how it goes. Those of a machine follow one another."""
+    """From 0; the first process writes checkpoints and sends events. The ranks of a machine are consecutive."""
     processes: int = 1
-    """On all machines."""
+    """Number of processes on all machines."""
     port: int = 0
-    """Where the first one waits for the others."""
+    """Port on which the first process accepts the others."""
     host: str = "127.0.0.1"
-    """By which the others find its machine."""
+    """Host of the first process, as the other machines reach it."""
     machines: int = 1
 
     @property
     def here(self) -> int:
-        """Processes on each machine."""
+        """Number of processes on each machine."""
         return self.processes // self.machines
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training from a fresh network, in a folder where it can be resumed."""
+    """A training of a new network, in a folder from which it can be resumed."""
 
     folder: Path
-    """Where checkpoints go; a training that finds one there goes on from it."""
+    """Folder of the checkpoints; a checkpoint there is resumed."""
     pixels: Path
-    """`.npy`, uint8 `(all, size, size, 3)`, RGB."""
+    """The pixel store: `.npy`, uint8 RGB `(all, size, size, 3)`."""
     train: Examples
     validation: Examples
-    """May be empty: then the last epoch is kept."""
+    """May be empty; then the last epoch is kept."""
     ranges: AgeRanges
     learn: LearnSettings
-    """Every field that the training goes by; `learn.epochs` is how many it takes."""
+    """All settings of the training; `learn.epochs` is its number of epochs."""
     metric: Metric | None
-    """Validation figure that the best epoch goes by; None keeps the last epoch."""
+    """Validation figure that decides which epoch is the best; None saves the last epoch."""
     patience: int | None = None
-    """Epochs without a better figure after which it stops; None never stops early."""
+    """Epochs without improvement after which the training stops early; None never stops early."""
     until: int | None = None
-    """Epoch after which to pause, with the schedule of all; its checkpoint stays, and a later job goes on from it."""
+    """Epoch after which to pause; the schedule is that of all epochs, and a later job resumes from the checkpoint."""
     device: str = "auto"
     threads: int = 1
     """Threads of each process."""
     gpu: int | None = None
-    """Which GPU, where the device is one; None leaves it to torch."""
+    """Index of the GPU; None takes torch's current one."""
     seat: Seat = Seat()
-    """Which of the processes that share the training this is."""
+    """Position of this process among those of the training."""
 
 
 @dataclass(frozen=True)
 class EpochEvent:
-    """What is known at the end of an epoch."""
+    """Progress of a training at the end of an epoch."""
 
     epoch: int
     """Counts from 1."""
     epochs: int
-    """How many there are at most."""
+    """Number of epochs without early stopping."""
     metrics: dict[str, float]
-    """`train_*` and `validation_*` figures, and `train_objective`: what was minimised."""
+    """`train_*` and `validation_*` figures, and `train_objective`, the mean loss."""
     lr: float
-    """Learning rate of the last step."""
+    """Largest learning rate of the parameter groups in the last step."""
     seconds: float
     early: bool = False
-    """Whether patience has run out with it, so that no other follows."""
+    """Whether the training stops early with this epoch."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished training."""
+    """The result of a training."""
 
     curves: list[dict[str, float]] = field(default_factory=list)
-    """One row an epoch: `epoch`, `lr`, `seconds` and the metrics of its event."""
+    """A row for each epoch: `epoch`, `lr`, `seconds` and the metrics of its event."""
     best: int = 0
-    """The epoch that was kept, from 1."""
+    """Number of the best epoch, from 1, whose weights were saved."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Validation figures of the kept epoch, without a prefix."""
+    """Validation figures of the best epoch, without a prefix."""
     probabilities: NDArray[np.float32] | None = None
-    """What the network of the kept epoch says of the validation rows, in the job's order, `(rows, classes)`."""
+    """Predictions for the validation rows in the best epoch, in the job's order, `(rows, classes)`."""
     parameters: int = 0
-    """Trainable numbers in the network."""
+    """Number of parameters of the network."""
     seconds: float = 0.0
-    """Time of all epochs, those before an interruption included."""
+    """Duration of all epochs, including those before an interruption."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Mean of the training pixels, a channel, in [0, 1]."""
+    """Mean of the training pixels in each channel, in [0, 1]."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Standard deviation of the training pixels, a channel, in [0, 1]."""
+    """Standard deviation of the training pixels in each channel, in [0, 1]."""

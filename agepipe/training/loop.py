@@ -1,7 +1,7 @@
-"""One training, the same for trials and for the final model: a fresh network, epochs, checkpoints, the best epoch.
+"""The training loop of trials and of the final model: train, validate, write checkpoints, keep the best epoch.
 
-Everything random follows from `learn.seed`. On a CPU, with the same number of threads, a training that was killed
-and goes on ends with the same weights, bit for bit, as one that was not.
+All random numbers follow from `learn.seed`. On a CPU, with the same number of threads, a training that was killed and
+resumed ends with the same weights, bit for bit, as one that was not killed.
 """
 
 import logging
@@ -18,41 +18,44 @@ from torch.utils import deterministic
 
 from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DivergedError, ModelError, TrainingError
-from agepipe.evaluation.metrics import Judged, checked, figures
-from agepipe.model.decoding import Decoding, decide
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.backbones import normalisation
 from agepipe.training.batches import Batch, Batches, open_store, statistics
-from agepipe.training.distributed import Alone, gather
+from agepipe.training.distributed import Processes
+from agepipe.training.epoch_predictions import EpochPredictions
 from agepipe.training.job import Channels, EpochEvent, Fitted, Job
 from agepipe.training.network import AgeNetwork, build
-from agepipe.training.objective import Objective, known
+from agepipe.training.objective import Objective, known_counts
 from agepipe.training.optimizer import Average, optimizer, schedule
 from agepipe.training.progressive_resizing import epochs_below, shrunk, side_of
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
-"""All that is needed to go on after the last finished epoch."""
+"""File with everything needed to resume after the last finished epoch."""
 BEST = "best.pt"
-"""State dict of the network at the best epoch: the averaged weights, where an average is kept."""
+"""File with the state dict of the best epoch: of the averaged weights, if an average is kept."""
 CHECK_EVERY = 20
-"""Steps between looks at the loss; on a GPU each look waits for the device."""
-NO_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
-"""What torch and oneDNN say on a CPU when they get no memory; they have no class of error for it."""
-JUDGE_BATCH = 256
-"""Pictures at a time when nothing is learnt from them."""
+"""Steps between checks that the loss is finite; on a GPU each check waits for the device."""
+OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+"""Messages of torch and oneDNN when a CPU has no memory left; they raise no class of their own."""
+VALIDATION_BATCH = 256
+"""Rows in a batch of the validation."""
 
 
 def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitted:
-    """Train to the end, going on from a checkpoint in `job.folder` where there is one; `BEST` lies there afterwards.
+    """Train a network, and write `BEST` into `job.folder`; a checkpoint there is resumed.
+
+    Args:
+        job: rows, settings and folder.
+        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: the loss is not finite, memory is short, or the disk is full; the last checkpoint is kept.
         ConfigError: the network is not known, or a batch is larger than the training rows.
         DataError: the pixel store cannot be used.
-        ModelError: what lies in the folder is damaged.
+        ModelError: a file in the folder is damaged.
     """
     try:
         training = Training(job)
@@ -60,12 +63,12 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
             event = training.epoch()
             if on_epoch:
                 on_epoch(event)
-        fitted = training.fitted()
-        training.peers.leave()
+        fitted = training.result()
+        training.processes.close()
         return fitted
     except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if short or any(words in str(error) for words in NO_MEMORY):
+        out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if out_of_memory or any(message in str(error) for message in OUT_OF_MEMORY):
             raise TrainingError(
                 f"learn.batch: no memory for {job.learn.batch} pictures of {job.learn.size} px at a time; take less, "
                 "or fewer trials at a time (--workers, --gpu-trials)."
@@ -74,116 +77,127 @@ def fit(job: Job, on_epoch: Callable[[EpochEvent], None] | None = None) -> Fitte
 
 
 class Training:
-    """A training in progress: what a checkpoint holds, and how to go on by one epoch."""
+    """The state of a training, which `epoch` advances by one epoch."""
 
     def __init__(self, job: Job) -> None:
-        """Start anew from the seed, or from the checkpoint that lies in the job's folder."""
+        """Resume from the checkpoint in the job's folder, or start from the seed if there is none.
+
+        Raises:
+            AgepipeError: as `fit`.
+        """
         self.job, self.learn = job, job.learn
         job.folder.mkdir(parents=True, exist_ok=True)
         self.device = _device(job)
-        self.peers = gather(job.seat, self.device)
+        self.processes = Processes(job.seat, self.device)
         saved = checkpoints.load(job.folder / CHECKPOINT)
         store = open_store(job.pixels)
         self.train = Batches(store, job.train, self.learn.batch, self.device)
         self.mean, self.std = _statistics(saved, self.train, job)
         torch.manual_seed(self.learn.seed)
-        self.network = self.peers.synchronised(build(self.learn, job.ranges, self.mean, self.std).to(self.device))
+        self.network = self.processes.sync_batch_norm(
+            build(self.learn, job.ranges, self.mean, self.std).to(self.device)
+        )
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
-        judged = len(job.validation) > 0
-        size = min(JUDGE_BATCH, 8 * self.learn.batch)  # less memory than a step, so that a smaller batch always helps
-        self.validation = Batches.whole(store, job.validation, size, self.device) if judged else None
+        # needs less memory than a training step, so that a smaller learn.batch always helps
+        size = min(VALIDATION_BATCH, 8 * self.learn.batch)
+        validated = len(job.validation) > 0
+        self.validation = Batches.for_validation(store, job.validation, size, self.device) if validated else None
         labels = torch.from_numpy(job.train.labels)
         self.objective = Objective(self.learn, job.ranges, self.network.readout, labels).to(self.device)
         self.optimizer = optimizer(self.learn, self.network)
         self.schedule = schedule(self.learn, self.optimizer, self.learn.epochs * len(self.train))
-        self.answer = self.peers.joined(self.network)
+        self.forward = self.processes.data_parallel(self.network)
         self.curves: list[dict[str, float]] = []
         self.best, self.best_score = 0, -math.inf
-        self._said = self._kept = torch.empty((0, len(job.ranges)))  # of the last epoch, of the best
+        # probabilities of the validation rows in the last and in the best epoch, (n, classes)
+        self._last_probabilities = self._best_probabilities = torch.empty((0, len(job.ranges)))
         if saved is not None:
             self._restore(saved)
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or those that the job pauses after, or patience has run out."""
-        return len(self.curves) >= min(self.learn.epochs, self.job.until or self.learn.epochs) or self._impatient
+        """Whether all epochs until the job's end or pause are done, or early stopping ended the training."""
+        return len(self.curves) >= min(self.learn.epochs, self.job.until or self.learn.epochs) or self._stops_early
 
     @property
-    def _impatient(self) -> bool:
+    def _stops_early(self) -> bool:
         since = max(self.best, epochs_below(self.learn))
         return self.job.patience is not None and len(self.curves) - since >= self.job.patience
 
     def epoch(self) -> EpochEvent:
-        """Train one epoch, judge it, keep it if it is the best, and write the checkpoint."""
+        """Train and validate one epoch, and write the checkpoint, and `BEST` if the epoch is the best so far."""
         start = time.perf_counter()
-        metrics = self.peers.agreed({**self._train(), **self._validate()})
+        metrics = self.processes.broadcast({**self._train(), **self._validate()})
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
         self.curves.append({"epoch": len(self.curves) + 1, "lr": lr, "seconds": 0.0, **metrics})
         if better := (score := self._score(metrics)) > self.best_score:
-            self.best, self.best_score, self._kept = len(self.curves), score, self._said
+            self.best, self.best_score = len(self.curves), score
+            self._best_probabilities = self._last_probabilities
         self.curves[-1]["seconds"] = time.perf_counter() - start
         self._save(self._state(), CHECKPOINT)
         if better:
-            self._keep()
-        self.peers.wait()  # what is written is there for all
+            self._save_best()
+        self.processes.barrier()  # all processes may read the files now
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
-        return EpochEvent(done, epochs, metrics, lr, seconds, early=self._impatient and done < epochs)
+        return EpochEvent(done, epochs, metrics, lr, seconds, early=self._stops_early and done < epochs)
 
-    def _keep(self) -> None:
-        """Write the network of the best epoch, which is the last one."""
-        kept = {"epoch": self.best, "network": self.judged.state_dict(), "probabilities": self._kept}
-        self._save(kept, BEST)
+    def _save_best(self) -> None:
+        """Write `BEST`; the last epoch must be the best one."""
+        network = self.evaluated_network.state_dict()
+        self._save({"epoch": self.best, "network": network, "probabilities": self._best_probabilities}, BEST)
 
     def _save(self, state: dict[str, Any], name: str) -> None:
-        if self.peers.first:
+        if self.processes.is_first:
             checkpoints.save(state, self.job.folder / name)
 
     def _score(self, metrics: dict[str, float]) -> float:
-        """What the best epoch has most of; without validation rows or a metric that is the last one."""
+        """The score of which the best epoch has the largest; without validation rows or metric the last is the best."""
         if self.validation is None or self.job.metric is None:
             return len(self.curves)
         return metrics[f"validation_{self.job.metric}"] * (-1 if self.job.metric in LOWER_IS_BETTER else 1)
 
     @property
-    def judged(self) -> AgeNetwork:
-        """The network that is judged and kept: the averaged one, where an average is kept."""
+    def evaluated_network(self) -> AgeNetwork:
+        """The network that is validated and saved: that of the averaged weights, if an average is kept."""
         return self.average.network if self.average else self.network
 
-    def fitted(self) -> Fitted:
-        """What came out."""
-        kept = self.curves[self.best - 1]
-        metrics = {name.removeprefix("validation_"): kept[name] for name in kept if name.startswith("validation_")}
+    def result(self) -> Fitted:
+        """The result so far: curves, and epoch, figures and probabilities of the best epoch."""
+        best = self.curves[self.best - 1]
+        metrics = {name.removeprefix("validation_"): best[name] for name in best if name.startswith("validation_")}
         return Fitted(
             curves=self.curves, best=self.best, metrics=metrics, mean=self.mean, std=self.std,
-            probabilities=self._kept.numpy(),
+            probabilities=self._best_probabilities.numpy(),
             parameters=sum(one.numel() for one in self.network.parameters()),
             seconds=sum(row["seconds"] for row in self.curves),
         )  # fmt: skip
 
     def _train(self) -> dict[str, float]:
         self.network.train()
-        answers, total = Answers(self.network, self.learn.decoding), torch.zeros((), device=self.device)
-        share = self.peers.share(self.train.size)
+        predictions = EpochPredictions(self.network, self.learn.decoding)
+        total = torch.zeros((), device=self.device)
+        shard = self.processes.shard(self.train.size)
         for step, batch in enumerate(self.train.shuffled()):
-            loss, logits = self._step(batch, share)
+            loss, logits = self._step(batch, shard)
             total += loss
-            answers.add(batch.part(share), logits.softmax(1))
+            predictions.add(batch.rows(shard), *self.network.readout(logits.softmax(1)))
             if step % CHECK_EVERY == 0:
                 self._check(loss)
         self._check(total)
-        self.peers.settle(*([self.network, self.average.network] if self.average else [self.network]))
-        answers.gather(self.peers)
-        return {"train_objective": float(self.peers.mean(total)) / len(self.train), **answers.figures("train_")}
+        self.processes.average_statistics(*([self.network, self.average.network] if self.average else [self.network]))
+        predictions.gather(self.processes)
+        objective = float(self.processes.mean(total)) / len(self.train)
+        return {"train_objective": objective, **predictions.figures("train_")}
 
-    def _step(self, batch: Batch, share: slice) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Batch, shard: slice) -> tuple[Tensor, Tensor]:
         side = side_of(self.learn, len(self.curves) + 1)
         levels = augment(shrunk(batch.images, self.learn.size, side), side, self.learn.augment)
         mixed = mix(levels, batch.ages, self.learn.augment.mix)
-        with _precision(self.device), self.peers.draws(self.learn.seed, self.schedule.last_epoch):
-            logits = self.answer(mixed.levels[share])
-        loss = self._loss(logits, batch, share)
+        with _precision(self.device), self.processes.fork_rng(self.learn.seed, self.schedule.last_epoch):
+            logits = self.forward(mixed.levels[shard])
+        loss = self._loss(logits, batch, shard)
         if mixed.share < 1:
-            partners = self._loss(logits, batch.answering(mixed.partner), share)
+            partners = self._loss(logits, batch.with_labels_of(mixed.partner), shard)
             loss = mixed.share * loss + (1 - mixed.share) * partners
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -195,28 +209,32 @@ class Training:
             self.average.update(self.network)
         return loss.detach(), logits[:, : self.network.readout.outputs].detach()
 
-    def _loss(self, logits: Tensor, batch: Batch, share: slice) -> Tensor:
-        """That of this process's share of a batch, scaled so that the mean over processes is that of the whole."""
-        outputs, mine, weight = self.network.readout.outputs, batch.part(share), self.peers.weight(self.train.size)
-        loss: Tensor = self.objective(self.network, logits[:, :outputs], mine.labels, mine.ages, weight)
+    def _loss(self, logits: Tensor, batch: Batch, shard: slice) -> Tensor:
+        """The loss of this process's shard, scaled so that the mean over processes is the loss of the batch."""
+        outputs, rows, weight = (
+            self.network.readout.outputs,
+            batch.rows(shard),
+            self.processes.loss_weight(self.train.size),
+        )
+        loss: Tensor = self.objective(self.network, logits[:, :outputs], rows.labels, rows.ages, weight)
         if self.learn.helpers > 0:
-            counts = self.peers.counted(known(batch.genders, batch.races))
-            loss = loss + self.objective.helping(logits[:, outputs:], mine.genders, mine.races, counts)
+            divisors = self.processes.divisors(known_counts(batch.genders, batch.races))
+            loss = loss + self.objective.helper_loss(logits[:, outputs:], rows.genders, rows.races, divisors)
         return loss
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
         if self.validation is None:
             return {}
-        network = self.judged.eval()
-        answers = Answers(network, self.learn.decoding)
-        for batch in self.validation.in_order(self.peers.share(len(self.job.validation))):
+        network = self.evaluated_network.eval()
+        predictions = EpochPredictions(network, self.learn.decoding)
+        for batch in self.validation.in_order(self.processes.shard(len(self.job.validation))):
             with _precision(self.device):
-                answers.add_read(batch, *network(batch.images))
-        answers.gather(self.peers)
-        self._check(answers.total())  # weights may have burst in the last step, after its loss
-        self._said = answers.probabilities
-        return answers.figures("validation_")
+                predictions.add(batch, *network(batch.images))
+        predictions.gather(self.processes)
+        self._check(predictions.total())  # the weights may have diverged in the last step, after its loss
+        self._last_probabilities = predictions.probabilities
+        return predictions.figures("validation_")
 
     def _check(self, loss: Tensor) -> None:
         if not math.isfinite(float(loss)):
@@ -231,7 +249,7 @@ class Training:
             "schedule": self.schedule.state_dict(), "random": checkpoints.random_state(self.device),
             "average": self.average.network.state_dict() if self.average else {},
             "average_steps": self.average.steps if self.average else 0,
-            "curves": self.curves, "best": self.best, "best_score": self.best_score, "said": self._said,
+            "curves": self.curves, "best": self.best, "best_score": self.best_score, "said": self._last_probabilities,
             "mean": self.mean, "std": self.std,
         }  # fmt: skip
 
@@ -245,58 +263,17 @@ class Training:
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
         best = checkpoints.load(self.job.folder / BEST)
         if best is not None and best["epoch"] == self.best:
-            self._kept = best["probabilities"]
-        elif self.best == len(self.curves):  # cut off between the checkpoint and this, which the checkpoint then holds
-            self._kept = saved["said"]
-            self._keep()
+            self._best_probabilities = best["probabilities"]
+        elif self.best == len(self.curves):  # killed after CHECKPOINT and before BEST, whose content CHECKPOINT has
+            self._best_probabilities = saved["said"]
+            self._save_best()
         else:
             raise ModelError(
                 f"{self.job.folder / BEST}: it does not hold the weights of epoch {self.best}, the best so far; delete "
-                f"{self.job.folder} to start anew."
+                f"{self.job.folder} to start again."
             )
         checkpoints.restore_random_state(saved["random"], self.device)
-        log.info("going on after epoch %d of %d", len(self.curves), self.learn.epochs)
-
-
-class Answers:
-    """Collects what a network says about an epoch's rows, to be judged at its end."""
-
-    def __init__(self, network: AgeNetwork, decoding: Decoding) -> None:
-        self.network, self.decoding = network, decoding
-        self._parts: list[tuple[Tensor, ...]] = []
-
-    def add(self, batch: Batch, distribution: Tensor) -> None:
-        """Add a batch by its probabilities `(n, outputs)`."""
-        self.add_read(batch, *self.network.readout(distribution))
-
-    def add_read(self, batch: Batch, probabilities: Tensor, years: Tensor) -> None:
-        """Add a batch by the probabilities of its ranges `(n, classes)` and its years `(n,)`."""
-        self._parts.append((batch.labels, probabilities.float(), batch.ages, years.float()))
-
-    def gather(self, peers: Alone) -> None:
-        """Take in what the other processes have collected, in their order."""
-        self._parts = peers.gathered(self._parts)
-
-    @property
-    def probabilities(self) -> Tensor:
-        """What was said of the ranges of all rows, float32 `(n, classes)`, on the CPU."""
-        return torch.cat([probabilities for _, probabilities, _, _ in self._parts]).cpu()
-
-    def total(self) -> Tensor:
-        """Sum of all probabilities and years: not finite if one of them is not."""
-        return torch.stack([probabilities.sum() + years.sum() for _, probabilities, _, years in self._parts]).sum()
-
-    def judged(self) -> Judged:
-        """What is known and was said about all rows, each age moved into the answered range as in every answer."""
-        labels, probabilities, ages, years = (
-            torch.cat(column).cpu().numpy() for column in zip(*self._parts, strict=True)
-        )
-        shown = self.network.readout.ranges.within(decide(probabilities, self.decoding), years)
-        return checked(labels, probabilities, ages, shown, self.decoding)
-
-    def figures(self, prefix: str) -> dict[str, float]:
-        """All figures of `agepipe.evaluation.metrics`, with a prefix."""
-        return {prefix + name: value for name, value in figures(*self.judged())}
+        log.info("resuming after epoch %d of %d", len(self.curves), self.learn.epochs)
 
 
 def _statistics(saved: dict[str, Any] | None, train: Batches, job: Job) -> tuple[Channels, Channels]:
@@ -306,14 +283,14 @@ def _statistics(saved: dict[str, Any] | None, train: Batches, job: Job) -> tuple
 
 
 def _device(job: Job) -> torch.device:
-    """The device; also the number of threads, and on a CPU only algorithms that give the same result twice."""
+    """Choose the device, set the number of threads, and on a CPU make torch use deterministic algorithms only."""
     kind = job.device if job.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device: 'cuda', but torch finds no GPU; take 'cpu' or 'auto'.")
     torch.set_num_threads(job.threads)
     if kind == "cpu":
         torch.use_deterministic_algorithms(True)
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a tenth of a step, for nothing
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # takes a tenth of a step
     return torch.device(kind) if kind == "cpu" or job.gpu is None else torch.device(kind, job.gpu)
 
 
@@ -323,7 +300,12 @@ def _precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def network_of(job: Job, fitted: Fitted, path: Path) -> AgeNetwork:
-    """The network that a training kept, on the CPU, ready to answer.
+    """The network that a training saved, on the CPU, in evaluation mode.
+
+    Args:
+        job: the training.
+        fitted: its result.
+        path: `BEST` in its folder.
 
     Raises:
         ModelError: the file is damaged or missing.

@@ -1,7 +1,7 @@
-"""AgeNetwork: any torchvision classifier, with its preprocessing and its answer inside.
+"""AgeNetwork: a classifier of torchvision or timm together with its preprocessing and postprocessing.
 
-In go pictures as they lie in the pixel store, uint8 NHWC RGB; out come the probabilities of the ranges and an age
-in years. Training, evaluation and the camera share this one path, so they cannot differ.
+The input is a batch of stored pictures, uint8 NHWC RGB, the output the probabilities of the age ranges and an age in
+years. Training, evaluation and camera use the same module, so their preprocessing cannot differ.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,23 @@ from agepipe.training.backbones import backbone
 
 
 class Normalise(nn.Module):
-    """Levels 0 to 255, NHWC, to the network's input: one multiplication and one addition, then a view as NCHW.
+    """Normalise levels by one multiplication and one addition, and permute NHWC to NCHW.
 
-    The view of NHWC memory is what torch calls channels_last; nothing is copied.
+    The permuted view of NHWC memory is in torch's `channels_last` format, so nothing is copied.
     """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take the statistics of the training pixels, three channels each, in [0, 1].
+        """Derive scale and shift.
+
+        Args:
+            mean: mean of the training pixels, three channels, in [0, 1].
+            std: their standard deviation, three channels, in [0, 1].
 
         Raises:
-            TrainingError: a value lies outside; nearly always the sums were taken in float32 or over levels.
+            TrainingError: a value is not between 0 and 1; usually it was computed over levels 0 to 255.
         """
         super().__init__()
         if not all(0.0 < value < 1.0 for value in (*mean, *std)):
@@ -42,19 +46,20 @@ class Normalise(nn.Module):
         self.register_buffer("shift", (-centre / spread).float())
 
     def forward(self, levels: Tensor) -> Tensor:
-        """Levels uint8 or float32 `(n, h, w, 3)` in [0, 255] to float32 `(n, 3, h, w)`."""
-        return (levels.float() * self.scale).add_(self.shift).permute(0, 3, 1, 2)  # without a third copy
+        """Normalise levels, uint8 or float32 `(n, h, w, 3)` in [0, 255], to float32 `(n, 3, h, w)`."""
+        return (levels.float() * self.scale).add_(self.shift).permute(0, 3, 1, 2)  # in place: saves a copy
 
 
 class Readout(nn.Module):
-    """Logits to the probabilities of the ranges and an age in years.
+    """Convert the network's probabilities to those of the ranges and to an age in years.
 
-    With `target = "years"` the logits are over single years; their probabilities are summed into ranges by a fixed
-    matrix, and the age is the median of the distribution, interpolated inside its year (it beats the mean by 0.1
-    year on UTKFace). With `target = "ranges"` the age is the mean of the mid ages by probability.
+    With `target = "years"` the network's classes are single years; their probabilities are summed into ranges by a
+    fixed matrix, and the age is the median of the distribution, interpolated inside its year. On UTKFace its error is
+    0.1 year less than that of the mean. With other targets the classes are the ranges, and the age is the mean of their
+    middle ages, weighted by probability.
 
-    A `temperature` other than 1 makes the ranges' probabilities more or less sure; it moves neither years nor the
-    likeliest range.
+    A `temperature` other than 1 makes the probabilities of the ranges more or less confident; it changes neither the
+    age nor the most probable range.
     """
 
     values: Tensor
@@ -74,15 +79,15 @@ class Readout(nn.Module):
 
     @property
     def outputs(self) -> int:
-        """How many logits the network must give."""
+        """Number of logits that the network must have."""
         return len(self.values)
 
     def expected(self, distribution: Tensor) -> Tensor:
-        """Mean age in years, `(n,)`, of probabilities `(n, outputs)`; has a gradient everywhere."""
+        """Mean age in years, `(n,)`, of probabilities `(n, outputs)`; differentiable everywhere."""
         return distribution @ self.values
 
     def forward(self, distribution: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities `(n, outputs)` to those of the ranges, `(n, classes)`, and years `(n,)`."""
+        """Convert probabilities `(n, outputs)` to those of the ranges, `(n, classes)`, and ages in years, `(n,)`."""
         years = self._median(distribution) if self.by_year else self.expected(distribution)
         probabilities = distribution @ self.sums
         if self.temperature != 1.0:
@@ -90,20 +95,20 @@ class Readout(nn.Module):
         return probabilities, years
 
     def _median(self, distribution: Tensor) -> Tensor:
-        # year y stands for ages y - 0.5 to y + 0.5, so that a distribution on one year has its median there
+        # year y covers ages from y - 0.5 to y + 0.5, so the median of a distribution on one year is that year
         below = distribution.cumsum(1)
-        place = (below < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
-        inside = distribution.gather(1, place).clamp(min=1e-6)
-        share = (0.5 - (below.gather(1, place) - inside)) / inside
-        return (self.values[place] - 0.5 + share.clamp(0.0, 1.0)).squeeze(1)
+        index = (below < 0.5).sum(1, keepdim=True).clamp(max=self.outputs - 1)
+        inside = distribution.gather(1, index).clamp(min=1e-6)
+        share = (0.5 - (below.gather(1, index) - inside)) / inside
+        return (self.values[index] - 0.5 + share.clamp(0.0, 1.0)).squeeze(1)
 
 
 GENDERS, RACES = 2, 5
-"""Classes of the two heads that help training (`learn.helpers`)."""
+"""Classes of the two auxiliary heads of a training with `learn.helpers`."""
 
 
 def single_years(ranges: AgeRanges) -> Tensor:
-    """The years that have a class, int64 `(years,)`; an open last range ends with `OLDEST`."""
+    """The single years that are classes, int64 `(years,)`; an open-ended last range ends with `OLDEST`."""
     last = ranges.oldest if ranges.oldest is not None else max(OLDEST, ranges.ranges[-1].low)
     return torch.arange(ranges.youngest, last + 1)
 
@@ -114,24 +119,24 @@ def _sums(ranges: AgeRanges, years: Tensor) -> Tensor:
 
 
 class AgeNetwork(nn.Module):
-    """Pictures in, probabilities of the ranges and years out; see the module's docstring."""
+    """Predict the probabilities of the age ranges, and an age in years, from stored pictures."""
 
     def __init__(self, body: nn.Module, normalise: Normalise, readout: Readout, size: int, mirror: bool) -> None:
         super().__init__()
         self.body, self.normalise, self.readout = body, normalise, readout
         self.size, self.mirror = size, mirror
 
-    def everything(self, levels: Tensor) -> Tensor:
-        """As `logits`, with those of gender and race behind them where training has these heads."""
+    def all_logits(self, levels: Tensor) -> Tensor:
+        """As `logits`, followed by the logits of gender and race if the training has these heads."""
         logits: Tensor = self.body(self.normalise(levels))
         return logits.float()
 
     def logits(self, levels: Tensor) -> Tensor:
-        """Levels uint8 or float32 `(n, size, size, 3)` in [0, 255], already cropped, to float32 `(n, outputs)`."""
-        return self.everything(levels)[:, : self.readout.outputs]
+        """Logits, float32 `(n, outputs)`, of cropped levels, uint8 or float32 `(n, size, size, 3)` in [0, 255]."""
+        return self.all_logits(levels)[:, : self.readout.outputs]
 
     def distribution(self, images: Tensor) -> Tensor:
-        """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities of the readout's values, `(n, outputs)`."""
+        """Probabilities of the network's classes, `(n, outputs)`, of stored pictures, uint8 RGB `(n, s, s, 3)`."""
         levels = centre(images, self.size)
         if not self.mirror:
             return self.logits(levels).softmax(1)
@@ -139,13 +144,20 @@ class AgeNetwork(nn.Module):
         return both.reshape(2, -1, self.readout.outputs).mean(0)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Stored pictures, uint8 `(n, s, s, 3)` RGB, to probabilities `(n, classes)` and years `(n,)`, float32."""
+        """Predict stored pictures.
+
+        Args:
+            images: uint8 RGB `(n, s, s, 3)`; `s` is at least `size`.
+
+        Returns:
+            The probabilities of the ranges, float32 `(n, classes)`, and ages in years, float32 `(n,)`.
+        """
         probabilities, years = self.readout(self.distribution(images))
         return probabilities, years
 
 
 def centre(images: Tensor, size: int) -> Tensor:
-    """The middle `(n, size, size, 3)` of pictures `(n, s, s, 3)`.
+    """Crop the centre `(n, size, size, 3)` of pictures `(n, s, s, 3)`.
 
     Raises:
         TrainingError: the pictures are smaller.
@@ -158,12 +170,18 @@ def centre(images: Tensor, size: int) -> Tensor:
 
 
 def build(learn: LearnSettings, ranges: AgeRanges, mean: Sequence[float], std: Sequence[float]) -> AgeNetwork:
-    """A fresh network; random weights are drawn from torch's global random state, and from nothing else.
+    """Create a network; its random weights depend on torch's global random state alone.
+
+    Args:
+        learn: network, weights, head and target.
+        ranges: the age ranges.
+        mean: mean of the training pixels, three channels, in [0, 1].
+        std: their standard deviation, three channels, in [0, 1].
 
     Raises:
         ConfigError: the network or its weights are not known.
         ModelError: a weights file cannot be used, or weights cannot be downloaded.
-        TrainingError: mean or deviation do not lie between 0 and 1.
+        TrainingError: a mean or standard deviation is not between 0 and 1.
     """
     readout = Readout(ranges, by_year=learn.target == "years")
     body = backbone(learn, readout.outputs + (GENDERS + RACES if learn.helpers > 0 else 0))

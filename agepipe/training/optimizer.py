@@ -1,4 +1,4 @@
-"""The optimizer, how its learning rate moves, and the running average of the weights."""
+"""The optimizer, the schedule of its learning rate, and the moving average of the weights."""
 
 import copy
 from typing import Any
@@ -12,14 +12,14 @@ from agepipe.config.stages import LearnSettings
 from agepipe.training.network import AgeNetwork
 
 WARM_UP = 0.3
-"""Share of the steps of one-cycle that raise the learning rate, from 1/25 of its largest value."""
+"""Share of one-cycle's steps in which the learning rate rises, from 1/25 of its largest value."""
 
 
 def optimizer(learn: LearnSettings, network: nn.Module) -> Optimizer:
-    """SGD or AdamW over all parameters; AdamW's decay leaves out norms and biases, which it would only weaken.
+    """Create SGD or AdamW over all parameters; AdamW does not decay norms and biases.
 
-    All parameters are moved by one fused call: by the default, on a CPU, each takes several, and AdamW alone took 5 %
-    of a step of mobilenet_v3_small at 64 px.
+    The fused implementation updates all parameters in one call. On a CPU the default one took 5 % of a step of
+    mobilenet_v3_small at 64 px.
     """
     groups = _groups(learn, network)
     if learn.optimizer == "sgd":
@@ -30,7 +30,7 @@ def optimizer(learn: LearnSettings, network: nn.Module) -> Optimizer:
 
 
 def _groups(learn: LearnSettings, network: nn.Module) -> list[dict[str, Any]]:
-    """Parameters by their rate and their decay."""
+    """Parameter groups of equal learning rate and weight decay."""
     rates = _rates(learn, network)
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -43,28 +43,28 @@ def _groups(learn: LearnSettings, network: nn.Module) -> list[dict[str, Any]]:
 def _rates(learn: LearnSettings, network: nn.Module) -> dict[str, float]:
     """The largest learning rate of each block."""
     blocks = list(dict.fromkeys(_block(name) for name, _ in network.named_parameters()))
-    return {block: learn.lr * learn.layer_decay ** (len(blocks) - 1 - place) for place, block in enumerate(blocks)}
+    return {block: learn.lr * learn.layer_decay ** (len(blocks) - 1 - index) for index, block in enumerate(blocks)}
 
 
 def _block(name: str) -> str:
-    """The part of a network in which a parameter lies: its name up to the first number, or up to its last word."""
+    """The block that a parameter belongs to: its name up to the first number, or without its last component."""
     words = name.split(".")
-    ends = next((place + 1 for place, word in enumerate(words) if word.isdigit()), len(words) - 1)
+    ends = next((index + 1 for index, word in enumerate(words) if word.isdigit()), len(words) - 1)
     return ".".join(words[:ends])
 
 
-def schedule(learn: LearnSettings, moved: Optimizer, steps: int) -> LRScheduler:
-    """How the learning rate moves over all `steps`; call `.step()` after each."""
+def schedule(learn: LearnSettings, optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Create the schedule of the learning rate over `steps` steps; call `.step()` after each."""
     if learn.schedule == "one-cycle":
-        most = [float(group["lr"]) for group in moved.param_groups]
-        return OneCycleLR(moved, most, total_steps=max(steps, 2), pct_start=WARM_UP, cycle_momentum=False)
+        most = [float(group["lr"]) for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, most, total_steps=max(steps, 2), pct_start=WARM_UP, cycle_momentum=False)
     if learn.schedule == "cosine":
-        return CosineAnnealingLR(moved, T_max=steps)
-    return ConstantLR(moved, factor=1.0)
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    return ConstantLR(optimizer, factor=1.0)
 
 
 class Average:
-    """Exponential average of weights and statistics, warmed up: the decay after `t` steps is at most (1+t)/(10+t)."""
+    """Exponential moving average of weights and buffers; the decay after `t` steps is at most (1 + t) / (10 + t)."""
 
     def __init__(self, network: AgeNetwork, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
@@ -72,12 +72,12 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: AgeNetwork) -> None:
-        """Move the average towards the network's present weights."""
+        """Update the average by the network's present weights."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         pairs = list(zip(_state(self.network), _state(network), strict=True))
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        # one call for all, where one each cost a GPU's process milliseconds a step
+        # one call for all tensors; a call for each takes milliseconds a step on a GPU
         torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], share)
         for mean, now in pairs:
             if not mean.is_floating_point():

@@ -1,4 +1,4 @@
-"""The record of a search's choice, which the final training begins with."""
+"""The record of a search's result, which the final training starts from."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from agepipe.core.record import Record
 
 
 class Stopped(BaseModel):
-    """A setting that the search stopped early; never compared with one that ran to the end."""
+    """A setting that the search stopped early; it is not compared with finished ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -17,13 +17,13 @@ class Stopped(BaseModel):
     epochs: int
     """Epochs after which it was stopped."""
     planned: int
-    """Epochs that it would have had."""
+    """Epochs without the early stop."""
     mean: float
-    """Its score after those epochs, as the mean over folds."""
+    """Its score after `epochs`, as the mean over folds."""
 
 
 class Choice(Record):
-    """The setting that won the search, with the mean and standard deviation of its score over folds."""
+    """The best setting of a search, with the mean and standard deviation of its score over folds."""
 
     settings: dict[str, Any]
     metric: str
@@ -31,11 +31,11 @@ class Choice(Record):
     deviation: float
     trials: int
     runs: tuple[str, ...] = ()
-    """The MLflow runs of all trials."""
+    """Ids of the MLflow runs of all trials."""
     stopped: tuple[Stopped, ...] = ()
-    """What was stopped early; the choice was made among the others."""
+    """Settings that were stopped early; the best was chosen among the others."""
     outcomes: tuple[Path, ...] = ()
-    """What the networks of the chosen setting said of the fold that each had not seen; see `agepipe.search.trial`."""
+    """Out-of-fold predictions of the best setting, a file for each fold; see `agepipe.search.trial`."""
 
     def files(self) -> tuple[Path, ...]:
         """The out-of-fold predictions."""

@@ -1,7 +1,7 @@
-"""One training on several machines that see one workspace: the first leaves an invitation there, the others follow it.
+"""A training on several machines with a shared workspace: the first writes an invitation there, the others join it.
 
-The invitation, and each machine's place in the training, is a file that is locked for as long as it is used. So one
-whose maker was killed is told from one that stands, and nobody has to number machines.
+The invitation, and the slot of each machine, is a file that its process keeps locked. So the file of a killed process
+is recognised by its missing lock, and the user need not number the machines.
 """
 
 import fcntl
@@ -20,34 +20,42 @@ from agepipe.config.runtime import Runtime, meeting
 from agepipe.core.errors import ConfigError, TrainingError, WorkerError
 from agepipe.core.ports import bound
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
-from agepipe.training.workdir import beside, fitting, shared
-from agepipe.training.worker import together
+from agepipe.training.workdir import fitting, machine_jobs, train_in_processes
+from agepipe.training.worker import isolated_group
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.5
-"""Seconds between two looks for an invitation."""
+"""Seconds between two checks for an invitation."""
 
 OnEpoch = Callable[[EpochEvent], None]
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """What a machine must know to take part in a training."""
+    """What another machine needs to join a training."""
 
     job: Job
     workspace: Path
-    """As the machine that invites sees it; the others may see it elsewhere."""
+    """Path of the workspace on the first machine; others may have it mounted at another path."""
     first: Seat
-    """That of the first process of all."""
+    """Seat of the first process."""
 
     def jobs(self, machine: int, workspace: Path) -> list[Job]:
-        """The training as each process of a machine sees it: the first one, 0, invites, the others join."""
-        folder, pixels = (self._seen(path, workspace) for path in (self.job.folder, self.job.pixels))
-        seat = replace(self.first, rank=machine * self.first.here)
-        return beside(replace(self.job, folder=folder, pixels=pixels), seat)
+        """The job of each process of a machine.
 
-    def _seen(self, path: Path, workspace: Path) -> Path:
+        Args:
+            machine: number of the machine; the first, 0, invites, the others join.
+            workspace: path of the workspace on that machine.
+
+        Raises:
+            TrainingError: a path of the job is not in the workspace.
+        """
+        folder, pixels = (self._local(path, workspace) for path in (self.job.folder, self.job.pixels))
+        seat = replace(self.first, rank=machine * self.first.here)
+        return machine_jobs(replace(self.job, folder=folder, pixels=pixels), seat)
+
+    def _local(self, path: Path, workspace: Path) -> Path:
         if not path.is_relative_to(self.workspace) or ".." in (inside := path.relative_to(self.workspace)).parts:
             raise TrainingError(
                 f"meet: the training uses {path}, which is not in the workspace {self.workspace} of the machine that "
@@ -57,46 +65,51 @@ class Invitation:
 
 
 _FORM = TypeAdapter(Invitation)
-"""How an invitation is written, as JSON: whoever may write to the workspace must not run code on those who join."""
+"""Invitations are JSON, not pickle, so that a file in the workspace cannot run code on the machines that join."""
 
 
-def across(job: Job, runtime: Runtime, on_epoch: OnEpoch | None = None) -> Fitted:
-    """Train with the processes of this machine, and of those that join it where `runtime.machines` are several.
+def train_on_machines(job: Job, runtime: Runtime, on_epoch: OnEpoch | None = None) -> Fitted:
+    """Train with the processes of this machine, and of those that join it if `runtime.machines` is more than one.
+
+    Args:
+        job: the training.
+        runtime: machines, processes, and the address where the machines meet.
+        on_epoch: called after each epoch.
 
     Raises:
         AgepipeError: as `agepipe.training.loop.fit`.
-        TrainingError: not all machines have come within `agepipe.training.distributed.TIMEOUT`, another training waits
-            there, or a process on any of the machines died.
+        TrainingError: not all machines have joined within `agepipe.training.distributed.TIMEOUT`, another training
+            uses the address, or a process on any of several machines died.
         ServiceError: the port of `runtime.meet` is in use.
-        WorkerError: a process died where there is one machine; the others are ended.
+        WorkerError: a process died, with one machine; the others are killed.
     """
-    here = runtime.processes_for(job.learn.batch)
+    processes = runtime.processes_for(job.learn.batch)
     if runtime.machines == 1:
-        return shared(job, here, on_epoch)
+        return train_in_processes(job, processes, on_epoch)
     host, port = meeting(runtime.meet)
-    invitation = Invitation(job, runtime.workspace, Seat(0, here * runtime.machines, port, host, runtime.machines))
+    invitation = Invitation(job, runtime.workspace, Seat(0, processes * runtime.machines, port, host, runtime.machines))
     bound("--meet", "0.0.0.0", port).close()
-    with _left(invitation, runtime.meet, runtime):
+    with _published(invitation, runtime.meet, runtime):
         log.warning(
             "waiting for %d other machines: run `agepipe join %s` there, with this workspace",
             runtime.machines - 1, runtime.meet,
         )  # fmt: skip
-        return _together(invitation.jobs(0, runtime.workspace), runtime.meet, on_epoch)
+        return _train(invitation.jobs(0, runtime.workspace), runtime.meet, on_epoch)
 
 
 def join(meet: str, runtime: Runtime, on_epoch: OnEpoch | None = None, wait: float = math.inf) -> Fitted:
-    """Wait for the training that meets there, take part in it, and end with it.
+    """Wait for an invitation at an address, and take part in its training until it ends.
 
     Args:
         meet: HOST:PORT of the machine that invites.
-        runtime: the workspace, which all machines see, though perhaps each in a place of its own.
+        runtime: the workspace, which all machines share, possibly mounted at different paths.
         on_epoch: called after each epoch.
-        wait: seconds after which it gives up waiting for a training to begin.
+        wait: seconds to wait for a training to begin.
 
     Raises:
-        ConfigError: `meet` is no address.
-        TrainingError: no training has begun in time, all places are taken, the training broke off, or what invites is
-            no invitation of this version or leads out of the workspace.
+        ConfigError: `meet` is not HOST:PORT.
+        TrainingError: no training has begun in time, all slots are taken, the training was interrupted, or the
+            invitation is of another version or names a path outside of the workspace.
         AgepipeError: as `agepipe.training.loop.fit`.
     """
     meeting(meet)
@@ -108,25 +121,25 @@ def join(meet: str, runtime: Runtime, on_epoch: OnEpoch | None = None, wait: flo
                 f"another workspace than {runtime.workspace}. Look at the machine that runs it, then join again."
             )
         time.sleep(PAUSE)
-    with _place(invitation, meet, runtime) as machine:
-        return _together(invitation.jobs(machine, runtime.workspace), meet, on_epoch)
+    with _slot(invitation, meet, runtime) as machine:
+        return _train(invitation.jobs(machine, runtime.workspace), meet, on_epoch)
 
 
-def _together(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitted:
+def _train(jobs: Sequence[Job], meet: str, on_epoch: OnEpoch | None) -> Fitted:
     try:
-        return together(fitting, [(one,) for one in jobs], on_epoch)
-    except WorkerError as error:  # of this machine, or because another has left
+        return isolated_group(fitting, [(one,) for one in jobs], on_epoch)
+    except WorkerError as error:  # on this machine, or because a process of another machine ended
         raise TrainingError(
-            f"meet: the training at {meet} broke off ({error}); give the same commands again on all machines, and it "
-            "goes on from the last checkpoint."
+            f"meet: the training at {meet} was interrupted ({error}); run the same commands again on all machines to "
+            "resume from the last checkpoint."
         ) from error
 
 
 def invited(meet: str, runtime: Runtime) -> Invitation | None:
-    """The invitation to a training that meets there, if one stands.
+    """The present invitation at an address; None if there is none.
 
     Raises:
-        TrainingError: the file is none that this version of agepipe wrote.
+        TrainingError: the file was not written by this version of agepipe.
     """
     path = _file(meet, runtime)
     try:
@@ -135,7 +148,7 @@ def invited(meet: str, runtime: Runtime) -> Invitation | None:
         return None
     with file:
         if _lock(file, fcntl.LOCK_SH):
-            return None  # its maker was killed
+            return None  # the process that wrote it was killed
         try:
             return _FORM.validate_json(file.read())
         except (ValidationError, ConfigError) as error:
@@ -146,7 +159,7 @@ def invited(meet: str, runtime: Runtime) -> Invitation | None:
 
 
 @contextmanager
-def _left(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[None]:
+def _published(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[None]:
     if invited(meet, runtime) is not None:
         raise TrainingError(f"meet: another training waits at {meet}; give another port.")
     path = _file(meet, runtime)
@@ -160,13 +173,13 @@ def _left(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[None]
             yield
         finally:
             path.unlink(missing_ok=True)
-            for place in path.parent.glob(f"{path.name}-*"):
-                place.unlink(missing_ok=True)
+            for slot in path.parent.glob(f"{path.name}-*"):
+                slot.unlink(missing_ok=True)
 
 
 @contextmanager
-def _place(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[int]:
-    """The first machine's number that no other has."""
+def _slot(invitation: Invitation, meet: str, runtime: Runtime) -> Iterator[int]:
+    """Lock the lowest free number of a machine."""
     path = _file(meet, runtime)
     for machine in range(1, invitation.first.machines):
         with path.with_name(f"{path.name}-{machine}").open("wb") as file:
@@ -184,7 +197,7 @@ def _file(meet: str, runtime: Runtime) -> Path:
 
 
 def _lock(file: IO[bytes], kind: int) -> bool:
-    """Lock it unless another has."""
+    """Lock a file without waiting; False if another process has locked it."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

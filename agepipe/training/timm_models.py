@@ -1,4 +1,4 @@
-"""Networks of timm by name (`timm/NAME`), their weights, and the normalisation that those were trained with."""
+"""Networks of timm by name (`timm/NAME`), their pretrained weights, and the normalisation of these."""
 
 import difflib
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from agepipe.training.job import Channels
 
 
 def check_timm(learn: LearnSettings) -> None:
-    """Refuse a network or weights that timm does not have, and a size that the network does not take.
+    """Refuse a network or weights that timm does not have, and an input size that the network does not accept.
 
     Raises:
-        ConfigError: names the nearest network, or what the network says of the size.
+        ConfigError: names the nearest network, or the network's error message for the size.
     """
     name = learn.network.removeprefix(TIMM)
     if not timm.is_model(name):
@@ -37,11 +37,11 @@ def check_timm(learn: LearnSettings) -> None:
 
 
 def body_of(learn: LearnSettings) -> nn.Module:
-    """The network with the first weights that `learn` names, files aside.
+    """Create a network with its pretrained weights, or with random ones if `learn.weights` is `none` or a file.
 
     Raises:
-        ConfigError: timm cannot build it.
-        ModelError: its weights cannot be had.
+        ConfigError: timm cannot build the network.
+        ModelError: the pretrained weights cannot be read or downloaded.
     """
     if learn.weights != PRETRAINED:
         return _built(learn)
@@ -54,15 +54,15 @@ def body_of(learn: LearnSettings) -> nn.Module:
 
 
 def normalisation(network: str) -> tuple[Channels, Channels]:
-    """Mean and deviation, in [0, 1], that the pretrained weights of a network were trained with.
+    """Mean and standard deviation, in [0, 1], with which the pretrained weights of a network were trained.
 
     Raises:
-        ModelError: timm does not say.
+        ModelError: timm does not know them.
     """
-    meant = timm.get_pretrained_cfg(network.removeprefix(TIMM))
-    if meant is None:
-        raise ModelError(f"learn.weights: timm does not say how {network} was trained; take 'none' or a file.")
-    return _channels(meant.mean), _channels(meant.std)
+    config = timm.get_pretrained_cfg(network.removeprefix(TIMM))
+    if config is None:
+        raise ModelError(f"learn.weights: timm does not know the normalisation of {network}; take 'none' or a file.")
+    return _channels(config.mean), _channels(config.std)
 
 
 def _channels(values: Sequence[float]) -> Channels:
@@ -88,7 +88,7 @@ def _downloaded(learn: LearnSettings) -> nn.Module:
 
 
 def _fill(body: nn.Module, path: Path) -> None:
-    # the packages' tensors have the names of another implementation, and the order of this one
+    # the tensors in the packages have other names than timm's, but the same order
     given, own = list(torch.load(path, map_location="cpu", weights_only=True).values()), body.state_dict()
     if [one.shape for one in given] != [one.shape for one in own.values()]:
         raise ModelError(f"learn.weights: {path} does not hold this network; install its package again.")

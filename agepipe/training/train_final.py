@@ -1,6 +1,6 @@
-"""The last training: the chosen setting on all development rows, or all but a validation part, exported as a bundle.
+"""The final training: train the chosen setting on the development rows, and export the network as a bundle.
 
-Nothing here imports torch; training and export happen in processes of their own.
+This module does not import torch; training and export run in processes of their own.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,17 @@ from agepipe.model.records import Model
 from agepipe.training.calibrate import Calibration, calibrated
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job
 from agepipe.training.records import Choice
-from agepipe.training.rendezvous import across
+from agepipe.training.rendezvous import train_on_machines
 from agepipe.training.warm_start import check_validation, seen_before
 from agepipe.training.workdir import labelled, made_with, threads
 from agepipe.training.worker import isolated
 
 COMPARED = 64
-"""Validation pictures on which the exported network must agree with the trained one."""
+"""Pictures on which ONNX and torch are compared; validation rows first."""
 
 
 def chosen(learn: LearnSettings, choice: Choice, final: FinalSettings) -> LearnSettings:
-    """The setting of the last training: `learn` with the values that the search chose, for `final.epochs` epochs."""
+    """The settings of the final training: `learn` with the values that the search chose, and `final.epochs` epochs."""
     return changed(learn, {**choice.settings, "epochs": final.epochs})
 
 
@@ -40,27 +40,27 @@ def train(
     rows: Rows, learn: LearnSettings, choice: Choice | None, final: FinalSettings, folder: Path, runtime: Runtime,
     on_epoch: Callable[[EpochEvent], None] | None = None,
 ) -> Model:  # fmt: skip
-    """Train with the chosen setting and export the best epoch.
+    """Train a network and export its best epoch.
 
     Args:
         rows: the development rows.
-        learn: every field that the training goes by, as `chosen` gives it.
-        choice: the search before it, on whose out-of-fold predictions a refit is calibrated.
+        learn: the settings, as `chosen` returns them.
+        choice: result of the search, on whose out-of-fold predictions a refitted network is calibrated.
         final: validation part, patience and metric.
-        folder: an empty folder, which becomes the bundle; or one that an interrupted training of the same arguments
-            has left with its `agepipe.core.artifacts.partial`, where it then goes on from the last checkpoint.
+        folder: an empty folder, which becomes the bundle. If an interrupted training with the same arguments has left
+            its checkpoints in `agepipe.core.artifacts.partial`, they are resumed.
         runtime: device, threads, processes and machines.
         on_epoch: called after each epoch.
 
     Raises:
-        ConfigError: there are fewer rows than a batch has.
-        TrainingError: the training cannot go on, or its process died.
+        ConfigError: there are fewer rows than in a batch.
+        TrainingError: the training failed, or its process died.
         DataError: the rows cannot be read.
-        ModelError: the exported network answers differently from the trained one.
-        LeakageError: the first weights were fitted on rows of the validation part.
+        ModelError: the exported network predicts differently from the trained one.
+        LeakageError: the initial weights were fitted on validation rows.
     """
     job, table = _job(rows, learn, final, partial(folder), runtime)
-    fitted = across(job, runtime, on_epoch)
+    fitted = train_on_machines(job, runtime, on_epoch)
     calibration = calibrated(job, fitted, choice)
     seen, lineage = lineage_of(table, learn, "chosen" if final.keep == "best" else "calibrated")
     isolated(exporting, job, fitted, calibration.temperature, folder)
@@ -77,8 +77,8 @@ def _job(
     rows: Rows, learn: LearnSettings, final: FinalSettings, work: Path, runtime: Runtime
 ) -> tuple[Job, pl.DataFrame]:
     table = labelled(rows)
-    aside = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
-    table = table.with_columns(pl.Series("validation", aside))
+    validation = np.zeros(len(table), np.bool_) if final.refit else holdout(table, final.validation, final.seed)
+    table = table.with_columns(pl.Series("validation", validation))
     check_validation(learn, table.filter(pl.col("validation")))
     best = final.keep == "best"
     job = Job(
@@ -92,7 +92,7 @@ def _job(
 
 
 def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> None:
-    """What the process of an export runs: the kept weights, as ONNX and as a state dict."""
+    """Entry point of the export's process: write the weights of the best epoch as ONNX and as a state dict."""
     from agepipe.training import checkpoints
     from agepipe.training.export import export
     from agepipe.training.loop import BEST, network_of
@@ -106,8 +106,8 @@ def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> Non
 def _pictures(job: Job) -> NDArray[np.uint8]:
     from agepipe.training.batches import open_store
 
-    some = np.concatenate([job.validation.index, job.train.index])[:COMPARED]
-    return np.ascontiguousarray(open_store(job.pixels)[some])
+    index = np.concatenate([job.validation.index, job.train.index])[:COMPARED]
+    return np.ascontiguousarray(open_store(job.pixels)[index])
 
 
 def _card(
@@ -123,20 +123,20 @@ def _card(
 
 
 def lineage_of(table: pl.DataFrame, learn: LearnSettings, validated: Role = "chosen") -> tuple[pl.DataFrame, str]:
-    """Every photograph that the network has seen, each once, and whether that is all of them.
-
-    The validation rows have chosen the epoch, or calibrated only; roles are those of this training, not of a search.
+    """The lineage of a network: every photograph that it was fitted on, selected by or calibrated on, each once.
 
     Args:
-        table: `digest`, `look`, and bool `validation` of each development row.
-        learn: its `weights` may be those of an earlier bundle, whose lineage then goes along.
-        validated: role of the validation rows.
+        table: the development rows, with `digest`, `look`, and bool `validation`; rows of the training get the role
+            `fitted`.
+        learn: if its `weights` are those of a bundle, the lineage of that is included.
+        validated: role of the validation rows: `chosen` if they selected the epoch, `calibrated` if they did not.
 
     Returns:
-        `digest`, `look`, `role`; and `known`, or `unknown` when the first weights came from a file without lineage.
+        A table with `digest`, `look` and `role`; and `known`, or `unknown` if the initial weights are a file without
+        lineage.
     """
     role = pl.when(pl.col("validation")).then(pl.lit(validated)).otherwise(pl.lit("fitted"))
     before, lineage = seen_before(learn)
     seen = pl.concat([table.select("digest", "look", role.alias("role")), before])
-    # 'fitted' sorts after 'chosen' and 'calibrated', and is the graver
+    # a photograph with several roles is 'fitted', which sorts after 'chosen' and 'calibrated'
     return seen.sort("digest", "role", descending=[False, True]).unique("digest", keep="first"), lineage

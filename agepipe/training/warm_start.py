@@ -1,9 +1,9 @@
-"""A warm start: what the first weights have seen goes along, and nothing of it may judge the network that starts there.
+"""The lineage of a network that starts from trained weights, and checks for leakage from it.
 
-A network is judged three times: by the fold that a trial leaves out, by the validation part of the last training, and
-by the test rows. On the first two an epoch or a setting is chosen, and probabilities are calibrated; rows that an
-earlier training was chosen by may serve there again, as they did then, but none that weights were fitted on. A test row
-must not have been seen in any way.
+A network is evaluated on three sets of rows: the validation fold of a trial, the validation part of the final training,
+and the test rows. The first two select an epoch or a setting and calibrate probabilities; rows that an earlier training
+was selected by may be used there again, but no rows that its weights were fitted on. Test rows must not be in the
+lineage in any role.
 """
 
 from collections.abc import Callable
@@ -24,25 +24,26 @@ from agepipe.training.workdir import labelled
 
 
 def seen_before(learn: LearnSettings) -> tuple[pl.DataFrame, str]:
-    """Every photograph that the first weights have seen, and whether that is all of them.
+    """The lineage of the initial weights.
 
     Returns:
-        `digest`, `look`, `role`, which lie beside the weights in a bundle; and `known`, or `unknown` when the weights
-        are a file without lineage. Random weights have seen nothing, and torchvision's none of these photographs.
+        A table with `digest`, `look` and `role`, from the bundle that contains the weights; and `known`, or `unknown`
+        if the weights are a file without lineage. The table is empty for random weights and for those of torchvision,
+        which were not trained on these photographs.
 
     Raises:
-        ModelError: the lineage beside the weights cannot be read.
+        ModelError: the bundle's lineage cannot be read.
     """
-    nothing = pl.DataFrame(schema=LINEAGE_SCHEMA)
+    empty = pl.DataFrame(schema=LINEAGE_SCHEMA)
     if not is_file(learn.weights):
-        return nothing, "known"
-    beside = Path(learn.weights).parent / LINEAGE
-    if not beside.is_file():
-        return nothing, "unknown"
-    return read_lineage(beside.parent).select(list(LINEAGE_SCHEMA)), _known(beside.parent)
+        return empty, "known"
+    folder = Path(learn.weights).parent
+    if not (folder / LINEAGE).is_file():
+        return empty, "unknown"
+    return read_lineage(folder).select(list(LINEAGE_SCHEMA)), _status(folder)
 
 
-def _known(folder: Path) -> str:
+def _status(folder: Path) -> str:
     try:
         return read_card(folder).lineage
     except ModelError:
@@ -50,55 +51,62 @@ def _known(folder: Path) -> str:
 
 
 def check_fold(learn: LearnSettings, fold: pl.DataFrame) -> None:
-    """Refuse a trial whose first weights were fitted on rows of the fold that it would be judged on.
+    """Refuse a trial whose initial weights were fitted on rows of its validation fold.
 
     Raises:
-        LeakageError: says how many, which, and what to do.
+        LeakageError: names the rows and their number.
     """
     _check_fitted(
         learn, fold, "give weights that were fitted on none of them; or search from random weights, or not at all "
-        "(search.grid = {}, search.always = false) with final.refit = true, which judges on none",
+        "(search.grid = {}, search.always = false) with final.refit = true, which evaluates on none",
     )  # fmt: skip
 
 
 def check_validation(learn: LearnSettings, validation: pl.DataFrame) -> None:
-    """Refuse a last training whose first weights were fitted on rows of its validation part.
+    """Refuse a final training whose initial weights were fitted on its validation rows.
 
     Raises:
-        LeakageError: says how many, which, and what to do.
+        LeakageError: names the rows and their number.
     """
     _check_fitted(
-        learn, validation, "give weights that were fitted on none of them, or final.refit = true, which judges on none"
+        learn,
+        validation,
+        "give weights that were fitted on none of them, or final.refit = true, which evaluates on none",
     )
 
 
 def check_test(config: Config, test: Rows) -> None:
-    """Refuse first weights that have seen a locked test row, before anything is trained from them.
+    """Refuse initial weights whose lineage contains a test row, before any training.
 
     Raises:
-        LeakageError: says how many, which, and what to do.
+        LeakageError: names the rows and their number.
     """
     searched = {**config.search.grid, **config.search.space}
     for weights in searched.get("weights", (config.learn.weights,)):
         learn = config.learn.model_copy(update={"weights": weights})
-        _refuse(learn, seen_before(learn)[0], labelled(test), "give weights of a model for which they were locked too")
+        _refuse(
+            learn,
+            seen_before(learn)[0],
+            labelled(test),
+            "give weights of a model for which they were test rows as well",
+        )
 
 
 def with_files(config: Config, file_of: Callable[[str], Path]) -> Config:
-    """The settings with the file of its weights in the place of each registered version.
+    """Replace each registered version in the settings by the path of its weights file.
 
     Args:
-        config: `learn.weights`, and where they are searched, `search.grid` or `search.space`.
-        file_of: finds the file of a version.
+        config: `learn.weights`, and `weights` in `search.grid` or `search.space`.
+        file_of: returns the path of a version's weights file.
     """
 
-    def named(weights: str) -> str:
+    def resolved(weights: str) -> str:
         return str(file_of(weights)) if is_version(weights) else weights
 
-    changes: dict[str, Any] = {"learn.weights": named(config.learn.weights)}
+    changes: dict[str, Any] = {"learn.weights": resolved(config.learn.weights)}
     for field, space in (("grid", config.search.grid), ("space", config.search.space)):
         if "weights" in space:
-            changes[f"search.{field}.weights"] = tuple(map(named, space["weights"]))
+            changes[f"search.{field}.weights"] = tuple(map(resolved, space["weights"]))
     return changed(config, changes)
 
 

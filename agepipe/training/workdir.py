@@ -1,4 +1,4 @@
-"""What trials and the final training share: a folder for work in progress, and the entry of the training's process."""
+"""Shared by trials and the final training: rows, numbers of threads, and the processes of a training."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,53 +16,53 @@ from agepipe.core.provenance import version
 from agepipe.data.labels import read_table
 from agepipe.data.records import Rows
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
-from agepipe.training.worker import together
+from agepipe.training.worker import isolated_group
 
 COLUMNS = ("index", "age", "label", "group", "digest", "look")
 """Columns of labelled rows that a training needs."""
 
 SMALL_BATCH = 64 * 64**2
-"""Pixels in a batch below which threads cost more in waiting for each other than they give."""
+"""Pixels in a batch below which several threads are slower than one."""
 
 
 def fitting(job: Job, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
-    """What the process of a training runs."""
+    """Entry point of a training's process; see `agepipe.training.loop.fit`."""
     from agepipe.training.loop import fit
 
     return fit(job, on_event)
 
 
-def shared(job: Job, processes: int, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
-    """Train in processes of their own, one of them or several that share every batch.
+def train_in_processes(job: Job, processes: int, on_event: Callable[[EpochEvent], None] | None = None) -> Fitted:
+    """Train in one or several new processes on this machine; several share every batch.
 
     Raises:
         AgepipeError: as `agepipe.training.loop.fit`.
-        WorkerError: a process died; the others are ended.
+        WorkerError: a process died; the others are killed.
     """
-    return together(fitting, [(one,) for one in seated(job, processes)], on_event)
+    return isolated_group(fitting, [(one,) for one in process_jobs(job, processes)], on_event)
 
 
-def seated(job: Job, processes: int) -> list[Job]:
-    """The job as each of its processes sees it, all of them on this machine."""
+def process_jobs(job: Job, processes: int) -> list[Job]:
+    """The job of each process of a training on this machine, with a free port."""
     if processes == 1:
         return [job]
     with bound("--processes", "127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    return beside(job, Seat(0, processes, port))
+    return machine_jobs(job, Seat(0, processes, port))
 
 
-def beside(job: Job, first: Seat) -> list[Job]:
-    """The job as each process of a machine sees it, by the seat of the first of them."""
-    return [replace(job, seat=replace(first, rank=first.rank + place), gpu=place) for place in range(first.here)]
+def machine_jobs(job: Job, first: Seat) -> list[Job]:
+    """The job of each process of one machine, by the seat of the first of them."""
+    return [replace(job, seat=replace(first, rank=first.rank + local), gpu=local) for local in range(first.here)]
 
 
 def made_with() -> dict[str, str]:
-    """Versions of the packages that train and export, for a new card."""
+    """Versions of the packages that train and export, for the card of a bundle."""
     return {name: version(name) for name in ("agepipe", "torch", "torchvision", "onnx", "numpy")}
 
 
 def threads(learn: LearnSettings, runtime: Runtime) -> int:
-    """Threads of a process of the final training: the user's, else one for small batches and one a core for large ones.
+    """Threads of each process of the final training: as the user set, else one for small batches, one a core for large.
 
     Measured on two busy cores, shufflenet at batch 32 of 64 px: 560 images/s with one thread, 200 with two.
     """
@@ -80,7 +80,7 @@ def _small(learn: LearnSettings) -> bool:
 
 
 def labelled(rows: Rows) -> pl.DataFrame:
-    """The table of labelled rows, in an order that follows from their content, so that a training does as well.
+    """Read the table of labelled rows, sorted by content, so that a training does not depend on their order.
 
     Raises:
         DataError: the file is missing, is not Parquet, or lacks a column.
@@ -89,7 +89,7 @@ def labelled(rows: Rows) -> pl.DataFrame:
 
 
 def weights_digest(learn: LearnSettings) -> str:
-    """What the first weights are: the digest of a file's content, or the name that they have in torchvision or timm."""
+    """Identify the initial weights: by the digest of a file, else by their name in torchvision or timm."""
     file = packaged(learn.network) if learn.weights == PRETRAINED else None
     if file is None and is_file(learn.weights):
         file = Path(learn.weights)

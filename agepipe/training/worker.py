@@ -1,10 +1,11 @@
-"""Work in a process of its own, so that the caller never imports torch and no two trainings share random state.
+"""Run functions in processes of their own, so that the caller does not import torch and trainings share no state.
 
-A fork server imports torch and what judges once; each piece of work is then a fork of it, there in milliseconds. The
-work's process sends events and its result through a pipe, and ends when its parent dies, however that died.
+A fork server imports torch and the training loop once; each worker process is forked from it in milliseconds. It sends
+events, log records and its result through a pipe, and exits when its parent dies, also by SIGKILL.
 """
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from agepipe.core.errors import AgepipeError, DiedError, TrainingError, WorkerError
 from agepipe.core.system_errors import full_disk
@@ -26,77 +27,84 @@ from agepipe.core.system_errors import full_disk
 T = TypeVar("T")
 
 PRELOAD = ["agepipe.training.ignore_signals", "agepipe.training.loop"]
-"""What the fork server imports once for all work. The first keeps it and all work from signals that are meant for the
-parent."""
+"""Modules that the fork server imports; because of the first, it and all workers ignore SIGINT and SIGTERM."""
 
 GRACE = 3.0
-"""Seconds in which the others' last words may still show which failure came first."""
+"""Time for which errors of other workers are awaited after the first one, to report the one that caused it, s."""
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
-"""How the threads of one training wait for each other; the second is read by libgomp, which torch uses on Linux."""
+THREAD_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
+"""Environment variables for how OpenMP threads wait; the second is read by libgomp, which torch uses on Linux."""
 
 _starting = threading.Lock()
 _interrupted = threading.Event()
 
 
 def isolated(function: Callable[..., T], *args: Any, on_event: Callable[[Any], None] | None = None) -> T:
-    """Run a module-level function in a fresh process and wait for it; many threads may do so at once.
+    """Run a function in a new process and return its result; several threads may do so at the same time.
 
     Args:
-        function: with `on_event` given, it is called with a keyword `on_event` of its own to send events through.
-        args: picklable arguments; the result and events must be picklable as well.
+        function: a module-level function. If `on_event` is given, it gets a keyword argument `on_event`, a function
+            that sends an event to this process.
+        args: its arguments; they, the result and the events must be picklable.
         on_event: called in this process with each event, in order.
 
     Raises:
-        AgepipeError: of the function, as its own class with its message.
-        WorkerError: any other exception of the function.
+        AgepipeError: the function raised it; class and message are kept.
+        WorkerError: the function raised another exception.
         DiedError: the process ended without a result.
-        KeyboardInterrupt: `interrupt` was called meanwhile.
+        KeyboardInterrupt: `interrupt` was called.
     """
-    return together(function, [args], on_event)
+    return isolated_group(function, [args], on_event)
 
 
-def together(
-    function: Callable[..., T], places: Sequence[tuple[Any, ...]], on_event: Callable[[Any], None] | None = None
+def isolated_group(
+    function: Callable[..., T], arguments: Sequence[tuple[Any, ...]], on_event: Callable[[Any], None] | None = None
 ) -> T:  # fmt: skip
-    """As `isolated`, in several processes at a time that work on one thing, each with arguments of its own.
+    """As `isolated`, in several processes that work together; if one fails, all are killed.
 
-    Result, events and logs are those of the first. When one fails, all are ended.
+    Args:
+        function: as of `isolated`.
+        arguments: the arguments of each process.
+        on_event: called in this process with each event of the first process, in order.
+
+    Returns:
+        The result of the first process; only its log records are passed on.
 
     Raises:
-        AgepipeError: as `isolated`; of several failures, the one that the others follow from.
+        AgepipeError: as `isolated`; of several errors, the one that caused the others.
     """
     if multiprocessing.current_process().daemon:
         raise WorkerError(
             "runner: this Dask worker may have no children, so it cannot train; start it with the environment variable "
             "DASK_DISTRIBUTED__WORKER__DAEMON=False."
         )
-    works: dict[Connection, ForkServerProcess] = {}
+    workers: dict[Connection, ForkServerProcess] = {}
     try:
-        for args in places:
+        for args in arguments:
             reader, writer = multiprocessing.get_context("forkserver").Pipe(duplex=False)
-            works[reader] = _start(writer, function, args, events=on_event is not None)
-        return _listen(works, on_event)  # type: ignore[no-any-return]
+            workers[reader] = _start(writer, function, args, events=on_event is not None)
+        return _receive_all(workers, on_event)  # type: ignore[no-any-return]
     finally:
-        for reader, process in works.items():
+        for reader, process in workers.items():
             reader.close()
             if process.is_alive():
                 process.kill()
-        for process in works.values():
+        for process in workers.values():
             process.join()
 
 
 def warm() -> None:
-    """Start the fork server now, without waiting for its imports: its first work would otherwise wait for them."""
-    with _starting, _without_main(), _patient_threads():
+    """Start the fork server without waiting for its imports, so that the first worker starts sooner."""
+    with _starting, _hidden_main(), _thread_waiting():
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
         forkserver.ensure_running()
 
 
 def interrupt() -> None:
-    """End all work that threads and processes of this process wait for, and refuse new work until `resume`.
+    """Kill all workers, and refuse to start others until `resume`.
 
-    A signal reaches the main thread alone; whoever waits there for others to end calls this, so that they do.
+    Python handles signals in the main thread only. It calls this function, so that the threads that wait for workers
+    end as well.
     """
     with _starting:
         _interrupted.set()
@@ -105,7 +113,7 @@ def interrupt() -> None:
 
 
 def resume() -> None:
-    """Allow work again, once all that was interrupted has ended."""
+    """Allow workers to be started again after `interrupt`."""
     _interrupted.clear()
 
 
@@ -116,18 +124,18 @@ def _check_interrupted() -> None:
 
 def _start(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    with _starting, _without_main(), _patient_threads():
+    with _starting, _hidden_main(), _thread_waiting():
         _check_interrupted()
         context.set_forkserver_preload(PRELOAD)
         process = context.Process(target=_work, args=(writer, function, args, events), daemon=True)
         process.start()
-    writer.close()  # so that the end of the process is the end of the pipe
+    writer.close()  # so that the pipe ends with the process
     return process
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the main module while a process starts: multiprocessing would run it again there, a command line's too."""
+def _hidden_main() -> Iterator[None]:
+    """Hide the main module while a process starts, because multiprocessing would run it again in the process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -137,48 +145,59 @@ def _without_main() -> Iterator[None]:
 
 
 @contextmanager
-def _patient_threads() -> Iterator[None]:
-    """Have the fork server's threads wait for each other awake for some microseconds, then asleep.
+def _thread_waiting() -> Iterator[None]:
+    """Set `THREAD_WAITING` while the fork server starts: OpenMP threads then spin for some microseconds, then sleep.
 
-    Awake for long, as is libgomp's way, they ruin a busy machine; asleep at once, two threads are no faster than one
-    (docs/measured.md). What the user has set of the two variables stands.
+    By libgomp's default they spin for long, which slows down a busy machine; if they sleep at once, two threads are no
+    faster than one (docs/measured.md). If the user has set one of the variables, neither is changed.
     """
-    meant = {} if WAITING.keys() & os.environ.keys() else WAITING
-    os.environ.update(meant)
+    added = {} if THREAD_WAITING.keys() & os.environ.keys() else THREAD_WAITING
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in meant:
+        for name in added:
             del os.environ[name]
 
 
-def _listen(works: dict[Connection, ForkServerProcess], on_event: Callable[[Any], None] | None) -> Any:
-    first, busy = next(iter(works)), list(works)
-    while True:
-        for reader in wait(busy):
-            kind, value = _received(reader, works)  # type: ignore[arg-type]
-            if kind in ("died", "error"):
-                raise _cause(_Failure(kind, value), reader, works)  # type: ignore[arg-type]
-            if kind == "result" and reader is first:
-                return value
-            if kind == "result":
-                busy.remove(reader)  # type: ignore[arg-type]
-            if reader is not first:
+def _receive_all(workers: dict[Connection, ForkServerProcess], on_event: Callable[[Any], None] | None) -> Any:
+    """Handle the messages of all workers until the first one returns its result or one fails."""
+    first, busy, failures, end = next(iter(workers)), list(workers), list[_Failure](), math.inf
+    while busy and all(failure.rank for failure in failures):
+        # after a failure, those of the other workers may show its cause
+        ready = wait(busy, None if not failures else max(0.0, end - time.monotonic()))
+        if not ready:
+            break
+        for reader in cast(list[Connection], ready):
+            kind, value = _received(reader, workers)
+            if kind in ("result", "error", "died"):
+                busy.remove(reader)
+            if kind in ("error", "died"):
+                failures.append(_Failure(kind, value))
+                end = min(end, time.monotonic() + GRACE)
+            elif failures or reader is not first:
                 continue
-            if kind == "event" and on_event:
+            elif kind == "result":
+                return value
+            elif kind == "event" and on_event:
                 on_event(value)
             elif kind == "log":
                 logging.getLogger(value[0]).log(value[1], "%s", value[2])
+    error_class, message, trace = min(failures, key=lambda failure: failure.rank).value
+    error = error_class(message)
+    if trace:
+        error.add_note(trace)
+    raise error
 
 
-def _received(reader: Connection, works: dict[Connection, ForkServerProcess]) -> tuple[str, Any]:
+def _received(reader: Connection, workers: dict[Connection, ForkServerProcess]) -> tuple[str, Any]:
     try:
         return reader.recv()  # type: ignore[no-any-return]
     except (EOFError, ConnectionResetError):
-        works[reader].join()
+        workers[reader].join()
         _check_interrupted()
-        one = "the process" if len(works) == 1 else f"one of the {len(works)} processes"
-        message = f"{one} of this work ended without a result ({_how(works[reader])})."
+        one = "the process" if len(workers) == 1 else f"one of the {len(workers)} processes"
+        message = f"{one} of this work ended without a result ({_exit_reason(workers[reader])})."
         return "died", (DiedError, message, "")
 
 
@@ -187,29 +206,12 @@ class _Failure(NamedTuple):
     value: tuple[type[AgepipeError], str, str]
 
     @property
-    def follows(self) -> int:
-        """How likely it follows from another: a lost connection is an error of no class of ours."""
+    def rank(self) -> int:
+        """Rank as the cause of the others, 0 first; a lost connection, a `WorkerError`, is often a consequence."""
         return 0 if self.kind == "died" else 2 if self.value[0] is WorkerError else 1
 
 
-def _cause(failure: _Failure, reader: Connection, works: dict[Connection, ForkServerProcess]) -> AgepipeError:
-    """Of the failures that come within the grace, the one from which the others follow."""
-    failures, others, end = [failure], [one for one in works if one is not reader], time.monotonic() + GRACE
-    while others and _first(failures).follows and (ready := wait(others, max(0.0, end - time.monotonic()))):
-        for one in ready:
-            kind, value = _received(one, works)  # type: ignore[arg-type]
-            if kind in ("died", "error", "result"):
-                others.remove(one)  # type: ignore[arg-type]
-            if kind in ("died", "error"):
-                failures.append(_Failure(kind, value))
-    return _raised(*_first(failures).value)
-
-
-def _first(failures: Sequence[_Failure]) -> _Failure:
-    return min(failures, key=lambda one: one.follows)
-
-
-def _how(process: ForkServerProcess) -> str:
+def _exit_reason(process: ForkServerProcess) -> str:
     code = process.exitcode or 0
     if code >= 0:
         return f"exit status {code}"
@@ -218,15 +220,8 @@ def _how(process: ForkServerProcess) -> str:
     return f"killed by {name}" + (short if name == "SIGKILL" else "")
 
 
-def _raised(kind: type[AgepipeError], message: str, trace: str) -> AgepipeError:
-    error = kind(message)
-    if trace:
-        error.add_note(trace)
-    return error
-
-
 def _work(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...], events: bool) -> None:
-    """What the new process runs."""
+    """Entry point of the process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent decides what an interrupt means
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -236,11 +231,11 @@ def _work(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...
         writer.send(("result", function(*args, **extra)))
     except AgepipeError as error:
         writer.send(("error", (type(error), str(error), traceback.format_exc())))
-    except BaseException as error:  # noqa: BLE001  whatever it was, the parent must hear of it
+    except BaseException as error:  # noqa: BLE001  the parent raises every error
         last = traceback.format_exception_only(error)[-1].strip()
         full = full_disk(error)
-        kind, said = (TrainingError, full) if full else (WorkerError, f"the process of this work failed: {last}")
-        writer.send(("error", (kind, said, traceback.format_exc())))
+        kind, message = (TrainingError, full) if full else (WorkerError, f"the process of this work failed: {last}")
+        writer.send(("error", (kind, message, traceback.format_exc())))
     writer.close()
 
 

@@ -12,7 +12,7 @@ from agepipe.data.sample import source
 from agepipe.data.sample.source import draw
 from agepipe.model.imaging import Image, decode
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from flows.result import PipelineResult
 
 TINY = {
@@ -67,6 +67,6 @@ def drawn_faces() -> list[Image]:
 
 
 @pytest.fixture
-def detector(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
+def detector(shared: Path, monkeypatch: pytest.MonkeyPatch) -> YuNet:
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    return Detector(detector_file(shared))
+    return YuNet(detector_file(shared))

@@ -13,7 +13,7 @@ from videos import read, video
 
 from agepipe.config.runtime import Runtime
 from agepipe.model.imaging import Image
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from flows import access, deployments, services
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def wait(reached: object, seconds: float, log: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_deployed_camera_that_is_cancelled_finishes_its_files_and_its_artifact(
-    worker: None, runtime: Runtime, drawn_faces: list[Image], detector: Detector, tmp_path: Path
+    worker: None, runtime: Runtime, drawn_faces: list[Image], detector: YuNet, tmp_path: Path
 ) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Cancelling

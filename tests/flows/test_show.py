@@ -16,7 +16,7 @@ def test_a_warning_of_the_library_reaches_the_user(capsys: pytest.CaptureFixture
     before = logging.getLogger("agepipe").level
     with show.progress():
         logging.getLogger("agepipe.training.objective").warning("learn.l1: too large")
-        logging.getLogger("agepipe.training.loop").info("going on after epoch 3")
+        logging.getLogger("agepipe.training.loop").info("resuming after epoch 3")
     logging.getLogger("agepipe.training.objective").warning("nobody looks any more")
     said = capsys.readouterr().out
     assert "learn.l1: too large" in said

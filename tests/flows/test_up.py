@@ -32,8 +32,8 @@ from test_kill import lives
 from agepipe.config.runtime import Runtime
 from agepipe.core.ports import bound
 from agepipe.serving.detect.haar import Haar
-from agepipe.serving.model_source import Fixed
-from agepipe.serving.web.session import Shared
+from agepipe.serving.model_source import FixedModel
+from agepipe.serving.web.session import SharedModel
 from flows import access, services
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +259,7 @@ def test_a_foreign_page_changes_nothing_and_reads_nothing(up: Up, chromium: Brow
     assert [one for one in asked if not one.startswith((up.prefect, up.mlflow, "data:", "blob:"))] == []
     before = up.state()
     bundle = make_bundle(tmp_path / "bundle").folder
-    with page_served(Shared(lambda: Fixed(bundle, "bundle"), Haar())) as page, served(Foreign) as port:
+    with page_served(SharedModel(lambda: FixedModel(bundle, "bundle"), Haar())) as page, served(Foreign) as port:
         address = f"http://{page}"
         for origin in (f"http://127.0.0.1:{port}", f"http://localhost:{port}", f"http://{EVIL}:{port}"):
             chromium.driver.get(origin)

@@ -12,7 +12,7 @@ from studies import peers
 def test_an_age_counts_as_the_range_that_holds_it_rounded(tmp_path: Path) -> None:
     rows = labelled_rows(tmp_path)
     ages = labelled(rows)["age"].to_numpy().astype(np.float64)
-    exact = dict(figures(*peers.judged(rows, ages + 0.4)))
+    exact = figures(peers.judged(rows, ages + 0.4))
     assert exact["accuracy"] == 1.0
     assert exact["mae"] == pytest.approx(0.4)
     older = peers.judged(rows, ages + 1.0)

@@ -20,7 +20,7 @@ from agepipe.config.stages import AugmentSettings, Config, LearnSettings
 from agepipe.core.errors import ConfigError
 from agepipe.training.job import Fitted, Job
 from agepipe.training.loop import CHECKPOINT
-from agepipe.training.workdir import labelled, shared
+from agepipe.training.workdir import labelled, train_in_processes
 from agepipe.training.worker import interrupt, resume
 from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
 from studies.trying import Bench, Recipe
@@ -146,7 +146,7 @@ def test_a_training_that_was_interrupted_goes_on_from_its_last_epoch(tmp_path: P
             bench.told(Recipe(), epochs)
     resume()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.trying.shared", _going_on)
+        patch.setattr("studies.trying.train_in_processes", _going_on)
         np.testing.assert_array_equal(bench.told(Recipe(), epochs).said[0].years, expected.years)
     assert not checkpoint.result().parent.exists()
 
@@ -161,4 +161,4 @@ def _interrupt_at_first_checkpoint(folder: Path) -> Path:
 def _going_on(job: Job, processes: int) -> Fitted:
     """Train as before, from a checkpoint that must be there."""
     assert (job.folder / CHECKPOINT).is_file()
-    return shared(job, processes)
+    return train_in_processes(job, processes)

@@ -1,7 +1,7 @@
-"""Faces without a network or a file to fetch: the Haar cascade that lies in OpenCV's wheel. It gives boxes alone.
+"""The Haar cascade of OpenCV, a face detector without a model file; it gives boxes, no landmarks.
 
-It misses more faces than YuNet, sees some where none are, and knows nothing of a turned head, so the answers are worse;
-it is for machines where YuNet's file can be neither found nor fetched.
+It misses more faces than YuNet, reports more faces that are none, and does not measure how a head is rotated, so the
+predicted ages are less exact. It is used where YuNet's file is missing and cannot be downloaded.
 """
 
 from pathlib import Path
@@ -10,36 +10,34 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agepipe.config.runtime import Runtime
-from agepipe.core.errors import DetectorError, ModelError
+from agepipe.core.errors import ModelError
 from agepipe.model.imaging import Image
 from agepipe.serving.align import LANDMARKS, SIDE
-from agepipe.serving.detect.detector import Detector, Finder, shrunk
-from agepipe.serving.detect.face import Face
-from agepipe.serving.detect.yunet import URL, located
+from agepipe.serving.detect.face import Face, shrink
 
 FILE = "haarcascade_frontalface_default.xml"
-STEP, NEIGHBOURS = 1.1, 5
-"""By what the cascade grows between two passes, and how many hits at one place make a face."""
-SMALLEST = 24
-"""Side of the cascade's own window, px."""
-LARGEST = 2560
-"""Longest side, px, to which a photograph is shrunk before it is searched: the cascade sees faces of all sizes at once,
-and above this side more that are none."""
-WIDE, LOWER = 0.98, 0.085
-"""Side of UTKFace's chip as a share of the cascade's box, and by what share of the box its centre lies lower."""
+SCALE_FACTOR, MIN_NEIGHBOURS = 1.1, 5
+"""Arguments of OpenCV's `detectMultiScale`."""
+WINDOW = 24
+"""Side of the cascade's window, px: the smallest face that it can detect."""
+MAX_SIDE = 2560
+"""Longest side, px, to which `search` scales a photograph down; the cascade searches all face sizes at once, and
+reports more false faces above this side."""
+CHIP_SIDE, CHIP_OFFSET = 0.98, 0.085
+"""Side of UTKFace's chip as a share of the box's width, and how far its centre is below that of the box, as a share of
+the box's height."""
 
 
 class Haar:
-    """The cascade, loaded; for one thread at a time."""
+    """The frontal face cascade; an instance must not be used by several threads at once."""
 
     title = "Haar cascade"
 
     def __init__(self) -> None:
-        """Load it.
+        """Load the cascade that OpenCV's wheel contains.
 
         Raises:
-            ModelError: this OpenCV has no cascades (5 has dropped them).
+            ModelError: this OpenCV has no cascades, as OpenCV 5.
         """
         path = Path(cv2.__file__).parent / "data" / FILE
         if not path.is_file():
@@ -47,43 +45,26 @@ class Haar:
         self._cascade = cv2.CascadeClassifier(str(path))
 
     def find(self, image: Image, side: int) -> list[Face]:
-        """The faces of a picture, largest first.
-
-        Args:
-            image: uint8 RGB `(height, width, 3)`.
-            side: longest side, px, to which a larger picture is shrunk for the search alone.
-        """
-        small = shrunk(image, side)
+        """Detect upright faces; see `agepipe.serving.detect.detector.FaceDetector.find`."""
+        small = shrink(image, side)
         height, width = small.shape[:2]
-        if min(width, height) < SMALLEST:
+        if min(width, height) < WINDOW:
             return []
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        boxes = self._cascade.detectMultiScale(grey, STEP, NEIGHBOURS, minSize=(SMALLEST, SMALLEST))
+        boxes = self._cascade.detectMultiScale(grey, SCALE_FACTOR, MIN_NEIGHBOURS, minSize=(WINDOW, WINDOW))
         ratio = np.array([image.shape[1] / width, image.shape[0] / height] * 2, dtype=np.float32)
         faces = [_face(np.asarray(box, dtype=np.float32) * ratio) for box in boxes]
         return sorted(faces, key=lambda face: -face.area)
 
     def search(self, image: Image) -> list[Face]:
-        """The upright faces of a photograph of any size, largest first."""
-        return self.find(image, LARGEST)
+        """Detect upright faces in a photograph of any size, largest first."""
+        return self.find(image, MAX_SIDE)
 
 
 def _face(box: NDArray[np.float32]) -> Face:
-    """A face whose landmarks lie where an upright one has them, so that aligning it cuts the square of the chip."""
+    """A face with the landmarks of an upright UTKFace chip, so that `align` cuts the square of the chip."""
     left, top, width, height = box
-    side = WIDE * width
-    corner = np.array([left + (width - side) / 2, top + height / 2 + LOWER * height - side / 2])
+    side = CHIP_SIDE * width
+    corner = np.array([left + (width - side) / 2, top + height / 2 + CHIP_OFFSET * height - side / 2])
     landmarks = corner + (LANDMARKS + 0.5) * side / SIDE - 0.5
     return Face(box, landmarks.astype(np.float32), 1.0)
-
-
-def finder(runtime: Runtime, url: str = URL) -> tuple[Finder, list[str]]:
-    """YuNet, or the cascade where its file can be neither found nor fetched, and what a user should know of that.
-
-    Raises:
-        ModelError: YuNet's file was named or is there, but cannot be used; or there is no cascade either.
-    """
-    try:
-        return Detector(located(runtime, url)), []
-    except DetectorError as error:
-        return Haar(), [f"Faces are found by the Haar cascade, as upright boxes, and ages are less exact: {error}"]

@@ -1,9 +1,9 @@
-"""Every face of a photograph: searched at several sizes and in four turns, each face kept where it was seen best.
+"""Detect faces of all sizes and rotations in a photograph, with a detector of upright faces of a limited size range.
 
-YuNet finds upright faces of some 40 to 500 px. A photograph therefore is searched at its own size and at each third of
-it, so that a large face does not hide the small ones. Album scans do not say which side is up, so a coarse copy is
-searched in all four turns. A face that is found upside down has landmarks that no face has; so each face is looked at
-again, close up and in all four turns, and the turn with the best score is its own.
+YuNet detects upright faces of some 40 to 500 px. So a photograph is searched at its own size, at a third of it, a ninth
+and so on; then large and small faces are both detected. Scanned albums do not record which side is up, so the small
+scales are searched in all four rotations. A face that is detected upside down has wrong landmarks, so each candidate is
+searched again in a close-up, in all four rotations, and the detection with the best score is kept.
 """
 
 import logging
@@ -18,54 +18,57 @@ from agepipe.serving.detect.face import Face, overlapping
 
 log = logging.getLogger(__name__)
 
-Find = Callable[[Image], list[Face]]
-"""Finds the faces of a picture, in pixels of that picture, uncertain ones too."""
+Candidates = Callable[[Image], list[Face]]
+"""Detects possible upright faces, uncertain ones too, in px of the image that it is given."""
 
 STEP = 3
-"""By what the longest side shrinks from one search to the next."""
+"""Ratio of the longest sides of two successive scales."""
 COARSEST = 480
-"""Longest side, px, at which a face that fills the photograph is found; no smaller one is searched."""
-TURNED = 1024
-"""Longest side, px, up to which all four turns are searched; above it, only the turns in which there was a face."""
+"""Longest side, px, at which a face that fills the photograph is detected; smaller scales are not searched."""
+ROTATED = 1024
+"""Longest side, px, up to which all four rotations are searched; above it, only 0° and those with a face."""
 ENLARGED = 1280
-"""A photograph with a shorter longest side, px, is searched at twice its size too, for its small faces."""
-TILE, SHARED = 1600, 192
-"""Side, px, of a part that is searched at a time, which bounds memory; and what two neighbours share, so that no face
-that only this size can find is cut in two."""
-CLOSE = 240
-"""Longest side, px, of a face with its surroundings that is looked at again: YuNet sees faces of this size best."""
-MOST = 500
-"""Places of a photograph that are looked at again: each takes some 20 ms, and other pages wait meanwhile."""
+"""Longest side, px, below which a photograph is searched at twice its size too, to detect its small faces."""
+TILE, OVERLAP = 1600, 192
+"""Largest side, px, of the tiles in which a scale is searched, which bounds memory; and the overlap of two neighbours,
+px, so that a face which is detected at this scale only is complete in one tile."""
+CLOSE_UP = 240
+"""Longest side, px, of the close-up of a face with its surroundings; YuNet scores faces of this size best."""
+MAX_FACES = 500
+"""Most candidates that get a close-up: each takes some 20 ms, during which other connections of the web page wait."""
 ONE = np.ones(2)
 
 
-def searched(find: Find, image: Image, sure: float) -> list[Face]:
-    """The faces of a photograph of any size and turn, largest first; landmarks are in the order of the upright face.
+def searched(find: Candidates, image: Image, min_score: float) -> list[Face]:
+    """Detect the faces of a photograph of any size and rotation.
 
     Args:
-        find: finds the upright faces of a picture.
+        find: detects possible upright faces.
         image: uint8 RGB `(height, width, 3)`.
-        sure: score from which on a face that was looked at again is one.
+        min_score: least score of a face in its close-up, 0 to 1.
+
+    Returns:
+        The faces, largest first, in px of `image`, with the landmarks in the order of the upright face.
     """
     coarse, fine = _sides(max(image.shape[:2]))
     found = [(face, turn) for turn in range(4) for face in _at_turn(find, image, turn, coarse)]
-    turns = {0} | {turn for face, turn in _distinct(found) if face.score >= sure}
+    turns = {0} | {turn for face, turn in _distinct(found) if face.score >= min_score}
     found += [(face, turn) for turn in sorted(turns) for face in _at_turn(find, image, turn, fine)]
     again = [(_close_up(find, image, face), turn) for face, turn in _distinct(found)]
-    faces = [face for face, _ in _distinct(again) if face.score >= sure]
+    faces = [face for face, _ in _distinct(again) if face.score >= min_score]
     return sorted(faces, key=lambda face: -face.area)
 
 
 def _sides(longest: int) -> tuple[list[int], list[int]]:
-    """Longest sides at which a photograph is searched: those at which in all turns, and the larger ones."""
+    """Longest sides of the scales to search, px: those searched in all rotations, and the larger ones."""
     sides = [longest * 2 if longest < ENLARGED else longest]
     while sides[-1] > COARSEST:
         sides.append(round(sides[-1] / STEP))
-    return [side for side in sides if side <= TURNED], [side for side in sides if side > TURNED]
+    return [side for side in sides if side <= ROTATED], [side for side in sides if side > ROTATED]
 
 
-def _at_turn(find: Find, image: Image, turn: int, sides: Sequence[int]) -> Iterator[Face]:
-    """The faces that are found where the picture is turned by this many quarters, counter-clockwise."""
+def _at_turn(find: Candidates, image: Image, turn: int, sides: Sequence[int]) -> Iterator[Face]:
+    """Detect faces in the image after `turn` counter-clockwise rotations by 90°; in px of the unrotated image."""
     turned = np.ascontiguousarray(np.rot90(image, turn))
     for side in sides:
         scaled = _scaled(turned, side)
@@ -82,7 +85,7 @@ def _scaled(image: Image, side: int) -> Image:
     )
 
 
-def _in_tiles(find: Find, image: Image) -> Iterator[Face]:
+def _in_tiles(find: Candidates, image: Image) -> Iterator[Face]:
     height, width = image.shape[:2]
     for top, tall in _spans(height):
         for left, wide in _spans(width):
@@ -91,17 +94,17 @@ def _in_tiles(find: Find, image: Image) -> Iterator[Face]:
 
 
 def _spans(length: int) -> Iterator[tuple[int, int]]:
-    """Start and length of equal parts, at most `TILE` long, that cover a length and share at least `SHARED`."""
-    count = max(1, -(-(length - SHARED) // (TILE - SHARED)))
-    part = -(-(length + (count - 1) * SHARED) // count)
+    """Start and length of equal parts of at most `TILE` px that cover a length and overlap by at least `OVERLAP`."""
+    count = max(1, -(-(length - OVERLAP) // (TILE - OVERLAP)))
+    part = -(-(length + (count - 1) * OVERLAP) // count)
     for at in range(count):
         yield (length - part) * at // max(1, count - 1), part
 
 
 def _turned_back(face: Face, turn: int, width: int, height: int) -> Face:
-    """A face of the turned picture in pixels of the picture itself, of this width and height."""
+    """A face of the rotated image in px of the unrotated one, which has this width and height."""
     corners = np.stack([face.box[:2], face.box[:2] + face.box[2:]])
-    # box corners lie on the borders of pixels, landmarks on their centres
+    # box corners are on the borders of pixels, landmarks on their centres
     ends, landmarks = _points(corners, turn, width, height), _points(face.landmarks, turn, width - 1, height - 1)
     start = ends.min(axis=0)
     return Face(np.concatenate([start, ends.max(axis=0) - start]), landmarks, face.score)
@@ -114,24 +117,28 @@ def _points(points: NDArray[np.float32], turn: int, right: int, bottom: int) -> 
 
 
 def _distinct(found: Sequence[tuple[Face, int]]) -> list[tuple[Face, int]]:
-    """Each face once, by its best score, at most `MOST`; beside it the turn at which it was found."""
+    """Each face once, with its best score and its number of rotations, best first, `MAX_FACES` at most."""
     left = sorted(found, key=lambda pair: -pair[0].score)
     boxes = np.array([face.box for face, _ in left]).reshape(-1, 4)
     kept: list[tuple[Face, int]] = []
     unseen = np.ones(len(left), dtype=bool)
     while unseen.any():
-        if len(kept) == MOST:
-            log.warning("A photograph may have more than %d faces; only the surest so many are looked at.", MOST)
+        if len(kept) == MAX_FACES:
+            log.warning(
+                "A photograph may have more than %d faces; only the %d with the best scores are used.",
+                MAX_FACES,
+                MAX_FACES,
+            )
             break
         best = int(unseen.argmax())
         kept.append(left[best])
         unseen &= ~overlapping(boxes[best], boxes)
-        unseen[best] = False  # a box without an area overlaps nothing, not even itself
+        unseen[best] = False  # a box without area does not overlap itself
     return kept
 
 
-def _close_up(find: Find, image: Image, face: Face) -> Face:
-    """The face as it is found best, looked for again in all turns in its surroundings."""
+def _close_up(find: Candidates, image: Image, face: Face) -> Face:
+    """The detection of the face with the best score, among new ones of its surroundings in all rotations."""
     margin = face.box[2:].max()
     left, top = np.maximum(face.box[:2] - margin, 0).astype(int)
     right, bottom = np.ceil(face.box[:2] + face.box[2:] + margin).astype(int)
@@ -139,6 +146,6 @@ def _close_up(find: Find, image: Image, face: Face) -> Face:
     if 0 in part.shape:
         return face
     seen = [
-        other.moved(ONE, (int(left), int(top))) for turn in range(4) for other in _at_turn(find, part, turn, [CLOSE])
+        other.moved(ONE, (int(left), int(top))) for turn in range(4) for other in _at_turn(find, part, turn, [CLOSE_UP])
     ]
     return max([face, *(other for other in seen if face.same(other))], key=lambda other: other.score)

@@ -1,7 +1,7 @@
-"""MLflow's server behind the guard of our own pages and a password: what `mlflow server --app-name agepipe` serves.
+"""MLflow's server behind `Guard` and a password; `mlflow server --app-name agepipe` serves it.
 
-MLflow lets pages of every port of this machine write, and asks nobody for a password. Whoever can change its registry
-decides which code the next command loads.
+MLflow accepts requests from pages of all ports of this machine, without a password. Write access to the registry must
+be protected, because registered versions contain code that the next command runs.
 """
 
 import os
@@ -13,10 +13,10 @@ AUTH = "AGEPIPE_PAGE_AUTH"
 
 
 def guarded() -> Guard:
-    """The app.
+    """Create the app.
 
     Raises:
-        KeyError: no password was given; it never runs without one.
+        KeyError: the environment variable is not set; the server does not run without a password.
     """
     auth = os.environ[AUTH]
     from mlflow.server.fastapi_app import app

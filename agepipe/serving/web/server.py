@@ -1,6 +1,6 @@
-"""The page's server: the files of the page, and a WebSocket that takes pictures and tells what they show.
+"""The server of the web page: its files, and a WebSocket that receives pictures and sends the predictions.
 
-It keeps no picture, and is made for few people: what comes too often waits, what is too large or too much is refused.
+It stores no picture. It is meant for a few users: the rate of pictures, their size and the connections are limited.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ from fastapi.staticfiles import StaticFiles
 
 from agepipe.config.runtime import Runtime
 from agepipe.serving import camera, camera_session
-from agepipe.serving.camera import Model
-from agepipe.serving.camera_session import Asked
-from agepipe.serving.detect.haar import finder
-from agepipe.serving.model_source import Served
+from agepipe.serving.camera import ModelSource
+from agepipe.serving.camera_session import CameraOptions
+from agepipe.serving.detect.detector import load_detector
+from agepipe.serving.endpoint import Endpoint
 from agepipe.serving.web.host_check import Guard
-from agepipe.serving.web.session import LARGEST, Live, Record, Shared
+from agepipe.serving.web.session import MAX_PICTURE, Connection, Record, SharedModel
 
 PAGE = Path(__file__).with_name("page")
-MOST = 16
-"""Connections at a time."""
-UNREAD = 4 * LARGEST
-"""Bytes of a message from which on the rest is not even read: its connection ends."""
+MAX_CONNECTIONS = 16
+"""Largest number of simultaneous connections."""
+MAX_MESSAGE = 4 * MAX_PICTURE
+"""Largest message, bytes; a larger one closes the connection without being read completely."""
 RATE = 30.0
-"""Pictures a second of one connection; those that come faster wait, and with them whoever sends them."""
+"""Largest rate of a connection, pictures/s; the next picture is read only when it is due."""
 IDLE = 60.0
-"""Seconds after which a connection that sends nothing is ended."""
-FULL, AWAY = 1013, 1001
-"""Close codes of WebSockets: try again later, and going away (RFC 6455, section 7.4, and IANA's registry)."""
+"""Time without a message after which a connection is closed, s."""
+TRY_AGAIN_LATER, GOING_AWAY = 1013, 1001
+"""WebSocket close codes (RFC 6455, section 7.4, and IANA's registry)."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
@@ -42,46 +42,48 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""The page loads nothing from elsewhere, and lies in no other page."""
+"""Headers of all responses: the page loads nothing from other hosts and cannot be embedded."""
 
 
-def prepared(asked: Asked, runtime: Runtime) -> Shared:
-    """Model and detector for a server; without a model that is deployed or served elsewhere, it begins without one.
+def prepare(options: CameraOptions, runtime: Runtime) -> SharedModel:
+    """Load model and detector; if the deployed model or the endpoint is not available yet, loading is tried again.
 
     Raises:
-        ConfigError: an endpoint beside a model, or one that is no address.
-        ModelError: the model that was named, or the detector, cannot be used.
+        ConfigError: both an endpoint and a model are given, or the endpoint is not an HTTP URL.
+        ModelError: the named model, or the detector, cannot be used.
     """
-    camera_session.check_endpoint(asked)
+    camera_session.check_endpoint(options)
     camera.one_thread()
-    detector, told = finder(runtime)
-    named = camera_session.chosen(asked, runtime) if asked.model else None
-    shared = Shared(lambda: named or _chosen(asked, runtime), detector, told)
+    detector, notes = load_detector(runtime)
+    named = camera_session.load_model(options, runtime) if options.model else None
+    shared = SharedModel(lambda: named or _load_model(options, runtime), detector, notes)
     shared.load()
     return shared
 
 
-def _chosen(asked: Asked, runtime: Runtime) -> Model:
-    # all pages wait for one thread, so a server that is gone is told at once and asked for again beside them
-    return Served(asked.endpoint, patience=0.0) if asked.endpoint else camera_session.chosen(asked, runtime)
+def _load_model(options: CameraOptions, runtime: Runtime) -> ModelSource:
+    # no patience, because the thread that would wait for a failed server is that of all connections
+    if options.endpoint:
+        return Endpoint(options.endpoint, patience=0.0)
+    return camera_session.load_model(options, runtime)
 
 
-def app(shared: Shared) -> FastAPI:
-    """The routes; all work on pictures is done by one thread."""
+def app(shared: SharedModel) -> FastAPI:
+    """Create the app; pictures of all connections are processed by one thread."""
     worker = ThreadPoolExecutor(1, "faces")
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         worker.shutdown(wait=False, cancel_futures=True)
 
-    # no generated pages: they would load scripts from elsewhere
-    made = FastAPI(lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
-    inside: set[WebSocket] = set()
+    # without the generated pages, which load scripts from other hosts
+    made = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    connections: set[WebSocket] = set()
 
     @made.middleware("http")
-    async def headed(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request)
+    async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
         response.headers.update(HEADERS)
         return response
 
@@ -92,51 +94,53 @@ def app(shared: Shared) -> FastAPI:
     @made.websocket("/faces")
     async def faces(socket: WebSocket, apart: bool = False) -> None:
         await socket.accept()
-        if len(inside) >= MOST:
-            return await _end(socket, FULL, f"{MOST} pages are open already; close one, or try again later.")
-        inside.add(socket)
+        if len(connections) >= MAX_CONNECTIONS:
+            return await _close(
+                socket, TRY_AGAIN_LATER, f"{MAX_CONNECTIONS} pages are open already; close one, or try again later."
+            )
+        connections.add(socket)
         try:
-            await _talk(socket, Live(shared, apart=apart), worker)
+            await _converse(socket, Connection(shared, independent=apart), worker)
         except WebSocketDisconnect:
             return None
         finally:
-            inside.discard(socket)
+            connections.discard(socket)
 
     made.mount("/", StaticFiles(directory=PAGE, html=True))
     return made
 
 
-async def _talk(socket: WebSocket, live: Live, worker: ThreadPoolExecutor) -> None:
-    """Answer each message of a connection by one, until it ends."""
+async def _converse(socket: WebSocket, connection: Connection, worker: ThreadPoolExecutor) -> None:
+    """Send one message for each received one, until the connection is closed."""
     loop = asyncio.get_running_loop()
     while True:
         try:
             message = await asyncio.wait_for(socket.receive(), IDLE)
         except TimeoutError:
-            return await _end(socket, AWAY, f"Nothing was sent for {IDLE:.0f} seconds.")
+            return await _close(socket, GOING_AWAY, f"Nothing was sent for {IDLE:.0f} seconds.")
         if message["type"] == "websocket.disconnect":
             return None
         due = loop.time() + 1 / RATE
-        await socket.send_json(await loop.run_in_executor(worker, live.look, message.get("bytes")))
+        await socket.send_json(await loop.run_in_executor(worker, connection.answer, message.get("bytes")))
         await asyncio.sleep(due - loop.time())
 
 
-async def _end(socket: WebSocket, code: int, why: str) -> None:
-    """End a connection with a reason, at most 123 bytes, which the page shows."""
+async def _close(socket: WebSocket, code: int, why: str) -> None:
+    """Close a connection with a reason of at most 123 bytes, which the page shows."""
     with suppress(WebSocketDisconnect):
         await socket.send_json({"error": why})
         await socket.close(code, why)
 
 
 def address(listener: socket.socket) -> str:
-    """Where a browser of this machine finds the page."""
+    """URL of the page for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     shown = "localhost" if ip_address(host).is_unspecified else f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
 
 
 def warning(listener: socket.socket) -> str:
-    """What a user should know who lets others in; empty where nobody else can come."""
+    """A note if other machines can open the page; else empty."""
     if ip_address(listener.getsockname()[0]).is_loopback:
         return ""
     return (
@@ -145,20 +149,20 @@ def warning(listener: socket.socket) -> str:
     )
 
 
-def server(shared: Shared, host: str) -> uvicorn.Server:
-    """A server that can be run on a bound socket."""
+def server(shared: SharedModel, host: str) -> uvicorn.Server:
+    """Create the server; run it with a bound socket."""
     return uvicorn.Server(
         uvicorn.Config(
-            Guard(app(shared), host, strict=True), ws_max_size=UNREAD, ws_per_message_deflate=False, log_config=None,
-            access_log=False, server_header=False, limit_concurrency=256, timeout_graceful_shutdown=3,
+            Guard(app(shared), host, strict=True), ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False,
+            log_config=None, access_log=False, server_header=False, limit_concurrency=256, timeout_graceful_shutdown=3,
         )
     )  # fmt: skip
 
 
-def serve(shared: Shared, host: str, listener: socket.socket) -> None:
+def serve(shared: SharedModel, host: str, listener: socket.socket) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        KeyboardInterrupt: that, once the server has ended.
+        KeyboardInterrupt: Ctrl-C, after the server was shut down.
     """
     server(shared, host).run(sockets=[listener])

@@ -1,6 +1,6 @@
-"""What the page's server does with a picture: bytes in, a record of the faces out; nothing is written anywhere.
+"""The web page's connections: each receives encoded pictures and returns records of the faces; nothing is stored.
 
-All connections share one model and one detector, which one thread uses at a time. Each has faces of its own to follow.
+All connections share one model and one detector, which one thread uses at a time. Each connection has its own tracks.
 """
 
 import threading
@@ -10,165 +10,173 @@ from collections.abc import Callable, Sequence
 from agepipe.core.errors import AgepipeError, DataError, ModelError, ServiceError
 from agepipe.model.bundle import Card
 from agepipe.model.imaging import Limits, photograph
-from agepipe.serving.camera import Camera, Model
-from agepipe.serving.detect.detector import Finder
+from agepipe.serving.camera import Camera, ModelSource
+from agepipe.serving.detect.detector import FaceDetector
 from agepipe.serving.sources import Frame
 from agepipe.serving.tracker import Track
 
 LIMITS = Limits(max_pixels=8_500_000)
-"""A frame of 3840×2160 is taken as it is; a larger one would keep all others waiting, and is made smaller."""
-LARGEST = 4 * 2**20
-"""Bytes of a picture; the page sends about 40 kB."""
+"""Larger pictures than 3840×2160 px are scaled down, because other connections wait meanwhile."""
+MAX_PICTURE = 4 * 2**20
+"""Largest encoded picture, bytes; the page sends about 40 kB."""
 PAUSE = 5.0
-"""Seconds until a model that could not be had is asked for again."""
+"""Time after which loading a model is tried again, s."""
 Record = dict[str, object]
-"""What is sent, as JSON values."""
+"""A message of the server, as JSON values."""
 
 
-class Shared:
-    """The model, from when there is one, and the detector; for one thread at a time."""
+class SharedModel:
+    """The model and the detector of all connections; must not be used by several threads at once."""
 
-    def __init__(self, choose: Callable[[], Model], detector: Finder, told: Sequence[str] = ()) -> None:
-        """Keep how the model is chosen, and what a user should know of the detector."""
-        self.detector, self.told = detector, told
-        self._choose, self._problem, self._again = choose, "The model is being loaded.", 0.0
-        self._model: Model | None = None
+    def __init__(
+        self, load_model: Callable[[], ModelSource], detector: FaceDetector, detector_notes: Sequence[str] = ()
+    ) -> None:
+        """Store the arguments; call `load` to load the model.
+
+        Args:
+            load_model: loads the model.
+            detector: the face detector.
+            detector_notes: notes on the detector for the user.
+        """
+        self.detector, self.detector_notes = detector, detector_notes
+        self._load_model, self._problem, self._retry_at = load_model, "The model is being loaded.", 0.0
+        self._model: ModelSource | None = None
         self._thread: threading.Thread | None = None
         self._losses = 0
 
     def load(self) -> None:
-        """Choose the model; where there is none yet, `model` says why."""
+        """Load the model; if that fails, `model` raises the reason."""
         try:
-            self._model = self._choose()
+            self._model = self._load_model()
         except AgepipeError as error:
             self._problem = str(error)
-        self._again = time.monotonic() + PAUSE
+        self._retry_at = time.monotonic() + PAUSE
 
-    def lose(self, error: ServiceError) -> None:
-        """Give up the model, whose server is gone or has another one now; it is asked for again by the next picture."""
-        self._model, self._problem, self._again = None, str(error), 0.0
+    def discard(self, error: ServiceError) -> None:
+        """Discard the model of a server that failed or serves another model; the next picture loads it again."""
+        self._model, self._problem, self._retry_at = None, str(error), 0.0
         self._losses += 1
 
-    def model(self) -> Model:
-        """The model; where there is none, it is looked for again after a pause, and nobody waits for that.
+    def model(self) -> ModelSource:
+        """The model; if there is none, it is loaded in a thread, at most every `PAUSE`.
 
         Raises:
-            ModelError: there is none yet, or it cannot be used; says what to do.
+            ModelError: there is no model yet.
         """
         if self._model is not None:
             return self._model
-        if time.monotonic() >= self._again and not (self._thread and self._thread.is_alive()):
+        if time.monotonic() >= self._retry_at and not (self._thread and self._thread.is_alive()):
             self._thread = threading.Thread(target=self.load, name="model", daemon=True)
             self._thread.start()
         raise ModelError(self._problem)
 
     def notes(self) -> list[str]:
-        """What a user should know afterwards."""
+        """Notes for the user, shown at the end."""
         lost = [f"The server of the model was lost {self._losses} times."] if self._losses else []
         return lost + ([] if self._model is None else self._model.notes())
 
     def status(self) -> Record:
-        """`model` is its title, or null with the `problem`."""
+        """A record of `model`, its title or null, and `problem`, why there is none."""
         try:
             model = self.model()
         except ModelError as error:
             return {"model": None, "problem": str(error)}
-        model.renewed()
+        model.update()
         return {"model": model.title, "problem": ""}
 
 
-class View:
-    """The shared model as one connection sees it: whoever noticed a change first, each is told of it once."""
+class ConnectionModel:
+    """The shared model for one connection, whose `update` reports each change once to every connection."""
 
-    def __init__(self, shared: Shared) -> None:
-        """Begin with the model as it is.
+    def __init__(self, shared: SharedModel) -> None:
+        """Start with the present model.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is no model.
         """
         model = shared.model()
         self._shared, self.predictor, self.title = shared, model.predictor, model.title
 
-    def renewed(self) -> bool:
-        """Whether another model answers from now on.
+    def update(self) -> bool:
+        """Whether the model has changed since the last call.
 
         Raises:
-            ModelError: there is none any more.
+            ModelError: the model was discarded.
         """
         model = self._shared.model()
-        model.renewed()
+        model.update()
         changed = model.predictor is not self.predictor
         self.predictor, self.title = model.predictor, model.title
         return changed
 
     def notes(self) -> list[str]:
-        """What a user should know afterwards."""
+        """Notes of the shared model."""
         return self._shared.notes()
 
 
-class Live:
-    """The pictures of one connection, in their order."""
+class Connection:
+    """The state of one connection, which processes its pictures in order."""
 
-    def __init__(self, shared: Shared, *, apart: bool) -> None:
-        """Look at pictures.
+    def __init__(self, shared: SharedModel, *, independent: bool) -> None:
+        """Create the state.
 
         Args:
             shared: model and detector.
-            apart: whether a picture has nothing to do with the last; then it is searched as a photograph is.
+            independent: whether each picture is a photograph of its own, as for `Camera.process`.
         """
-        self._shared, self._apart = shared, apart
+        self._shared, self._independent = shared, independent
         self._camera: Camera | None = None
 
-    def look(self, data: bytes | None) -> Record:
-        """What a picture shows, or `error`, a sentence; nothing that is sent makes it fail.
+    def answer(self, data: bytes | None) -> Record:
+        """Process a picture; no message raises an error.
 
         Args:
-            data: the message; None where it was text.
+            data: the message; None if it was text.
 
         Returns:
-            `model`; `width` and `height` of the picture as it was sent, px; `small`, how many faces are too small to be
-            answered; for each of the other `faces` its `track`, `box` (left, top, width, height, in the same px),
-            `range`, `probability`, `age` in years, and where the model is unsure `set`, the ages of the 90 % set in
-            words.
+            `model`; `width` and `height` of the sent picture, px; `small`, the number of faces that are too small for a
+            prediction; for each of the other `faces` its `track`, `box` (left, top, width, height, px), `range`,
+            `probability`, `age` in years, and `set`, the ages of the 90 % prediction set in words, or null if it is one
+            range. Or `error`, a sentence.
         """
         try:
-            camera = self._looking()
-            taken = photograph(_taken(data), LIMITS)
-            tracks = camera.look(Frame(taken.image, time.monotonic()), self._apart)
+            camera = self._get_camera()
+            picture = photograph(_checked(data), LIMITS)
+            tracks = camera.process(Frame(picture.image, time.monotonic()), self._independent)
         except ServiceError as error:
-            self._shared.lose(error)
+            self._shared.discard(error)
             return {"error": str(error)}
         except AgepipeError as error:
             return {"error": str(error)}
         card = camera.model.predictor.card
         return {
-            "model": camera.model.title, "width": taken.width, "height": taken.height,
-            "small": camera.illegible,
-            "faces": [described(track, card, taken.scale) for track in tracks],
+            "model": camera.model.title, "width": picture.width, "height": picture.height,
+            "small": camera.too_small,
+            "faces": [face_record(track, card, picture.scale) for track in tracks],
         }  # fmt: skip
 
-    def _looking(self) -> Camera:
+    def _get_camera(self) -> Camera:
         if self._camera is None:
-            self._camera = Camera(View(self._shared), self._shared.detector)
+            self._camera = Camera(ConnectionModel(self._shared), self._shared.detector)
         return self._camera
 
 
-def _taken(data: bytes | None) -> bytes:
+def _checked(data: bytes | None) -> bytes:
     if data is None:
         raise DataError("Text was sent, but a picture (JPEG, PNG, WebP or BMP) as bytes is needed.")
-    if len(data) > LARGEST:
+    if len(data) > MAX_PICTURE:
         raise DataError(
-            f"The picture has {len(data) / 2**20:.1f} MB, at most {LARGEST // 2**20} MB are taken; make it smaller."
+            f"The picture has {len(data) / 2**20:.1f} MB, at most {MAX_PICTURE // 2**20} MB are taken; make it smaller."
         )
     return data
 
 
-def described(track: Track, card: Card, scale: float) -> Record:
-    """A face as it is sent; its box is in pixels of the picture that came, `scale` for each in which it was found."""
-    found = track.ends
+def face_record(track: Track, card: Card, scale: float) -> Record:
+    """The record of a face; `scale` is the number of px of the sent picture for each px of the processed one."""
+    ends = track.ends
     return {
         "track": track.number, "box": [round(float(value) * scale, 1) for value in track.face.box],
         "range": card.ranges.words[track.label], "probability": round(track.probability, 4),
         "age": round(track.age(card.ranges), 1),
-        "set": card.ranges.span_words(*found) if found and found[0] < found[1] else None,
+        "set": card.ranges.span_words(*ends) if ends and ends[0] < ends[1] else None,
     }  # fmt: skip

@@ -1,9 +1,12 @@
 """Settings that do not go together are refused by the classes, whoever builds them and however."""
 
+from pathlib import Path
+
 import pytest
 
 from agepipe.config.base import changed
 from agepipe.config.stages import Config, FinalSettings, IngestSettings, LearnSettings, SearchSettings
+from agepipe.config.torchvision_models import is_file
 from agepipe.core.errors import ConfigError
 
 
@@ -11,7 +14,7 @@ from agepipe.core.errors import ConfigError
     ("changes", "message"),
     [
         ({"learn.network": "resnet5"}, "learn.network: 'resnet5' is not known; the nearest is 'resnet50'"),
-        ({"learn.weights": "IMAGENET"}, "learn.weights: 'IMAGENET' is not known for shufflenet_v2_x0_5"),
+        ({"learn.weights": "IMAGENET"}, "learn.weights: 'IMAGENET' .* shufflenet_v2_x0_5; the nearest is"),
         ({"learn.size": 128}, "learn.size: 128 px, but ingest.size stores 108"),
         ({"learn.network": "vit_b_16", "learn.size": 90}, "multiple of 16"),
         ({"learn.network": "inception_v3", "learn.size": 64}, "at least 75"),
@@ -42,7 +45,7 @@ from agepipe.core.errors import ConfigError
         ({"final.refit": True, "final.keep": "last"}, "final.keep: last does nothing with final.refit"),
         ({"final.keep": "last", "final.patience": 3}, "final.patience: 3 does nothing with final.keep = 'last'"),
         ({"final.keep": "last", "final.metric": "mae"}, "final.metric: mae does nothing with final.keep = 'last'"),
-        ({"learn.weights": "face"}, "learn.weights: 'face' is not known for shufflenet_v2_x0_5.* as in './face'"),
+        ({"learn.weights": "face"}, "learn.weights: 'face' .* shufflenet_v2_x0_5; the nearest is"),
         ({"search.grid": {"nesterov": [False, True]}}, r"search.grid {'nesterov': True}: learn.nesterov: True"),
         ({"search.grid": {"years_loss": [0.1, 5.0]}}, "learn.years_loss: 5.0 does nothing without learn.target"),
     ],
@@ -50,6 +53,22 @@ from agepipe.core.errors import ConfigError
 def test_fields_that_do_not_go_together_are_refused_by_name(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(Config(), changes)
+
+
+def test_weights_may_be_a_file_without_folder_and_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "face").touch()
+    assert is_file(changed(Config(), {"learn.weights": "face"}).learn.weights)
+
+
+@pytest.mark.parametrize("name", ["none", "pretrained", "IMAGENET1K_V1"])
+def test_a_file_does_not_take_the_place_of_weights_of_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    assert not is_file(name)
+    assert is_file(f"./{name}")
 
 
 @pytest.mark.parametrize("sizes", [[16, 96], [64, 600]])

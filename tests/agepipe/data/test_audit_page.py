@@ -8,7 +8,7 @@ from test_audit import HOSTILE, catalogue
 
 from agepipe.config.stages import LabelSettings
 from agepipe.data.audit import audit
-from agepipe.reports.data_report import write_report
+from agepipe.reports.data_report import render
 
 NAME = "faces_of_people_whose_data_set_has_a_name_without_a_single_space"
 
@@ -26,7 +26,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         [(HOSTILE, "truncated", "<b>short</b>"), ("long/" * 30 + ".jpg", "link", f"it is a link to '{'x' * 80}.jpg'")],
     ).model_copy(update={"name": NAME})
-    return write_report(audit(rows, LabelSettings()), rows, folder / "report")
+    page = folder / "data-report.html"
+    page.write_text(render(audit(rows, LabelSettings()), rows), encoding="utf-8")
+    return page
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

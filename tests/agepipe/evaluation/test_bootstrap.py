@@ -6,10 +6,10 @@ import pytest
 
 from agepipe.core.errors import DataError
 from agepipe.evaluation.bootstrap import bootstrap, column_sums, group_sums, scores_of
-from agepipe.evaluation.metrics import FIGURES, Judged, checked, figures
+from agepipe.evaluation.metrics import FIGURES, Predictions, checked, figures
 
 
-def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Judged:
+def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Predictions:
     """Answers that are right in about `skill` of the rows."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, count)
@@ -19,8 +19,8 @@ def rows(count: int, seed: int = 0, classes: int = 5, skill: float = 0.5) -> Jud
     return checked(labels, probabilities, labels * 10 + 5, said * 10 + random.normal(5, 2, count))
 
 
-def repeated(judged: Judged, times: np.ndarray) -> Judged:
-    return Judged(*(np.repeat(values, times, axis=0) for values in judged[:4]))
+def repeated(judged: Predictions, times: np.ndarray) -> Predictions:
+    return Predictions(*(np.repeat(values, times, axis=0) for values in judged[:4]))
 
 
 def test_a_draw_is_the_figures_of_the_rows_drawn() -> None:
@@ -31,7 +31,7 @@ def test_a_draw_is_the_figures_of_the_rows_drawn() -> None:
         weights = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)))
         drawn = repeated(judged, weights[np.searchsorted(names, groups)])
         found = scores_of(weights[None] @ sums, 6)
-        for name, value in figures(*drawn):
+        for name, value in figures(drawn).items():
             assert found[name][0] == pytest.approx(value), name
 
 
@@ -41,7 +41,7 @@ def test_every_figure_lies_in_its_interval_and_a_seed_gives_one_answer() -> None
     assert first == bootstrap(np.arange(400), judged, seed=3)
     assert first != bootstrap(np.arange(400), judged, seed=4)
     assert tuple(first) == FIGURES
-    for name, value in figures(*judged):
+    for name, value in figures(judged).items():
         low, high = first[name]
         assert low < value < high, name
 
@@ -58,7 +58,7 @@ def test_copies_of_a_photograph_do_not_narrow_the_interval() -> None:
 
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     means = ("accuracy", "within_one", "mae", "loss")
-    truth = dict(figures(*rows(400_000, seed=10_000)))
+    truth = figures(rows(400_000, seed=10_000))
     hits = dict.fromkeys(means, 0)
     for seed in range(200):
         found = bootstrap(np.arange(150), rows(150, seed), wanted=means, draws=400, confidence=0.9, seed=0)
@@ -74,7 +74,7 @@ def test_a_calibration_error_lies_in_its_interval_however_good_the_model_is() ->
         labels = (random.random(2000) > sure).astype(int)
         judged = checked(labels, np.stack([sure, 1 - sure], axis=1), labels, labels)
         low, high = bootstrap(np.arange(2000), judged, wanted=("ece",), draws=200)["ece"]
-        assert 0 <= low <= dict(figures(*judged))["ece"] <= high
+        assert 0 <= low <= figures(judged)["ece"] <= high
 
 
 def test_wider_confidence_gives_wider_intervals() -> None:

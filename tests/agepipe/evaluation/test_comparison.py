@@ -16,22 +16,22 @@ from agepipe.config.stages import EvaluateSettings, Metric, ReleaseSettings
 from agepipe.core.errors import DataError
 from agepipe.evaluation import gate
 from agepipe.evaluation.bootstrap import bootstrap
-from agepipe.evaluation.comparison import COMPARED, compare_pair, mcnemar, paired_differences, surely
-from agepipe.evaluation.evaluate import examine, judge
-from agepipe.evaluation.metrics import FIGURES, Judged, figures
+from agepipe.evaluation.comparison import COMPARED, compare_pair, mcnemar, paired_differences, significance
+from agepipe.evaluation.evaluate import compute_outcome, open_subject
+from agepipe.evaluation.metrics import FIGURES, Predictions, figures
 from agepipe.reports import comparison
 
 CLASSES = 4
 NAMES = ("1-10", "11-20", "21-40", "over40")
 
 
-def answers(random: np.random.Generator, labels: np.ndarray, right: float) -> Judged:
+def answers(random: np.random.Generator, labels: np.ndarray, right: float) -> Predictions:
     """A model that is right with this probability, and otherwise anywhere."""
     said = np.where(random.random(len(labels)) < right, labels, random.integers(0, CLASSES, len(labels)))
     shares = np.full((len(labels), CLASSES), 0.1)
     shares[np.arange(len(labels)), said] = 0.7
     ages = labels * 10.0 + 5
-    return Judged(labels.astype(np.int64), shares, ages, said * 10.0 + 5 + random.normal(0, 3, len(labels)))
+    return Predictions(labels.astype(np.int64), shares, ages, said * 10.0 + 5 + random.normal(0, 3, len(labels)))
 
 
 def rows(labels: np.ndarray, groups: np.ndarray | None = None) -> pl.DataFrame:
@@ -47,14 +47,14 @@ def test_each_figure_is_that_of_the_evaluation_and_the_sign_says_who_is_better()
     labels = random.integers(0, CLASSES, 800)
     good, poor = answers(random, labels, 0.8), answers(random, labels, 0.4)
     found = compare_pair(rows(labels), good, poor, NAMES, EvaluateSettings(draws=500))
-    ours, theirs = dict(figures(*good)), dict(figures(*poor))
+    ours, theirs = figures(good), figures(poor)
     assert tuple(found.figures) == COMPARED
     for name, change in found.figures.items():
         assert (change.first, change.second) == pytest.approx((ours[name], theirs[name]))
         assert change.difference == pytest.approx(ours[name] - theirs[name])
         assert change.low < change.difference < change.high
-        assert surely(change, name) == 1, name
-    assert all(surely(change._replace(low=-change.high, high=-change.low), name) == -1
+        assert significance(change, name) == 1, name
+    assert all(significance(change._replace(low=-change.high, high=-change.low), name) == -1
                for name, change in found.figures.items())  # fmt: skip
     female = next(one for one in found.slices if one.name == "female")
     inside = np.arange(800) % 2 == 1
@@ -89,8 +89,8 @@ def test_models_that_are_equally_good_are_told_apart_no_more_often_than_was_allo
     for _ in range(trials):
         labels = random.integers(0, CLASSES, 400)
         found = compare_pair(rows(labels), answers(random, labels, 0.6), answers(random, labels, 0.6), NAMES, settings)
-        told["figures"] += any(surely(change, name) for name, change in found.figures.items())
-        told["slices"] += any(surely(c, name) for one in found.slices for name, c in one.changes.items())
+        told["figures"] += any(significance(change, name) for name, change in found.figures.items())
+        told["slices"] += any(significance(c, name) for one in found.slices for name, c in one.changes.items())
     for count in told.values():
         assert binomtest(count, trials, 0.05, alternative="greater").pvalue > 0.001
 
@@ -159,7 +159,9 @@ def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, runtime: Runti
     settings, watched = EvaluateSettings(draws=400), ("gender", "race")
     rows = make_rows(tmp_path / "rows", 300, noise=0.05, groups=[str(at // 2) for at in range(300)])
     model, champion = make_bundle(tmp_path / "model", sharpness=sharpness), make_bundle(tmp_path / "old", sharpness=20)
-    outcome = judge(examine(model, rows), settings, runtime, against=evaluated(champion, rows, settings, runtime))
+    outcome = compute_outcome(
+        open_subject(model, rows), settings, runtime, against=evaluated(champion, rows, settings, runtime)
+    )
     done = comparison.compare((champion, model), ("old", "new"), rows, settings, fresh(tmp_path), runtime)
     (page,) = comparison.read(done).against
     assert outcome.champion is not None
@@ -167,7 +169,7 @@ def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, runtime: Runti
     assert (tuple(report), tuple(page.figures)) == (FIGURES, COMPARED)
     for name, change in page.figures.items():
         assert report[name] == pytest.approx(change, rel=1e-5, abs=1e-6), name
-        assert surely(report[name], name) == surely(change, name), name
+        assert significance(report[name], name) == significance(change, name), name
     for metric in get_args(Metric):
         release = ReleaseSettings(metric=metric, watch=watched)
         decided, shown = gate.compare(model, champion, rows, release, settings, runtime), report[metric]
@@ -177,7 +179,7 @@ def test_report_page_and_gate_agree_on_two_models(tmp_path: Path, runtime: Runti
         assert decided.low is not None and decided.high is not None
         assert decided.low + decided.high == pytest.approx(shown.low + shown.high, rel=1e-5, abs=1e-6)
         assert shown.low <= decided.low <= decided.high <= shown.high
-        assert decided.promote or surely(shown, metric) < 1, metric
+        assert decided.promote or significance(shown, metric) < 1, metric
         slices = {
             (one.kind, one.name): one.changes["mae"] for one in page.slices if one.kind in watched and one.changes
         }
@@ -205,7 +207,7 @@ def test_copies_are_one_observation() -> None:
     labels = random.integers(0, CLASSES, 200)
     first, second = answers(random, labels, 0.65), answers(random, labels, 0.5)
     once, settings = compare_pair(rows(labels), first, second, NAMES, EvaluateSettings()), EvaluateSettings()
-    five = [Judged(*(np.repeat(part, 5, axis=0) for part in one[:4])) for one in (first, second)]
+    five = [Predictions(*(np.repeat(part, 5, axis=0) for part in one[:4])) for one in (first, second)]
     table = rows(np.repeat(labels, 5), np.repeat(np.arange(200), 5))
     copied = compare_pair(table, *five, NAMES, settings)
     assert copied.exact == once.exact

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.bootstrap import bootstrap
 from agepipe.evaluation.compute import YEARS, baselines, numbers
-from agepipe.evaluation.metrics import FIGURES, Judged, checked
+from agepipe.evaluation.metrics import FIGURES, Predictions, checked
 from agepipe.model.ages import AgeRanges
 from agepipe.model.bundle import Card
 from agepipe.model.calibration import tempered
@@ -24,7 +24,7 @@ def card(ranges: AgeRanges = RANGES, **changes: object) -> Card:
     return Card.model_validate({"ranges": ranges, **known, **changes})
 
 
-def drawn(count: int, seed: int = 0, ranges: AgeRanges = RANGES) -> tuple[Judged, pl.DataFrame]:
+def drawn(count: int, seed: int = 0, ranges: AgeRanges = RANGES) -> tuple[Predictions, pl.DataFrame]:
     """Rows whose ranges truly follow the probabilities, with all that slices are cut by."""
     random = np.random.default_rng(seed)
     shares = random.dirichlet(np.full(len(ranges), 0.3), count)

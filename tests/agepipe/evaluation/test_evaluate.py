@@ -138,12 +138,12 @@ def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, runtime: Runti
 def test_figures_of_a_model_of_unknown_lineage_never_stand_without_a_warning(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 60)
     unknown = evaluated(make_bundle(tmp_path / "unknown", known=False), rows, QUICK, runtime)
-    assert "unseen" not in unknown.judged_on
+    assert "unseen" not in unknown.rows_in_words
     assert "unseen" not in unknown.verdict
     shown = [line for line in markdown(unknown).splitlines() if line.startswith("| ")]
     assert all("may be too good" in line for line in shown[1:])
     assert "value (may be too good)" in unknown.report.read_text(encoding="utf-8")
     known = evaluated(make_bundle(tmp_path / "known"), rows, QUICK, runtime)
-    assert "60 unseen photographs" in known.judged_on
+    assert "60 unseen photographs" in known.rows_in_words
     assert "60 unseen photographs" in known.verdict
     assert "may be too good" not in markdown(known) + known.report.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from agepipe.config.stages import EvaluateSettings, ReleaseSettings
 from agepipe.core.progress import silent
 from agepipe.data.records import Rows
 from agepipe.evaluation.comparison import Difference, SliceChange, paired_differences
-from agepipe.evaluation.evaluate import judged_on
+from agepipe.evaluation.evaluate import predict_labelled
 from agepipe.evaluation.gate import Comparison, compare, decided, pays
 from agepipe.evaluation.predictions import read_rows
 from agepipe.model.ages import AgeRanges
@@ -167,7 +167,7 @@ def test_the_gate_draws_groups_and_the_same_ones_for_both(tmp_path: Path, runtim
     models = make_bundle(tmp_path / "a", sharpness=40), make_bundle(tmp_path / "b", sharpness=20)
     found = run(*models, rows, runtime)
     table = read_rows(rows)
-    both = [judged_on(model, read_card(model.folder), rows, table, runtime, silent) for model in models]
+    both = [predict_labelled(model, read_card(model.folder), rows, table, runtime, silent) for model in models]
     expected = paired_differences(table["group"].to_numpy(), *both, QUICK, figures=("mae",)).figures["mae"]
     assert (found.low, found.high, found.share_better) == pytest.approx(expected[3:])
     as_rows = paired_differences(range(300), *both, QUICK, figures=("mae",)).figures["mae"]

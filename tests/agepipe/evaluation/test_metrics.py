@@ -31,7 +31,7 @@ def test_figures_agree_with_scikit_learn(case: Any) -> None:
     labels, probabilities, ages, years = case
     classes = list(range(probabilities.shape[1]))
     predicted = probabilities.argmax(axis=1)
-    found = dict(figures(*case))
+    found = figures(checked(*case))
     assert tuple(found) == FIGURES
     options = {"labels": classes, "zero_division": 0}
     for average in ("macro", "weighted"):
@@ -55,7 +55,8 @@ def test_figures_agree_with_scikit_learn(case: Any) -> None:
 def test_the_table_by_range_adds_up_to_the_figures(case: Any) -> None:
     labels, probabilities, *_ = case
     names = tuple(f"r{k}" for k in range(probabilities.shape[1]))
-    found, table = dict(figures(*case)), by_range(names, *case)
+    rows = checked(*case)
+    found, table = figures(rows), by_range(names, rows)
     assert table["range"].to_list() == list(names)
     assert table.schema["support"] == pl.Int64
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
@@ -78,7 +79,7 @@ def test_confusion_keeps_the_class_order() -> None:
 
 
 def test_a_sure_mistake_costs_a_finite_loss() -> None:
-    found = dict(figures([0], [[0.0, 1.0]], [3], [4.0]))
+    found = figures(checked([0], [[0.0, 1.0]], [3], [4.0]))
     assert found["loss"] == pytest.approx(27.63, abs=0.01)
 
 
@@ -107,20 +108,20 @@ GOOD: dict[str, Any] = {
 )
 def test_what_cannot_be_judged_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        dict(figures(**(GOOD | change)))
+        checked(**(GOOD | change))
 
 
 @pytest.mark.parametrize("decoding", ["likeliest", "median"])
 def test_one_class_only_and_sure_of_it(decoding: Any) -> None:
     shares = np.tile([0.0, 1.0, 0.0], (4, 1))
-    found = dict(figures([1] * 4, shares, [30] * 4, [30.0] * 4, decoding))
+    found = figures(checked([1] * 4, shares, [30] * 4, [30.0] * 4, decoding))
     assert (found["accuracy"], found["weighted_f1"], found["ece"], found["loss"], found["mae"]) == (1, 1, 0, 0, 0)
     assert found["macro_recall"] == pytest.approx(1 / 3)
 
 
 def test_names_must_be_as_many_as_classes() -> None:
     with pytest.raises(DataError, match="3 names for 2 columns"):
-        by_range(("a", "b", "c"), **GOOD)
+        by_range(("a", "b", "c"), checked(**GOOD))
 
 
 def test_a_subset_keeps_rows_together() -> None:

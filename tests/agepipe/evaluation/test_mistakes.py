@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from agepipe.evaluation.metrics import Judged, checked
-from agepipe.evaluation.mistakes import corrected, label_errors, p_values, smallest, surest_mistakes
+from agepipe.evaluation.metrics import Predictions, checked
+from agepipe.evaluation.mistakes import confident_mistakes, corrected, label_errors, p_values, smallest
 from agepipe.model.ages import AgeRanges
 from agepipe.model.decoding import Decoding, decide
 
@@ -16,7 +16,7 @@ RANGES = AgeRanges.of("utkface")
 
 def answers(
     skill: float, wrong: int = 0, count: int = 1000, seed: int = 0, calibrated: bool = True
-) -> tuple[Judged, pl.DataFrame, np.ndarray]:
+) -> tuple[Predictions, pl.DataFrame, np.ndarray]:
     """Answers of a model that is right in about `skill` of the rows, of which the first `wrong` have a false label.
 
     What the model sees is the true range, blurred by a few ranges in some rows and hardly at all in others, as faces
@@ -127,13 +127,13 @@ def test_a_perfect_model_makes_no_mistakes_and_questions_nothing() -> None:
     ages = RANGES.mid_ages[labels].round()
     judged = checked(labels, np.eye(14)[labels], ages, ages)
     table = pl.DataFrame({"index": range(280), "path": "a", "digest": "a", "age": ages.astype(int)})
-    assert surest_mistakes(judged).tolist() == []
+    assert confident_mistakes(judged).tolist() == []
     assert label_errors(table, judged, RANGES).is_empty()
 
 
 def test_the_most_confident_mistakes_are_wrong_and_sorted() -> None:
     judged, _, _ = answers(0.7)
-    found = surest_mistakes(judged, 10)
+    found = confident_mistakes(judged, 10)
     assert not judged.right[found].any()
     assert (np.diff(judged.confidence[found]) <= 0).all()
     assert judged.confidence[found[-1]] >= np.sort(judged.confidence[~judged.right])[-10]

@@ -15,7 +15,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings, SearchSettings
 from agepipe.core.errors import ModelError
 from agepipe.data.records import Rows
-from agepipe.evaluation.evaluate import examine, judge
+from agepipe.evaluation.evaluate import compute_outcome, open_subject
 from agepipe.evaluation.preprocessing_check import SCALE, SHIFT, doubt
 from agepipe.model.bundle import LINEAGE, NETWORK, digest, read_card
 from agepipe.model.bundle_files import write_card, write_lineage
@@ -73,7 +73,7 @@ def planted(model: Model, folder: Path, *, card_too: bool) -> Model:
 
 def test_a_sound_model_passes_without_a_word(trained: Model, rows: Rows, here: Runtime, tmp_path: Path) -> None:
     own, model = fresh(rows, trained, tmp_path / "own")
-    outcome = judge(examine(model, own), QUICK, here)
+    outcome = compute_outcome(open_subject(model, own), QUICK, here)
     assert outcome.notes == ()
     assert outcome.figures["accuracy"] > 0.4
     assert outcome.figures["accuracy"] == pytest.approx(trained.metrics["accuracy"])
@@ -97,7 +97,7 @@ def test_a_network_whose_card_is_wrong_too_gives_itself_away(
     assert "look first at the normalisation (mean and deviation)" in page
     unvalidated = planted(trained, tmp_path / "refit", card_too=True)
     write_lineage(unvalidated.folder, pl.read_parquet(unvalidated.folder / LINEAGE).filter(pl.col("role") == "fitted"))
-    assert judge(examine(unvalidated, own), QUICK, here).notes == ()
+    assert compute_outcome(open_subject(unvalidated, own), QUICK, here).notes == ()
 
 
 def test_the_fall_is_measured_from_the_last_epoch_where_that_was_kept(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from agepipe.config.stages import EvaluateSettings
 from agepipe.evaluation.bootstrap import drawn
-from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.evaluation.slice_table import SCHEMA, slice_sums, slice_table
 from agepipe.evaluation.slices import Slice
 
 DRAWS = EvaluateSettings(draws=1000)
 
 
-def rows(right: np.ndarray, seed: int = 0) -> Judged:
+def rows(right: np.ndarray, seed: int = 0) -> Predictions:
     """Rows of two classes that are answered right where asked; ages are off by 2 years when right, else by 8."""
     labels = np.random.default_rng(seed).integers(0, 2, len(right))
     said = np.where(right, labels, 1 - labels)
@@ -21,7 +21,7 @@ def rows(right: np.ndarray, seed: int = 0) -> Judged:
     return checked(labels, shares, np.full(len(right), 40), np.where(right, 42.0, 48.0))
 
 
-def table(judged: Judged, found: list[Slice], groups: np.ndarray | None = None) -> pl.DataFrame:
+def table(judged: Predictions, found: list[Slice], groups: np.ndarray | None = None) -> pl.DataFrame:
     groups = np.arange(len(judged.labels)) if groups is None else groups
     sums = slice_sums(groups, found, judged)
     return slice_table(groups, found, sums, drawn(sums, DRAWS.draws, 1), DRAWS)

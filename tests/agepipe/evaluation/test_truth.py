@@ -13,10 +13,10 @@ from test_compute import card
 from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
 from agepipe.data.records import Rows
 from agepipe.evaluation import figures
-from agepipe.evaluation.comparison import compare_pair, paired_differences, surely
+from agepipe.evaluation.comparison import compare_pair, paired_differences, significance
 from agepipe.evaluation.compute import numbers
 from agepipe.evaluation.constant import DECISIVE
-from agepipe.evaluation.metrics import Judged, checked
+from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.evaluation.result import Champion, Outcome
 from agepipe.evaluation.slice_table import FIGURES
 from agepipe.model.ages import AgeRanges
@@ -32,37 +32,37 @@ SETTINGS = EvaluateSettings(draws=200)
 Ints = np.ndarray
 
 
-def of(ages: Ints, classes: Ints, years: np.ndarray, sure: float = 0.97) -> Judged:
+def of(ages: Ints, classes: Ints, years: np.ndarray, sure: float = 0.97) -> Predictions:
     """A model that answers these ranges, all equally confident, and these ages."""
     shares = np.full((len(ages), len(RANGES)), (1 - sure) / (len(RANGES) - 1))
     shares[np.arange(len(ages)), classes] = sure
     return checked(RANGES.classes(ages), shares, ages, years)
 
 
-def perfect(ages: Ints) -> Judged:
+def perfect(ages: Ints) -> Predictions:
     return of(ages, RANGES.classes(ages), ages.astype(float))
 
 
-def constant(ages: Ints) -> Judged:
+def constant(ages: Ints) -> Predictions:
     """The best constant guess in every figure."""
     commonest = np.bincount(RANGES.classes(ages)).argmax()
     return of(ages, np.full(len(ages), commonest), np.full(len(ages), np.median(ages)))
 
 
-def right_ranges_wrong_years(ages: Ints) -> Judged:
+def right_ranges_wrong_years(ages: Ints) -> Predictions:
     """The fault that was reported: ranges are mostly right, the error in years is above that of a constant guess."""
     return of(ages, RANGES.classes(ages), np.where(ages < 30, ages + 40.0, ages - 40.0))
 
 
-def wrong_ranges_right_years(ages: Ints) -> Judged:
+def wrong_ranges_right_years(ages: Ints) -> Predictions:
     return of(ages, (RANGES.classes(ages) + 2) % len(RANGES), ages + 0.5)
 
 
-def always_wrong(ages: Ints) -> Judged:
+def always_wrong(ages: Ints) -> Predictions:
     return of(ages, (RANGES.classes(ages) + 2) % len(RANGES), 1e6 - ages)
 
 
-def balanced(ages: Ints) -> Judged:
+def balanced(ages: Ints) -> Predictions:
     """As class weights make it: better than a guess in macro recall, worse in accuracy where one range is most."""
     random = np.random.default_rng(4)
     classes = RANGES.classes(ages)
@@ -70,7 +70,7 @@ def balanced(ages: Ints) -> Judged:
     return of(ages, np.where(right, classes, random.integers(0, 4, len(ages))), np.full(len(ages), np.median(ages)))
 
 
-def guessing(ages: Ints) -> Judged:
+def guessing(ages: Ints) -> Predictions:
     random = np.random.default_rng(5)
     return of(
         ages, random.integers(0, 4, len(ages)), np.full(len(ages), np.median(ages)) + random.normal(0, 1, len(ages))
@@ -87,7 +87,7 @@ ROWS = {
 }
 
 
-def evaluated(judged: Judged, other: Judged, groups: Ints | None = None) -> Outcome:
+def evaluated(judged: Predictions, other: Predictions, groups: Ints | None = None) -> Outcome:
     """All that is found out about these answers, with a champion beside them, without files and drawings."""
     count = len(judged.labels)
     table = pl.DataFrame(
@@ -103,14 +103,14 @@ def evaluated(judged: Judged, other: Judged, groups: Ints | None = None) -> Outc
     return Outcome(
         model=Model(digest="m" * 64, folder=Path("m")), card=found, rows=rows, table=table,
         lineage=pl.DataFrame(schema={"digest": pl.String, "look": pl.Binary, "role": pl.String}),
-        overlap=Overlap(np.zeros(count, dtype=bool), 0, 0, {}, ()), settings=SETTINGS, judged=judged,
+        overlap=Overlap(np.zeros(count, dtype=bool), 0, 0, {}, ()), settings=SETTINGS, predictions=judged,
         curves=pl.DataFrame(), outside=0, seconds=1.0, notes=(), champion=Champion("c" * 64, differing),
         **numbers(judged, table, found, SETTINGS),
     )  # fmt: skip
 
 
 class Case(NamedTuple):
-    model: Callable[[Ints], Judged]
+    model: Callable[[Ints], Predictions]
     rows: str
 
     @property
@@ -139,7 +139,7 @@ def test_what_is_said_is_true(case: Case) -> None:
 
 def check_constants(o: Outcome) -> None:
     """No constant does better than the guesses that the model is held against."""
-    judged = o.judged
+    judged = o.predictions
     by_class = [
         {"accuracy": (judged.labels == k).mean(), "within_one": (np.abs(judged.labels - k) <= 1).mean()}
         for k in range(len(RANGES))
@@ -157,18 +157,18 @@ def check_constants(o: Outcome) -> None:
 
 def check_verdict(o: Outcome) -> None:
     warning, verdict = sentences.warning(o), sentences.verdict(o)
-    assert len(re.findall(rf"\b{len(o.judged.labels):,} unseen", verdict)) == 1
+    assert len(re.findall(rf"\b{len(o.predictions.labels):,} unseen", verdict)) == 1
     for name in ("accuracy", "within_one"):
         assert figures.figure(o.figures[name], name) in verdict
         assert figures.figure(o.constants[name].second, name) in verdict
     assert f"{o.figures['mae']:.2f} years" in verdict
-    better = sentences.standing(o, 1)
+    better = sentences.compared_with_constant(o, 1)
     for name in DECISIVE:
         value, guess = o.constants[name][:2]
         ahead = value < guess if name in LOWER_IS_BETTER else value > guess
         if name in better:
             assert ahead
-        if name in sentences.standing(o, -1):
+        if name in sentences.compared_with_constant(o, -1):
             assert not ahead
             assert value != guess
     assert (warning == "") == (len(better) == len(DECISIVE) and o.groups >= SETTINGS.min_slice)
@@ -195,11 +195,11 @@ def check_slices(o: Outcome) -> None:
     worse = {name: sentences.behind(judged, name, 0.05) for name in FIGURES}
     for name, table in worse.items():
         for row in table.iter_rows(named=True):
-            rest = o.judged.right if name == "accuracy" else -o.judged.errors
+            rest = o.predictions.right if name == "accuracy" else -o.predictions.errors
             inside = (o.table["gender"] == ("male", "female").index(row["slice"])).to_numpy() if (
-                row["kind"] == "gender") else o.judged.labels == RANGES.words.index(row["slice"])  # fmt: skip
+                row["kind"] == "gender") else o.predictions.labels == RANGES.words.index(row["slice"])  # fmt: skip
             assert rest[inside].mean() < rest[~inside].mean()
-        for row in table.head(sentences.WORST).iter_rows(named=True):
+        for row in table.head(sentences.MAX_NAMED).iter_rows(named=True):
             assert f"{row['kind']} {row['slice']} ({figures.gap(row[f'{name}_gap'], name)}" in text
     count = len({row[:2] for table in worse.values() for row in table.iter_rows()})
     assert ("significantly worse than the rest:" in text) == (count > 0)
@@ -208,14 +208,14 @@ def check_slices(o: Outcome) -> None:
 
 
 def check_champion(o: Outcome) -> None:
-    text = sentences.against(o)
+    text = sentences.champion(o)
     assert o.champion is not None
     for name in ("accuracy", "mae"):
         found = o.champion.differences[name]
         if o.groups < SETTINGS.min_slice:
-            assert not sentences.told_apart(o, found, name)
+            assert not sentences.differs(o, found, name)
             assert "better" not in text
-        elif surely(found, name):
+        elif significance(found, name):
             ahead = found.first < found.second if name in LOWER_IS_BETTER else found.first > found.second
             assert f"{'better' if ahead else 'worse'} in {figures.WORDS[name]}" in text
         else:
@@ -233,7 +233,10 @@ def check_intervals(o: Outcome) -> None:
 def test_the_reported_model_is_not_said_to_be_better_than_a_constant_guess() -> None:
     o = Case(right_ranges_wrong_years, "many").outcome
     assert o.figures["mae"] > o.constants["mae"].second
-    assert (sentences.standing(o, 1), sentences.standing(o, -1)) == (["accuracy", "macro_recall"], ["mae"])
+    assert (sentences.compared_with_constant(o, 1), sentences.compared_with_constant(o, -1)) == (
+        ["accuracy", "macro_recall"],
+        ["mae"],
+    )
     assert figures.gap(o.constants["mae"].difference, "mae") in sentences.warning(o)
 
 
@@ -259,13 +262,13 @@ def test_copies_do_not_make_few_photographs_enough() -> None:
     ages = np.repeat(ROWS["ten"], 40)
     o = evaluated(perfect(ages), guessing(ages), np.repeat(np.arange(10), 40))
     assert sentences.warning(o).startswith("10 ")
-    assert not sentences.told_apart(o, o.champion.differences["mae"], "mae")  # type: ignore[union-attr]
+    assert not sentences.differs(o, o.champion.differences["mae"], "mae")  # type: ignore[union-attr]
     assert o.intervals["accuracy"][0] == pytest.approx(0.025 ** (1 / 10))
     compared = contrasted(perfect(ages), guessing(ages), np.repeat(np.arange(10), 40))
     assert "10 different photographs" in comparison.verdicts(compared)[0]
 
 
-def contrasted(first: Judged, second: Judged, groups: Ints | None = None) -> ModelComparison:
+def contrasted(first: Predictions, second: Predictions, groups: Ints | None = None) -> ModelComparison:
     count = len(first.labels)
     named = np.arange(count) if groups is None else groups
     table = pl.DataFrame({"group": named, "label": first.labels, "gender": np.arange(count) % 2})
@@ -278,7 +281,7 @@ def contrasted(first: Judged, second: Judged, groups: Ints | None = None) -> Mod
 
 @pytest.mark.parametrize("rows", ["many", "one range", "ten"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_what_a_comparison_says_is_true(model: Callable[[Ints], Judged], rows: str) -> None:
+def test_what_a_comparison_says_is_true(model: Callable[[Ints], Predictions], rows: str) -> None:
     ages = ROWS[rows]
     found = contrasted(model(ages), guessing(ages))
     (one,), text = found.against, comparison.verdicts(found)[0]
@@ -289,11 +292,11 @@ def test_what_a_comparison_says_is_true(model: Callable[[Ints], Judged], rows: s
             ahead = change.first < change.second if name in LOWER_IS_BETTER else change.first > change.second
             assert ahead is (told > 0)
     assert ("No clear difference" in text) == (
-        len(ages) >= 30 and not any(surely(change, name) for name, change in one.figures.items())
+        len(ages) >= 30 and not any(significance(change, name) for name, change in one.figures.items())
     )
     said = comparison.by_slice("new", one)
     judged = [part for part in one.slices if part.changes]
     for word, sign in (("worse", -1), ("better", 1)):
-        told = [part for part in judged if sign in {surely(c, n) for n, c in part.changes.items()}]
+        told = [part for part in judged if sign in {significance(c, n) for n, c in part.changes.items()}]
         assert (f"significantly {word} in {len(told)} of {len(judged)} slices" in said) == bool(told)
     assert (str(len(judged)) in said) == bool(judged)

@@ -79,7 +79,8 @@ def test_predicting_needs_a_store_that_can_be_read_and_no_more(journal: str, cop
     code = "from pathlib import Path; from agepipe.registry import lookup; from agepipe.config.runtime import Runtime\n"
     code += f"w = Runtime(workspace='{copy}/none', tracking='sqlite:///{copy}/mlruns/mlflow.db')\n"
     code += "print(lookup.resolve('champion', w).digest)\n"
-    code += "from agepipe.serving.model_source import Following\nprint(Following(w).title)"  # with nothing deployed yet
+    # with nothing deployed yet
+    code += "from agepipe.serving.model_source import DeployedModel\nprint(DeployedModel(w).title)"
     done = subprocess.run([*unprivileged(), sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1] == "agepipe-sample version 1"

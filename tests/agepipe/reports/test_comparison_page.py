@@ -12,7 +12,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.core.errors import ConfigError, DataError
 from agepipe.data.records import Rows
-from agepipe.evaluation.comparison import surely
+from agepipe.evaluation.comparison import significance
 from agepipe.evaluation.figures import gap
 from agepipe.evaluation.records import Compared
 from agepipe.model.ages import AgeRanges
@@ -41,9 +41,9 @@ def test_the_better_is_named_and_each_is_compared_with_the_first(tmp_path: Path,
     twin = twin.model_copy(update={"digest": digest(twin.folder)})
     found = found_in((poor, good, twin), rows, runtime)
     first, second = comparison.verdicts(found)
-    assert surely(found.against[0].figures["mae"], "mae") == 1
+    assert significance(found.against[0].figures["mae"], "mae") == 1
     assert f"age error ({gap(found.against[0].figures['mae'].difference, 'mae')} years)" in first
-    assert not any(surely(change, name) for name, change in found.against[1].figures.items())
+    assert not any(significance(change, name) for name, change in found.against[1].figures.items())
     assert "better" not in second
     assert "worse" not in second
     assert (found.count, found.excluded, len(found.against)) == (300, 0, 2)

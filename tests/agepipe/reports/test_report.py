@@ -9,7 +9,7 @@ from folders import evaluated
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
-from agepipe.evaluation.evaluate import examine, judge
+from agepipe.evaluation.evaluate import compute_outcome, open_subject
 from agepipe.evaluation.figures import span
 from agepipe.evaluation.predictions import pixels_of
 from agepipe.model.ages import AgeRanges
@@ -73,7 +73,7 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(tmp_path: Path, runti
 
 def test_names_are_escaped(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 50).model_copy(update={"name": "<script>alert(1)</script>"})
-    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
+    outcome = compute_outcome(open_subject(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
     page = render(outcome, draw(outcome, tmp_path), shown(outcome, pixels_of(rows, outcome.table)))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -113,7 +113,7 @@ def test_a_model_no_better_than_a_constant_guess_is_warned_of_wherever_it_is_rea
 
 def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 200)
-    outcome = judge(examine(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
+    outcome = compute_outcome(open_subject(make_bundle(tmp_path / "model"), rows), QUICK, runtime)
     shares = outcome.table["label"].value_counts(normalize=True)["proportion"]
     majority, median = outcome.baselines["majority"], outcome.baselines["median"]
     assert majority["accuracy"] == pytest.approx(shares.max())
@@ -127,7 +127,9 @@ def test_the_constant_answer_is_the_commonest_range_and_the_median_age(tmp_path:
 
 
 def test_drawings_take_the_page_s_colours_and_size(tmp_path: Path, runtime: Runtime) -> None:
-    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 80)), QUICK, runtime)
+    outcome = compute_outcome(
+        open_subject(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 80)), QUICK, runtime
+    )
     for svg in draw(outcome, tmp_path).values():
         head = svg[: svg.index(">")]
         assert head.startswith("<svg")
@@ -150,12 +152,14 @@ def test_class_names_label_the_matrix_in_their_order() -> None:
 
 
 def test_errors_are_binned_by_true_age(tmp_path: Path, runtime: Runtime) -> None:
-    outcome = judge(examine(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 300)), QUICK, runtime)
-    centres, quantiles = error_by_age(outcome.judged)
+    outcome = compute_outcome(
+        open_subject(make_bundle(tmp_path / "model"), make_rows(tmp_path / "rows", 300)), QUICK, runtime
+    )
+    centres, quantiles = error_by_age(outcome.predictions)
     assert centres[0] == 2.0
     assert quantiles.shape == (5, len(centres))
-    youngest = outcome.judged.ages < 5
-    errors = (outcome.judged.years - outcome.judged.ages)[youngest]
+    youngest = outcome.predictions.ages < 5
+    errors = (outcome.predictions.years - outcome.predictions.ages)[youngest]
     assert sorted(errors)[len(errors) // 2] >= quantiles[2, 0] >= sorted(errors)[(len(errors) - 1) // 2]
 
 

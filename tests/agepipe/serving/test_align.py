@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agepipe.model.imaging import Image, fit
 from agepipe.serving.align import LANDMARKS, SIDE, align, similarity
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from benchmarks.scenes import anywhere, boxed
 
 GRID, RIDGE = 8, 100.0
@@ -92,7 +92,7 @@ def test_chips_that_are_found_and_aligned_are_answered_as_the_chips_themselves(
     A linear model minds geometry more than a network does: studies/alignment.py measures a real one.
     """
     model, chips = seen
-    detector = Detector(detector_file(shared))
+    detector = YuNet(detector_file(shared))
     faces = [detector.search(chip) for chip in chips]
     assert sum(map(bool, faces)) >= 0.98 * len(chips)
     pairs = [(chip, align(chip, found[0].landmarks)) for chip, found in zip(chips, faces, strict=True) if found]
@@ -106,7 +106,7 @@ def test_faces_in_scenes_are_answered_much_nearer_to_the_chips_than_by_their_box
     seen: tuple[Ridge, list[Image]], shared: Path
 ) -> None:
     model, chips = seen
-    detector, random = Detector(detector_file(shared)), np.random.default_rng(3)
+    detector, random = YuNet(detector_file(shared)), np.random.default_rng(3)
     scenes = [anywhere(chip, side, random) for chip, side in zip(chips, np.linspace(100, 320, len(chips)), strict=True)]
     faces = [detector.find(scene, 320) for scene in scenes]
     kept = [at for at, found in enumerate(faces) if len(found) == 1]

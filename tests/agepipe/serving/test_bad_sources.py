@@ -17,7 +17,7 @@ from agepipe.core.errors import SourceError
 from agepipe.model.imaging import Image, Limits, photograph
 from agepipe.serving import camera_session, pictures, sources
 from agepipe.serving.camera import Summary
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.detect import yunet
 from benchmarks.scenes import background, pasted
 
@@ -30,7 +30,7 @@ def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Run
 
 def look(source: Path | str, folder: Path, runtime: Runtime) -> Summary:
     bundle = make_bundle(folder / "bundle").folder
-    asked = Asked(
+    asked = CameraOptions(
         source=str(source), model=str(bundle), headless=True, output=folder / "out.mp4", events=folder / "out.jsonl"
     )
     return camera_session.run(asked, runtime)
@@ -47,7 +47,7 @@ def test_faces_that_are_too_small_are_counted_and_not_answered(
     chips = real_chips(sample_archive, step=70)[0]
     scene = pasted(pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22), chips[5], (420, 220), 220)
     done = look(picture(tmp_path / "both.png", scene), tmp_path, here)
-    assert (done.faces, done.illegible) == (1, 1)
+    assert (done.faces, done.too_small) == (1, 1)
     assert [note for note in done.notes if note.startswith("1 faces") and "24 px" in note]
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
     monkeypatch.setattr(pictures, "photograph", partial(photograph, limits=Limits(max_pixels=640 * 480)))
@@ -68,7 +68,7 @@ def test_a_single_picture_that_cannot_be_used_is_named_with_the_reason(
     name: str, data: bytes, why: str, here: Runtime, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(SourceError, match=f"not one frame came.*{name}: {why}") as caught:
+    with pytest.raises(SourceError, match=f"--source: .*{name}: {why}") as caught:
         look(tmp_path / name, tmp_path, here)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.mp4").exists()
@@ -111,7 +111,7 @@ def test_a_kind_of_picture_that_is_not_read_is_named(here: Runtime, tmp_path: Pa
 
 def test_frames_without_faces_are_shown_and_nothing_is_said_of_them(here: Runtime, tmp_path: Path) -> None:
     done = look(video(tmp_path / "empty.mp4", [], frames=8), tmp_path, here)
-    assert (done.frames, done.faces, done.people, done.notes, done.incomplete) == (8, 0, set(), [], False)
+    assert (done.frames, done.faces, done.tracks, done.notes, done.incomplete) == (8, 0, set(), [], False)
     assert len(read(tmp_path / "out.mp4")) == 8
     assert (tmp_path / "out.jsonl").read_text() == ""
 
@@ -143,7 +143,7 @@ def test_thirty_faces_are_each_answered_and_followed(here: Runtime, sample_archi
         writer.write(cv2.cvtColor(crowd, cv2.COLOR_RGB2BGR))
     writer.release()
     done = look(tmp_path / "crowd.mp4", tmp_path, here)
-    assert len(done.people) >= 28
+    assert len(done.tracks) >= 28
     assert done.faces >= 28 * 5
     events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert len({event["track"] for event in events if event["frame"] == 4}) >= 28
@@ -172,7 +172,7 @@ def test_a_camera_that_gives_no_frame_may_be_busy(
 ) -> None:
     monkeypatch.setattr(sources, "PAUSE", 0.02)
     monkeypatch.setattr(sources, "_capture", lambda text: Busy())
-    with pytest.raises(SourceError, match=r"not one frame came\..* gave no picture.* no other program uses it"):
+    with pytest.raises(SourceError, match=r"--source: .* gave no picture.* no other program uses it"):
         look("0", tmp_path, here)
     assert not (tmp_path / "out.mp4").exists()
 

@@ -22,15 +22,15 @@ from agepipe.model.predictor import Prediction, Predictor
 from agepipe.serving import camera, camera_session
 from agepipe.serving.align import align
 from agepipe.serving.camera import Camera
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
 from agepipe.serving.detect.face import Face
-from agepipe.serving.model_source import Fixed, Following
-from agepipe.serving.overlay import described
-from agepipe.serving.sinks import Seen
-from agepipe.serving.sources import Frame, opened
+from agepipe.serving.detect.yunet import YuNet
+from agepipe.serving.model_source import DeployedModel, FixedModel
+from agepipe.serving.overlay import label_lines
+from agepipe.serving.sinks import AnnotatedFrame
+from agepipe.serving.sources import Frame, open_source
 from agepipe.serving.tracker import Track
 from agepipe.serving.window import Keys
 
@@ -58,9 +58,9 @@ def here(runtime: Runtime, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     return runtime
 
 
-def asked(film: Path | str, folder: Path, **changes: object) -> Asked:
+def asked(film: Path | str, folder: Path, **changes: object) -> CameraOptions:
     known = {"source": str(film), "headless": True, "output": folder / "out.mp4", "events": folder / "out.jsonl"}
-    return Asked(**{**known, **changes})  # type: ignore[arg-type]
+    return CameraOptions(**{**known, **changes})  # type: ignore[arg-type]
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -70,7 +70,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 def answered(picture: Image, bundle: Path, shared: Path) -> tuple[Card, Prediction]:
     """What the predictor says of the faces of a picture, largest first."""
     predictor = Predictor.load(bundle)
-    faces = Detector(detector_file(shared)).search(picture)
+    faces = YuNet(detector_file(shared)).search(picture)
     cut = np.stack([fit(align(picture, face.landmarks), predictor.card.size) for face in faces])
     return predictor.card, predictor.predict(cut)
 
@@ -82,7 +82,7 @@ def test_a_video_is_annotated_and_every_face_written_down(
     done = camera_session.run(
         asked(film, tmp_path, model=str(bundle)), here, lambda done, total, note="": told.append((done, total))
     )
-    assert (done.frames, done.faces, done.people) == (30, 60, {1, 2})
+    assert (done.frames, done.faces, done.tracks) == (30, 60, {1, 2})
     assert done.models == ["brightness"]
     assert told[-1] == (30, 30)
     plain, drawn = read(film), read(tmp_path / "out.mp4")
@@ -146,7 +146,7 @@ class Kept:
     def predictor(self) -> "Kept":
         return self
 
-    def renewed(self) -> bool:
+    def update(self) -> bool:
         return False
 
     def notes(self) -> list[str]:
@@ -163,7 +163,7 @@ def test_the_network_sees_the_colours_of_the_face_not_red_for_blue(
 ) -> None:
     tinted = [(chip * np.array([1.0, 0.8, 0.4])).astype(np.uint8) for chip in chips]
     model = Kept(bundle)
-    Camera(model, Detector(detector_file(shared))).look(Frame(scene(tinted, 10), 0.0))
+    Camera(model, YuNet(detector_file(shared))).process(Frame(scene(tinted, 10), 0.0))
     assert len(model.chips) == 2
     for chip in model.chips:
         red, _, blue = chip.mean(axis=(0, 1))
@@ -173,7 +173,7 @@ def test_the_network_sees_the_colours_of_the_face_not_red_for_blue(
 def test_an_unsure_model_shows_between_which_ages_the_face_nearly_surely_is() -> None:
     def said(probabilities: list[float], rule: Rule) -> list[str]:
         nowhere = Face(np.zeros(4, np.float32), np.zeros((5, 2), np.float32), 1.0)
-        return described(Track(1, nowhere, np.array(probabilities), 30.0, 0.0, rule), RANGES)
+        return label_lines(Track(1, nowhere, np.array(probabilities), 30.0, 0.0, rule), RANGES)
 
     rule = Rule(threshold=0.85)
     assert said([0.0, 0.5, 0.4, 0.1], rule) == ["11 to 20   50%", "about 20 years", "90% sure: 11 to 40"]
@@ -192,7 +192,7 @@ def test_pictures_of_a_folder_are_taken_apart_and_bad_ones_named(
     cv2.imwrite(str(folder / "z.png"), np.full((50, 1000, 3), 90, np.uint8))
     (folder / "text.jpg").write_text("no picture")
     done = camera_session.run(asked(folder, tmp_path, model=str(bundle)), here)
-    assert (done.frames, done.people) == (3, {1, 2, 3, 4})
+    assert (done.frames, done.tracks) == (3, {1, 2, 3, 4})
     assert [note for note in done.notes if "text.jpg: not an image" in note]
     assert [frame.shape for frame in read(tmp_path / "out.mp4")] == [(480, 640, 3)] * 3
 
@@ -208,7 +208,7 @@ class Disturbance:
     def __init__(self, at: int, what: object) -> None:
         self.at, self.what, self.count = at, what, 0
 
-    def take(self, seen: Seen) -> None:
+    def write(self, result: AnnotatedFrame) -> None:
         self.count += 1
         if self.count == self.at:
             self.what()  # type: ignore[operator]
@@ -224,9 +224,9 @@ def interrupt() -> None:
 def test_ctrl_c_finishes_the_files(film: Path, bundle: Path, shared: Path, tmp_path: Path) -> None:
     from agepipe.serving.sinks import Events, Recorder
 
-    looking = Camera(Fixed(bundle, "x"), Detector(detector_file(shared)))
+    looking = Camera(FixedModel(bundle, "x"), YuNet(detector_file(shared)))
     sinks = [Recorder(tmp_path / "a.mp4", RATE), Events(tmp_path / "a.jsonl"), Disturbance(5, interrupt)]
-    done = camera.run(opened(str(film)), looking, sinks)
+    done = camera.run(open_source(str(film)), looking, sinks)
     assert (done.frames, done.stopped) == (4, True)
     assert len(read(tmp_path / "a.mp4")) == 5
     assert {event["frame"] for event in lines(tmp_path / "a.jsonl")} == set(range(5))
@@ -236,34 +236,34 @@ def test_a_switched_pointer_is_followed_between_two_frames(film: Path, runtime: 
     """Every frame is treated; the first model answers until the second is loaded, then the second does."""
     one, two = (make_bundle(folder_of(runtime) / f"agepipe-{at}-x", sharpness=60.0 / at).folder for at in (1, 2))
     switch(one, "agepipe", 1, runtime)
-    model = Following(runtime)
+    model = DeployedModel(runtime)
     titles: list[str] = []
 
     class Titles(Disturbance):
-        def take(self, seen: Seen) -> None:
-            super().take(seen)
-            titles.append(seen.model)
+        def write(self, result: AnnotatedFrame) -> None:
+            super().write(result)
+            titles.append(result.model)
 
     def change() -> None:
         switch(two, "agepipe", 2, runtime)
-        assert not model.renewed(), "it never waits for the next model"
+        assert not model.update(), "it never waits for the next model"
         model._thread.join()  # type: ignore[union-attr]
 
-    done = camera.run(opened(str(film)), Camera(model, Detector(detector_file(shared))), [Titles(10, change)])
+    done = camera.run(open_source(str(film)), Camera(model, YuNet(detector_file(shared))), [Titles(10, change)])
     assert titles == ["agepipe version 1"] * 10 + ["agepipe version 2"] * 20
     assert done.models == ["agepipe version 1", "agepipe version 2"]
-    assert done.people == {1, 2, 3, 4}, "the averages of another model are forgotten"
+    assert done.tracks == {1, 2, 3, 4}, "the averages of another model are forgotten"
     assert "Changed over to agepipe version 2." in done.notes
 
 
 def test_a_damaged_next_model_leaves_the_last_one_at_work(runtime: Runtime) -> None:
     one, two = (make_bundle(folder_of(runtime) / f"agepipe-{at}-x").folder for at in (1, 2))
     switch(one, "agepipe", 1, runtime)
-    model = Following(runtime)
+    model = DeployedModel(runtime)
     switch(two, "agepipe", 2, runtime)
     shutil.rmtree(two)
     for _ in range(200):
-        assert not model.renewed()
+        assert not model.update()
         if model.notes():
             break
         time.sleep(0.05)
@@ -273,7 +273,7 @@ def test_a_damaged_next_model_leaves_the_last_one_at_work(runtime: Runtime) -> N
 
 def test_without_a_deployed_model_and_a_champion_it_says_how_to_get_one(tracked: Runtime) -> None:
     with pytest.raises(ModelError, match="agepipe run sample"):
-        Following(tracked)
+        DeployedModel(tracked)
 
 
 def test_what_cannot_work_is_refused_before_anything_is_opened(
@@ -282,7 +282,7 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(
     ok = {"model": str(bundle)}
     with pytest.raises(ServiceError, match=r"no display .* add --headless"):
         camera_session.run(asked(film, tmp_path, **ok, headless=False), here)
-    with pytest.raises(ConfigError, match="nobody would see anything"):
+    with pytest.raises(ConfigError, match="--headless"):
         camera_session.run(asked(film, tmp_path, **ok, output=None, events=None), here)
     with pytest.raises(ConfigError, match=r"ends in '\.gif'"):
         camera_session.run(asked(film, tmp_path, **ok, output=tmp_path / "a.gif"), here)
@@ -300,14 +300,14 @@ def test_the_keys() -> None:
     keys = Keys()
     for key in (-1, ord("x")):
         keys.press(key)
-    assert not (keys.quit or keys.paused or keys.helped or keys.snapshot)
+    assert not (keys.quit or keys.paused or keys.show_help or keys.snapshot)
     keys.press(ord("s"))
     assert keys.snapshot
     for key in "pH":
         keys.press(ord(key))
-    assert (keys.paused, keys.helped, keys.snapshot) == (True, True, False)
+    assert (keys.paused, keys.show_help, keys.snapshot) == (True, True, False)
     for key in "ph":
         keys.press(ord(key))
-    assert (keys.paused, keys.helped) == (False, False)
+    assert (keys.paused, keys.show_help) == (False, False)
     keys.press(27)
     assert keys.quit

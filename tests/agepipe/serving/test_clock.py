@@ -16,9 +16,9 @@ from agepipe.model.imaging import Image
 from agepipe.serving import camera
 from agepipe.serving.camera import Camera, Summary
 from agepipe.serving.clock import Clock
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.model_source import Fixed
-from agepipe.serving.sinks import Events, Recorder, Seen, Sink
+from agepipe.serving.detect.yunet import YuNet
+from agepipe.serving.model_source import FixedModel
+from agepipe.serving.sinks import AnnotatedFrame, Events, Recorder, Sink
 from agepipe.serving.sources import Video
 
 
@@ -77,8 +77,8 @@ class Watch:
     def __init__(self) -> None:
         self.seconds = list[float]()
 
-    def take(self, seen: Seen) -> None:
-        self.seconds.append(seen.frame.seconds)
+    def write(self, result: AnnotatedFrame) -> None:
+        self.seconds.append(result.frame.seconds)
 
     def close(self) -> None:
         pass
@@ -87,7 +87,7 @@ class Watch:
 def looked(path: Path, folder: Path, shared: Path, *sinks: Sink, source: Video | None = None) -> tuple[Video, Summary]:
     source = source or Video(path)
     bundle = make_bundle(folder / "bundle").folder
-    return source, camera.run(source, Camera(Fixed(bundle, "x"), Detector(detector_file(shared))), sinks)
+    return source, camera.run(source, Camera(FixedModel(bundle, "x"), YuNet(detector_file(shared))), sinks)
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS)
@@ -142,26 +142,26 @@ def test_frames_of_one_colour_are_unreadable_and_dark_ones_are_not(
 
 def test_a_video_that_the_user_ends_is_not_said_to_be_short(tmp_path: Path, shared: Path) -> None:
     source = Video(video(tmp_path / "film.avi", [], frames=30))
-    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), Detector(detector_file(shared)))
+    eyes = Camera(FixedModel(make_bundle(tmp_path / "bundle").folder, "x"), YuNet(detector_file(shared)))
     watch = Watch()
-    done = camera.run(source, eyes, [watch], ended=lambda: len(watch.seconds) == 5)
+    done = camera.run(source, eyes, [watch], stop=lambda: len(watch.seconds) == 5)
     assert (done.frames, done.stopped, done.notes) == (5, True, [])
     bounded = Video(tmp_path / "film.avi")
-    assert camera.run(bounded, eyes, [], most=3).notes == []
+    assert camera.run(bounded, eyes, [], max_frames=3).notes == []
 
 
 def test_a_video_that_is_cancelled_is_not_said_to_be_short(tmp_path: Path, shared: Path) -> None:
     class Cancelled:
-        def take(self, seen: Seen) -> None:
+        def write(self, result: AnnotatedFrame) -> None:
             raise RuntimeError("cancelled")
 
         def close(self) -> None:
             pass
 
     source, done = Video(video(tmp_path / "film.avi", [], frames=30)), Summary()
-    eyes = Camera(Fixed(make_bundle(tmp_path / "bundle").folder, "x"), Detector(detector_file(shared)))
+    eyes = Camera(FixedModel(make_bundle(tmp_path / "bundle").folder, "x"), YuNet(detector_file(shared)))
     with pytest.raises(RuntimeError):
-        camera.run(source, eyes, [Cancelled()], into=done)
+        camera.run(source, eyes, [Cancelled()], summary=done)
     assert done.notes == []
 
 

@@ -16,7 +16,7 @@ from agepipe.model import bundle
 from agepipe.model.predictor import Predictor
 from agepipe.registry import lookup, register
 from agepipe.serving.deploy import Check, checked, current, deploy, difference, folder_of, switch
-from agepipe.serving.model_source import Following
+from agepipe.serving.model_source import DeployedModel
 
 
 def put(tmp_path: Path, runtime: Runtime, sharpness: float) -> int:
@@ -60,7 +60,7 @@ def test_a_deployed_bundle_that_was_changed_is_refused_and_deployed_again(tracke
     with pytest.raises(ModelError, match=rf"{folder}.*version 1"):
         checked(first, tracked)
     with pytest.raises(ModelError, match=str(folder)):
-        Following(tracked)
+        DeployedModel(tracked)
     again = deploy("champion", tracked)
     assert (again.digest, again.folder) == (first.digest, first.folder)
     assert bundle.digest(folder) == first.digest
@@ -78,7 +78,7 @@ def test_a_bundle_that_answers_otherwise_than_the_registry_is_refused(
     changed = text.replace("    square = image[", "    square = 255 - image[")
     assert changed != text
     served.write_text(changed, encoding="utf-8")
-    with pytest.raises(ModelError, match="answers otherwise as a bundle than in the registry"):
+    with pytest.raises(ModelError, match=r"version 1 of agepipe .* register the model again"):
         deploy("1", tracked)
     assert current(tracked) is None
     assert not list(folder_of(tracked).iterdir())
@@ -95,7 +95,7 @@ def test_a_version_that_mlflow_cannot_load_is_refused(tracked: Runtime, tmp_path
 
 def test_what_is_no_version_is_refused(tracked: Runtime, tmp_path: Path) -> None:
     made = make_bundle(tmp_path / "bundle")
-    with pytest.raises(ModelError, match="needs no deploying"):
+    with pytest.raises(ModelError, match="is the folder of a bundle"):
         deploy(str(made.folder), tracked)
     with pytest.raises(ModelError, match="agepipe run sample"):
         deploy("champion", tracked)

@@ -17,7 +17,7 @@ from agepipe.model.bundle import read_card
 from agepipe.model.imaging import Image
 from agepipe.model.predictor import Predictor
 from agepipe.serving import camera_session, endpoint
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.detect import yunet
 from agepipe.serving.endpoint import Endpoint
 from benchmarks.serving import serving
@@ -62,7 +62,7 @@ def test_a_server_that_comes_back_with_another_model_is_not_mixed_with_the_first
     remote = Endpoint(server.url)
     server.answer = lambda number: (503, b"restarting") if number == 2 else None
     server.digest = "b" * 64
-    with pytest.raises(ServiceError, match="come back with another model"):
+    with pytest.raises(ServiceError, match=r"--endpoint: .* another model"):
         remote.predict(FACES)
 
 
@@ -72,8 +72,8 @@ def test_one_that_was_started_anew_between_two_frames_is_noticed(
     remote = Endpoint(server.url)
     server.digest = "b" * 64
     assert len(remote.predict(FACES).years) == 3, "it is not asked before every frame"
-    monkeypatch.setattr(endpoint, "CHECK", 0.0)
-    with pytest.raises(ServiceError, match="come back with another model"):
+    monkeypatch.setattr(endpoint, "CHECK_EVERY", 0.0)
+    with pytest.raises(ServiceError, match=r"--endpoint: .* another model"):
         remote.predict(FACES)
 
 
@@ -108,7 +108,7 @@ def test_a_wrong_answer_is_one_sentence(server: Server, status: int, said: bytes
 
 def test_what_is_no_server_of_a_model_is_refused_at_the_start(server: Server) -> None:
     for url in ("ftp://127.0.0.1", "127.0.0.1:5000", "http://"):
-        with pytest.raises(ConfigError, match="is no address"):
+        with pytest.raises(ConfigError, match="--endpoint"):
             Endpoint(url)
     with pytest.raises(ServiceError, match=r"does not answer \(.*refused"):
         Endpoint("http://127.0.0.1:9")
@@ -128,7 +128,7 @@ def film(tmp_path: Path, shared: Path, sample_archive: Path, monkeypatch: pytest
 def look(film: Path, runtime: Runtime, name: str, **model: str) -> tuple[list[dict[str, object]], list[str]]:
     """The events of a run and its notes."""
     folder = film.parent
-    asked = Asked(
+    asked = CameraOptions(
         source=str(film), headless=True, events=folder / f"{name}.jsonl", output=folder / f"{name}.mp4", **model
     )
     notes = camera_session.run(asked, runtime).notes

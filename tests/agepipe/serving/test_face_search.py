@@ -12,14 +12,14 @@ from chips import detector_file, real_chips
 from agepipe.model.imaging import Image, fit
 from agepipe.serving.align import align
 from agepipe.serving.detect import search
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.face import LEGIBLE, Face
+from agepipe.serving.detect.face import MIN_FACE, Face
+from agepipe.serving.detect.yunet import YuNet
 from benchmarks.scenes import background, pasted
 
 
 @pytest.fixture(scope="module")
-def detector(shared: Path) -> Detector:
-    return Detector(detector_file(shared))
+def detector(shared: Path) -> YuNet:
+    return YuNet(detector_file(shared))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def group(chips: Sequence[Image], size: tuple[int, int], large: int, small: int,
     ],
 )
 def test_a_large_face_hides_no_small_one(
-    size: tuple[int, int], large: int, small: int, count: int, detector: Detector, chips: list[Image]
+    size: tuple[int, int], large: int, small: int, count: int, detector: YuNet, chips: list[Image]
 ) -> None:
     found = detector.search(group(chips, size, large, small, count))
     assert len(found) == count + bool(large)
@@ -59,7 +59,7 @@ def test_a_large_face_hides_no_small_one(
     assert 0.5 * small < min(widths) <= max(widths) < 1.1 * small
 
 
-def test_a_face_where_two_parts_of_a_large_photograph_meet_is_one(detector: Detector, chips: list[Image]) -> None:
+def test_a_face_where_two_parts_of_a_large_photograph_meet_is_one(detector: YuNet, chips: list[Image]) -> None:
     scene = background(np.random.default_rng(0), 3008, 400)
     for at in range(5):
         scene = pasted(scene, chips[at], (1344 + 80 * at, 200), 70)
@@ -67,9 +67,7 @@ def test_a_face_where_two_parts_of_a_large_photograph_meet_is_one(detector: Dete
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_a_turned_photograph_gives_the_chips_of_the_upright_one(
-    turn: int, detector: Detector, chips: list[Image]
-) -> None:
+def test_a_turned_photograph_gives_the_chips_of_the_upright_one(turn: int, detector: YuNet, chips: list[Image]) -> None:
     upright = group(chips, (640, 480), 220, 90, 2)
     turned = np.ascontiguousarray(np.rot90(upright, turn))
     plain, found = detector.search(upright), detector.search(turned)
@@ -84,7 +82,7 @@ def _chips(image: Image, faces: Sequence[object]) -> list[np.ndarray]:
     return sorted(cut, key=lambda chip: chip.mean())
 
 
-def test_photographs_of_an_album_page_are_each_turned(detector: Detector, chips: list[Image]) -> None:
+def test_photographs_of_an_album_page_are_each_turned(detector: YuNet, chips: list[Image]) -> None:
     page = background(np.random.default_rng(0), 1600, 1200)
     places = ((400, 300), (1200, 300), (400, 900), (1200, 900))
     for turn, centre in enumerate(places):
@@ -98,7 +96,7 @@ def test_photographs_of_an_album_page_are_each_turned(detector: Detector, chips:
         assert abs((angle - 90 * turn + 180) % 360 - 180) < 20
 
 
-def test_small_faces_upside_down_beside_a_large_upright_one_are_turned(detector: Detector, chips: list[Image]) -> None:
+def test_small_faces_upside_down_beside_a_large_upright_one_are_turned(detector: YuNet, chips: list[Image]) -> None:
     scene = group(chips, (2400, 1800), 700, 0, 0)
     for at in range(4):
         scene = pasted(scene, chips[1 + at], (1300 + 250 * at, 900), 80, 180)
@@ -108,9 +106,9 @@ def test_small_faces_upside_down_beside_a_large_upright_one_are_turned(detector:
         assert face.landmarks[0, 1] > face.landmarks[3, 1], "its eyes lie below its mouth"
 
 
-def test_upright_chips_are_neither_turned_nor_doubled(detector: Detector, chips: list[Image]) -> None:
+def test_upright_chips_are_neither_turned_nor_doubled(detector: YuNet, chips: list[Image]) -> None:
     for chip in chips:
-        (face,) = [face for face in detector.search(chip) if face.legible]
+        (face,) = [face for face in detector.search(chip) if face.large_enough]
         assert face.landmarks[:2, 1].max() < face.landmarks[3:, 1].min()
 
 
@@ -129,16 +127,16 @@ def textured(kind: str, seed: int) -> Image:
 
 
 @pytest.mark.parametrize("kind", ["circles", "text"])
-def test_pictures_without_faces_have_none_at_any_size_and_turn(kind: str, detector: Detector) -> None:
+def test_pictures_without_faces_have_none_at_any_size_and_turn(kind: str, detector: YuNet) -> None:
     assert detector.search(textured(kind, 0)) == []
 
 
-def test_a_face_of_a_few_pixels_is_found_but_not_legible(detector: Detector, chips: list[Image]) -> None:
+def test_a_face_of_a_few_pixels_is_found_but_not_legible(detector: YuNet, chips: list[Image]) -> None:
     scene = pasted(group(chips, (640, 480), 160, 0, 0), chips[1], (450, 200), 22)
     large, tiny = detector.search(scene)
-    assert large.legible
-    assert not tiny.legible
-    assert tiny.box[2] < LEGIBLE
+    assert large.large_enough
+    assert not tiny.large_enough
+    assert tiny.box[2] < MIN_FACE
 
 
 def many(count: int) -> list[Face]:
@@ -173,7 +171,7 @@ def test_a_picture_of_very_many_faces_is_searched_in_bounded_time(caplog: pytest
         return []
 
     start = time.process_time()
-    assert len(search.searched(find, np.zeros((1600, 1600, 3), np.uint8), 0.5)) == search.MOST
-    assert len(looks) < 4 * search.MOST + 20
-    assert str(search.MOST) in caplog.text
+    assert len(search.searched(find, np.zeros((1600, 1600, 3), np.uint8), 0.5)) == search.MAX_FACES
+    assert len(looks) < 4 * search.MAX_FACES + 20
+    assert str(search.MAX_FACES) in caplog.text
     assert time.process_time() - start < 10

@@ -17,7 +17,7 @@ from videos import video
 
 from agepipe.core.errors import SourceError
 from agepipe.serving import sources
-from agepipe.serving.sources import Live, Video, opened
+from agepipe.serving.sources import LiveSource, Video, open_source
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted(stream: str) -> None:
-    source = opened(stream)
-    assert isinstance(source, Live)
+    source = open_source(stream)
+    assert isinstance(source, LiveSource)
     taken = []
     for frame in source.frames():
         taken.append(frame.seconds)
@@ -43,7 +43,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted(stream: str) -> None:
 
 
 def test_a_stream_that_breaks_off_is_opened_again_and_the_break_is_told(stream: str) -> None:
-    source = opened(stream)
+    source = open_source(stream)
     seen = 0
     for _ in source.frames():
         seen += 1
@@ -60,7 +60,7 @@ def test_a_rate_that_no_stream_has_is_not_taken(said: float, rate: float, tmp_pa
     for _ in range(5):
         writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
-    source = opened(f"file://{tmp_path / 'live.avi'}")
+    source = open_source(f"file://{tmp_path / 'live.avi'}")
     assert source.live and source.rate == rate
 
 
@@ -80,9 +80,9 @@ def test_frames_that_are_too_large_are_refused_before_one_is_decoded(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "MAX_PIXELS", 1000 * 1000)
-    assert opened(f"{prefix}{animation(tmp_path / 'small.gif', 1000, 1000)}")
+    assert open_source(f"{prefix}{animation(tmp_path / 'small.gif', 1000, 1000)}")
     with pytest.raises(SourceError, match=r"--source: .*large\.gif .*1001×1000"):
-        opened(f"{prefix}{animation(tmp_path / 'large.gif', 1001, 1000)}")
+        open_source(f"{prefix}{animation(tmp_path / 'large.gif', 1001, 1000)}")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_stream_that_stalls_is_noticed_told_and_opened_again(
 ) -> None:
     monkeypatch.setattr(sources, "STALL", 1.0)
     monkeypatch.setattr(sources, "PAUSE", 0.02)
-    source, start = opened(stalling), time.monotonic()
+    source, start = open_source(stalling), time.monotonic()
     for _ in source.frames():
         if source._breaks:  # type: ignore[attr-defined]
             break  # a frame after the break: it was opened again
@@ -122,7 +122,7 @@ def test_a_stream_that_stalls_is_noticed_told_and_opened_again(
 
 
 def test_a_stream_that_is_gone_ends(stream: str) -> None:
-    source = opened(stream)
+    source = open_source(stream)
     Path(stream.removeprefix("file://")).unlink()
     assert list(source.frames()) is not None
     assert "did not come back" in source.notes()[-1]
@@ -132,6 +132,6 @@ def test_a_video_that_is_cut_short_is_read_as_far_as_it_goes(tmp_path: Path) -> 
     path = tmp_path / "cut.avi"
     whole = video(tmp_path / "whole.avi", [], frames=50)
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    source = opened(str(path))
+    source = open_source(str(path))
     assert isinstance(source, Video)
     assert 0 < len(list(source.frames())) < 50

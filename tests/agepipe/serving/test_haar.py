@@ -16,8 +16,9 @@ from agepipe.model.imaging import Image
 from agepipe.serving import camera_session
 from agepipe.serving.align import SIDE, align
 from agepipe.serving.detect import haar, yunet
-from agepipe.serving.detect.detector import Detector
-from agepipe.serving.detect.haar import Haar, finder
+from agepipe.serving.detect.detector import load_detector
+from agepipe.serving.detect.haar import Haar
+from agepipe.serving.detect.yunet import YuNet
 from benchmarks.scenes import background, pasted
 
 NOWHERE = "http://127.0.0.1:9/none"
@@ -68,26 +69,26 @@ def test_it_stands_in_only_where_yunet_has_no_file(
     runtime: Runtime, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(yunet.VARIABLE, raising=False)
-    found, told = finder(runtime, NOWHERE)
+    found, told = load_detector(runtime, NOWHERE)
     assert isinstance(found, Haar)
     assert "less exact" in told[0]
     assert yunet.URL in told[0]
     monkeypatch.setenv(yunet.VARIABLE, str(detector_file(shared)))
-    found, told = finder(runtime, NOWHERE)
-    assert (type(found), told) == (Detector, [])
+    found, told = load_detector(runtime, NOWHERE)
+    assert (type(found), told) == (YuNet, [])
     monkeypatch.setenv(yunet.VARIABLE, str(tmp_path / "none.onnx"))
     with pytest.raises(ModelError, match="cannot be read"):
-        finder(runtime, NOWHERE)
+        load_detector(runtime, NOWHERE)
 
 
 def test_a_camera_without_yunet_says_which_detector_it_uses(
     chips: list[Image], runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(yunet.VARIABLE, raising=False)
-    monkeypatch.setattr(camera_session, "finder", lambda runtime: finder(runtime, NOWHERE))
+    monkeypatch.setattr(camera_session, "load_detector", lambda runtime: load_detector(runtime, NOWHERE))
     film = video(tmp_path / "film.mp4", [chips[3]], frames=10)
     bundle = make_bundle(tmp_path / "bundle")
-    asked = camera_session.Asked(
+    asked = camera_session.CameraOptions(
         source=str(film),
         model=str(bundle.folder),
         headless=True,

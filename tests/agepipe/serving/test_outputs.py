@@ -10,7 +10,7 @@ import pytest
 from unprivileged import unprivileged
 
 from agepipe.core.errors import ConfigError, OutputError
-from agepipe.serving.outputs import check_apart, check_folder, check_output, saved
+from agepipe.serving.outputs import check_apart, check_folder, check_output, save
 
 SUFFIXES = (".csv", ".jsonl")
 ASK = """
@@ -76,7 +76,7 @@ def test_a_full_disk_is_found_before_the_work(tmp_path: Path, monkeypatch: pytes
 def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / f"{'x' * (os.pathconf(tmp_path, 'PC_NAME_MAX') - 4)}.csv"
     check_output("--output", path, SUFFIXES)
-    saved(path, lambda draft: draft.write_text("result"))
+    save(path, lambda draft: draft.write_text("result"))
     assert path.read_text() == "result"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
@@ -84,7 +84,7 @@ def test_the_longest_name_that_the_file_system_takes_can_be_written(tmp_path: Pa
 def test_a_result_is_kept_elsewhere_where_its_folder_has_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(OutputError) as told:
-        saved(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
+        save(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
     (kept,) = tmp_path.glob("agepipe-*/x.csv")
     assert kept.read_text() == "result"
     assert str(kept) in str(told.value) and str(tmp_path / "gone" / "x.csv") in str(told.value)
@@ -105,7 +105,7 @@ def test_a_result_is_kept_where_the_working_folder_or_the_home_has_gone_too(
     else:
         there.rmdir()
     with pytest.raises(OutputError) as told:
-        saved(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
+        save(tmp_path / "gone" / "x.csv", lambda draft: draft.write_text("result"))
     (kept,) = tmp_path.rglob("agepipe-*/x.csv")
     assert kept.read_text() == "result" and str(kept) in str(told.value)
 
@@ -115,7 +115,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     output = tmp_path / "x.csv"
     output.symlink_to(Path("there") / "y.csv")
     check_output("--output", output, SUFFIXES)
-    saved(output, lambda draft: draft.write_text("result"))
+    save(output, lambda draft: draft.write_text("result"))
     assert output.is_symlink()
     assert (tmp_path / "there" / "y.csv").read_text() == "result"
 

@@ -56,10 +56,10 @@ def text_pixels(drawn: Image, height: slice) -> NDArray[np.bool_]:
 def test_the_keys_are_shown_when_they_are_asked_for() -> None:
     middle = slice(150, 240)
     assert not text_pixels(draw(blank(), [], RANGES, "model"), middle).any()
-    assert text_pixels(draw(blank(), [], RANGES, "model", helped=True), middle).sum() > 300
+    assert text_pixels(draw(blank(), [], RANGES, "model", show_help=True), middle).sum() > 300
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (20, 20)])
 def test_pictures_of_any_size_are_drawn_on(shape: tuple[int, int]) -> None:
     image = blank(*shape)
-    assert draw(image, [unsure(0)], RANGES, "model", helped=True).shape == (*shape, 3)
+    assert draw(image, [unsure(0)], RANGES, "model", show_help=True).shape == (*shape, 3)

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from agepipe.config.runtime import Runtime
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
 from agepipe.serving.web import server
@@ -56,7 +56,7 @@ def deployed(number: int, runtime: Runtime) -> None:
 @pytest.fixture
 def page(here: Runtime, chromium: Browser) -> Iterator["Page"]:
     deployed(1, here)
-    with served(server.prepared(Asked(), here)) as address:
+    with served(server.prepare(CameraOptions(), here)) as address:
         yield Page(chromium, address)
         chromium.driver.get("about:blank")
 
@@ -141,7 +141,7 @@ def test_files_that_are_no_pictures_are_named(page: Page, tmp_path: Path) -> Non
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_it_fits_the_screen_in_light_and_dark(here: Runtime, chromium: Browser, width: int) -> None:
     deployed(1, here)
-    with served(server.prepared(Asked(), here)) as address:
+    with served(server.prepare(CameraOptions(), here)) as address:
         page = Page(chromium, address, width)
         assert all(found.startswith(f"http://{address}/") for found in page.seen.foreign)
         page.press("camera")
@@ -167,7 +167,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_by_itself(
     tracked: Runtime, here: Runtime, chromium: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agepipe.serving.web.session.PAUSE", 0.2)
-    with served(server.prepared(Asked(), tracked)) as address:
+    with served(server.prepare(CameraOptions(), tracked)) as address:
         page = Page(chromium, address)
         page.wait(lambda: "agepipe run sample" in page.text("missing"))
         page.press("camera")
@@ -181,7 +181,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_by_itself(
 
 def test_it_finds_a_server_again_that_was_away(here: Runtime, chromium: Browser) -> None:
     deployed(1, here)
-    model = server.prepared(Asked(), here)
+    model = server.prepare(CameraOptions(), here)
     with served(model) as address:
         page = Page(chromium, address)
         page.press("camera")

@@ -20,7 +20,7 @@ from agepipe.model.imaging import Image, Limits, fit, photograph
 from agepipe.model.predictor import BATCH, Predictor
 from agepipe.serving import pictures as photographs
 from agepipe.serving.align import align
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.outputs import check_output
 from agepipe.serving.predict import SUFFIXES, predict, rejects_path, write
 from benchmarks.scenes import background, pasted
@@ -117,7 +117,7 @@ def test_bad_files_are_listed_and_stop_nothing(predictor: Predictor, tmp_path: P
 def test_faces_are_found_aligned_and_numbered_by_size(
     predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
 ) -> None:
-    chips, detector = real_chips(sample_archive, step=70)[0], Detector(detector_file(shared))
+    chips, detector = real_chips(sample_archive, step=70)[0], YuNet(detector_file(shared))
     scene = background(np.random.default_rng(0))
     for chip, left, side in ((chips[1], 120, 110), (chips[5], 420, 220)):
         scene = pasted(scene, chip, (left, 240), side)
@@ -134,7 +134,7 @@ def test_faces_are_found_aligned_and_numbered_by_size(
 def test_faces_that_are_too_small_have_no_row_but_are_listed(
     predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
 ) -> None:
-    chips, detector = real_chips(sample_archive, step=70)[0], Detector(detector_file(shared))
+    chips, detector = real_chips(sample_archive, step=70)[0], YuNet(detector_file(shared))
     tiny = pasted(background(np.random.default_rng(0)), chips[3], (120, 240), 22)
     (tmp_path / "both.png").write_bytes(png(pasted(tiny, chips[5], (420, 220), 220)))
     (tmp_path / "tiny.png").write_bytes(png(tiny))
@@ -153,7 +153,7 @@ def test_faces_too_small_in_a_photograph_made_smaller_are_described_in_its_own_p
     chip = real_chips(sample_archive, step=70)[0][3]
     cv2.imwrite(str(tmp_path / "1.jpg"), empty[..., ::-1])
     cv2.imwrite(str(tmp_path / "2.jpg"), pasted(empty, chip, (240, 480), 44)[..., ::-1])
-    found = predict(predictor, [tmp_path / "1.jpg", tmp_path / "2.jpg"], Detector(detector_file(shared)))
+    found = predict(predictor, [tmp_path / "1.jpg", tmp_path / "2.jpg"], YuNet(detector_file(shared)))
     assert found.rejects["reason"].to_list() == ["no face", "face too small"]
     assert all("1280×960" in detail for detail in found.rejects["detail"])
     assert "48 px" in found.rejects["detail"][1]
@@ -164,7 +164,7 @@ def test_real_chips_that_are_found_again_are_answered_nearly_as_they_are(
 ) -> None:
     archive = tar_of(tmp_path / "chips.tar", real_files(sample_archive, step=10))
     plain = predict(predictor, [archive], None).faces
-    found = predict(predictor, [archive], Detector(detector_file(shared))).faces.filter(pl.col("face") == 1)
+    found = predict(predictor, [archive], YuNet(detector_file(shared))).faces.filter(pl.col("face") == 1)
     both = plain.join(found, on="path", suffix="_found")
     assert len(both) >= 68
     assert (both["age"] - both["age_found"]).abs().median() < 2.5  # measured: 1.5 years

@@ -28,12 +28,12 @@ from agepipe.model.bundle_files import write_card
 from agepipe.model.imaging import fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.deploy import folder_of, switch
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.web import server as web
-from agepipe.serving.web.session import LARGEST
+from agepipe.serving.web.session import MAX_PICTURE
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(here: Runtime, bundle: Path) -> Iterator[str]:
-    with served(web.prepared(Asked(model=str(bundle)), here)) as address:
+    with served(web.prepare(CameraOptions(model=str(bundle)), here)) as address:
         yield address
 
 
@@ -88,7 +88,7 @@ def test_it_says_what_the_predictor_says_of_the_same_face(server: str, bundle: P
         answer = ask(socket, data)
     assert (answer["model"], answer["width"], answer["height"]) == ("brightness", 640, 480)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    (face,) = Detector(detector_file(shared)).search(decoded)  # type: ignore[arg-type]
+    (face,) = YuNet(detector_file(shared)).search(decoded)  # type: ignore[arg-type]
     predictor = Predictor.load(bundle)
     expected = predictor.predict(fit(align(decoded, face.landmarks), predictor.card.size)[None])  # type: ignore[arg-type]
     (found,) = answer["faces"]
@@ -103,7 +103,7 @@ def test_it_says_what_the_predictor_says_of_the_same_face(server: str, bundle: P
 def test_an_unsure_model_tells_its_set(here: Runtime, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "unsure", sharpness=0.1).folder
     write_card(folder, read_card(folder).model_copy(update={"thresholds": {90: 0.6}}))
-    with served(web.prepared(Asked(model=str(folder)), here)) as address, opened(address) as socket:
+    with served(web.prepare(CameraOptions(model=str(folder)), here)) as address, opened(address) as socket:
         (face,) = ask(socket, jpeg(scene()))["faces"]
     assert face["probability"] < 0.5
     ranges = read_card(folder).ranges
@@ -151,7 +151,7 @@ def test_many_faces_are_all_told(server: str) -> None:
 
 def test_a_picture_over_the_limit_is_refused(server: str) -> None:
     with opened(server) as socket:
-        answer = ask(socket, b"\xff\xd8\xff" + bytes(LARGEST))
+        answer = ask(socket, b"\xff\xd8\xff" + bytes(MAX_PICTURE))
         assert answer == {"error": "The picture has 4.0 MB, at most 4 MB are taken; make it smaller."}
         assert len(ask(socket, jpeg(scene()))["faces"]) == 1
 
@@ -161,7 +161,7 @@ def test_one_that_is_larger_by_far_ends_its_connection_and_no_other(
 ) -> None:
     with opened(server) as good:
         with opened(server) as socket, pytest.raises(ConnectionClosed):
-            ask(socket, bytes(web.UNREAD + 1))
+            ask(socket, bytes(web.MAX_MESSAGE + 1))
         caplog.clear()  # the client's own complaint that the connection broke while it was sending
         assert len(ask(good, jpeg(scene()))["faces"]) == 1
 
@@ -190,7 +190,7 @@ def test_of_a_hundred_connections_the_surplus_is_told_why(server: str) -> None:
     with ExitStack() as stack:
         sockets = [stack.enter_context(opened(server)) for _ in range(100)]
         refused = 0
-        for socket in sockets[web.MOST :]:
+        for socket in sockets[web.MAX_CONNECTIONS :]:
             assert "16 pages are open already" in json.loads(socket.recv(timeout=30))["error"]
             with pytest.raises(ConnectionClosed) as caught:
                 socket.recv(timeout=30)
@@ -198,7 +198,7 @@ def test_of_a_hundred_connections_the_surplus_is_told_why(server: str) -> None:
             refused += (caught.value.rcvd.code, "try again later" in caught.value.rcvd.reason) == (1013, True)
         assert refused == 84
         with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda socket: ask(socket, jpeg(scene())), sockets[: web.MOST]))
+            answers = list(pool.map(lambda socket: ask(socket, jpeg(scene())), sockets[: web.MAX_CONNECTIONS]))
         assert [len(answer["faces"]) for answer in answers] == [1] * 16
     with opened(server) as socket:
         assert len(ask(socket, jpeg(scene()))["faces"]) == 1
@@ -226,7 +226,7 @@ def test_a_silent_connection_gives_its_place_back(server: str, monkeypatch: pyte
 def test_a_new_model_answers_from_the_next_frame_in_every_connection(here: Runtime, patient: None) -> None:
     one, two = (make_bundle(folder_of(here) / f"agepipe-{at}-x", sharpness=60.0 / at).folder for at in (1, 2))
     switch(one, "agepipe", 1, here)
-    with served(web.prepared(Asked(), here)) as address, opened(address) as first, opened(address) as second:
+    with served(web.prepare(CameraOptions(), here)) as address, opened(address) as first, opened(address) as second:
         assert {ask(each, jpeg(scene()))["model"] for each in (first, second)} == {"agepipe version 1"}
         switch(two, "agepipe", 2, here)
         limit = time.monotonic() + 30
@@ -242,7 +242,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_when_there_is(
     tracked: Runtime, here: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agepipe.serving.web.session.PAUSE", 0.2)
-    with served(web.prepared(Asked(), tracked)) as address, opened(address) as socket:
+    with served(web.prepare(CameraOptions(), tracked)) as address, opened(address) as socket:
         status = json.loads(get(address, "/status")[1])
         assert status["model"] is None
         assert "agepipe run sample" in status["problem"]
@@ -256,7 +256,7 @@ def test_without_a_model_it_says_how_to_get_one_and_goes_on_when_there_is(
 
 def test_a_named_model_that_is_not_there_is_refused_at_once(tracked: Runtime, here: Runtime) -> None:
     with pytest.raises(ModelError, match="agepipe run sample"):
-        web.prepared(Asked(model="champion"), tracked)
+        web.prepare(CameraOptions(model="champion"), tracked)
 
 
 def test_nothing_is_written(server: str, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_new_face_starts_from_its_own_answer_and_later_ones_are_averaged() -> 
 def test_forgetting_begins_anew() -> None:
     tracker = Tracker()
     tracker.update([face(0)], said([1, 0]), 0.0)
-    tracker.forget()
+    tracker.reset()
     (track,) = tracker.update([face(0)], said([0, 0, 1]), 0.04)
     assert (track.number, track.label) == (2, 2)
 
@@ -88,9 +88,9 @@ def test_the_median_is_shown_where_the_model_answers_by_it_and_holds_against_a_h
     (track,) = tracker.update([face(0)], said([0.4, 0.15, 0.3, 0.15]), 0.0, rule)
     assert track.label == 1, "the likeliest would be the first"
     track.probabilities = np.array([0.51, 0.2, 0.2, 0.09])
-    track.see(face(0), track.probabilities, 30, 0.04)
+    track.add(face(0), track.probabilities, 30, 0.04)
     assert track.label == 1, "the younger side is ahead by 0.02 only"
-    track.see(face(0), np.array([0.9, 0.1, 0, 0]), 30, 2.0)
+    track.add(face(0), np.array([0.9, 0.1, 0, 0]), 30, 2.0)
     assert track.label == 0
 
 

@@ -19,9 +19,9 @@ from agepipe.core.errors import ConfigError
 from agepipe.model.imaging import decode, fit
 from agepipe.model.predictor import Predictor
 from agepipe.serving.align import align
-from agepipe.serving.camera_session import Asked
+from agepipe.serving.camera_session import CameraOptions
 from agepipe.serving.detect import yunet
-from agepipe.serving.detect.detector import Detector
+from agepipe.serving.detect.yunet import YuNet
 from agepipe.serving.web import server as web
 from benchmarks.serving import serving
 
@@ -64,7 +64,7 @@ def port_of(url: str) -> int:
 def test_a_server_that_is_down_at_the_start_is_told_and_used_when_it_is_there(here: Runtime, bundle: Path) -> None:
     with standing_in(bundle) as gone:
         url = gone.url
-    shared = web.prepared(Asked(endpoint=url), here)
+    shared = web.prepare(CameraOptions(endpoint=url), here)
     with served(shared) as address, opened(address) as socket:
         status = json.loads(get(address, "/status")[1])
         assert status["model"] is None
@@ -79,7 +79,7 @@ def test_a_server_that_is_down_at_the_start_is_told_and_used_when_it_is_there(he
 def test_one_that_goes_away_is_told_at_once_and_its_next_model_followed(
     here: Runtime, server: Server, tmp_path: Path
 ) -> None:
-    shared = web.prepared(Asked(endpoint=server.url), here)
+    shared = web.prepare(CameraOptions(endpoint=server.url), here)
     with served(shared) as address, opened(address) as socket:
         assert ask(socket, jpeg(scene()))["model"] == f"agepipe version 1 at 127.0.0.1:{port_of(server.url)}"
         server.answer = lambda number: (500, b"it broke")
@@ -97,10 +97,10 @@ def test_one_that_goes_away_is_told_at_once_and_its_next_model_followed(
 
 
 def test_no_address_and_a_model_beside_it_are_refused_at_once(here: Runtime, bundle: Path) -> None:
-    with pytest.raises(ConfigError, match="--endpoint: 'localhost:5000' is no address"):
-        web.prepared(Asked(endpoint="localhost:5000"), here)
+    with pytest.raises(ConfigError, match="--endpoint: 'localhost:5000'"):
+        web.prepare(CameraOptions(endpoint="localhost:5000"), here)
     with pytest.raises(ConfigError, match="leave one of the two out"):
-        web.prepared(Asked(endpoint="http://127.0.0.1:9", model=str(bundle)), here)
+        web.prepare(CameraOptions(endpoint="http://127.0.0.1:9", model=str(bundle)), here)
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_real_server_answers_dies_and_comes_back_with_the_next_version(
     picture = jpeg(scene())
     with ExitStack() as page:
         with serving("models:/agepipe@champion", here, tmp_path) as url:
-            address = page.enter_context(served(web.prepared(Asked(endpoint=url), here)))
+            address = page.enter_context(served(web.prepare(CameraOptions(endpoint=url), here)))
             with opened(address, "?apart=true") as socket:
                 answer = ask(socket, picture)
         assert answer["model"] == f"agepipe version 1 at 127.0.0.1:{port_of(url)}"
@@ -131,6 +131,6 @@ def test_a_real_server_answers_dies_and_comes_back_with_the_next_version(
 def said(bundle: Path, picture: bytes, shared: Path) -> tuple[float, float]:
     """Probability and age that the bundle itself says of the face of a picture."""
     image, predictor = decode(picture), Predictor.load(bundle)
-    (face,) = Detector(detector_file(shared)).search(image)
+    (face,) = YuNet(detector_file(shared)).search(image)
     found = predictor.predict(fit(align(image, face.landmarks), predictor.card.size)[None])
     return float(np.max(found.probabilities)), float(found.years[0])

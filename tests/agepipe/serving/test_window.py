@@ -39,7 +39,7 @@ def key(ms):
     return -1 if pressed in ".X" else ord(pressed)
 
 cv2.waitKey = key
-done = session.run(session.Asked(source=film, model=bundle), Runtime(workspace=Path(workspace)))
+done = session.run(session.CameraOptions(source=film, model=bundle), Runtime(workspace=Path(workspace)))
 print(json.dumps({"frames": done.frames, "stopped": done.stopped}))
 """
 

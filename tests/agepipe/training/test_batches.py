@@ -39,7 +39,7 @@ def test_batches_are_full_and_their_order_is_the_seeds(job: Job) -> None:
 
 
 def test_judging_goes_through_all_rows_in_order(job: Job) -> None:
-    batches = list(Batches.whole(open_store(job.pixels), job.validation, 16, CPU).in_order())
+    batches = list(Batches.for_validation(open_store(job.pixels), job.validation, 16, CPU).in_order())
     assert torch.cat([batch.ages for batch in batches]).tolist() == job.validation.ages.tolist()
 
 

@@ -38,7 +38,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoints.save({"weights": torch.rand(1000)}, path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ModelError, match=f"delete {tmp_path} to start anew"):
+    with pytest.raises(ModelError, match=f"delete {tmp_path} to start again"):
         checkpoints.load(path)
 
 

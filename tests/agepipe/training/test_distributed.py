@@ -16,12 +16,11 @@ from agepipe.core.errors import DivergedError, TrainingError, WorkerError
 from agepipe.core.ports import bound
 from agepipe.model.ages import AgeRanges
 from agepipe.training import checkpoints, loop
-from agepipe.training.distributed import Alone
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job, Seat
 from agepipe.training.loop import BEST, CHECKPOINT, Training
 from agepipe.training.network import GENDERS, RACES, AgeNetwork, Normalise, Readout
-from agepipe.training.workdir import seated, shared
-from agepipe.training.worker import together
+from agepipe.training.workdir import process_jobs, train_in_processes
+from agepipe.training.worker import isolated_group
 
 pytest.importorskip("lightning_fabric", reason="needs the extra distributed")
 
@@ -57,7 +56,7 @@ def _small(learn: LearnSettings, ranges: AgeRanges, mean: Sequence[float], std: 
 
 
 def plain(job: Job, processes: int) -> Fitted:
-    return together(plainly, [(one,) for one in seated(job, processes)])
+    return isolated_group(plainly, [(one,) for one in process_jobs(job, processes)])
 
 
 def _with(job: Job, folder: str, **changes: object) -> Job:
@@ -141,7 +140,7 @@ def weights_of_each(job: Job) -> None:
     kept = {"network": training.network.state_dict(), "average": training.average.network.state_dict()}  # type: ignore[union-attr]
     random = {"random": torch.get_rng_state(), "momentum": training.optimizer.state_dict()["state"]}
     checkpoints.save({**kept, **random}, job.folder / f"rank-{job.seat.rank}.pt")
-    training.peers.wait()
+    training.processes.barrier()
 
 
 @pytest.mark.slow
@@ -149,7 +148,7 @@ def test_with_batch_norm_and_dropout_all_processes_have_the_same_network_bit_for
     job = _with(job, "norm", batch=39, average=0.9, dropout=0.5, augment=MIXED)
     with bound("", "127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    together(weights_of_each, [(dataclasses.replace(job, seat=Seat(rank, 2, port)),) for rank in range(2)])
+    isolated_group(weights_of_each, [(dataclasses.replace(job, seat=Seat(rank, 2, port)),) for rank in range(2)])
     first, second = (_state(job, f"rank-{rank}.pt") for rank in range(2))
     assert any(name.endswith("running_var") for name in first["network"])
     for part in ("network", "average"):
@@ -163,7 +162,7 @@ def test_with_batch_norm_and_dropout_all_processes_have_the_same_network_bit_for
 def test_killed_and_resumed_is_what_was_never_killed(job: Job) -> None:
     changes = {"epochs": 3, "batch": 40, "average": 0.9, "dropout": 0.3, "augment": MIXED}
     whole, broken = _with(job, "whole", **changes), _with(job, "broken", **changes)
-    expected = shared(whole, 2)
+    expected = train_in_processes(whole, 2)
     killed: list[int] = []
 
     def kill(event: EpochEvent) -> None:
@@ -174,10 +173,10 @@ def test_killed_and_resumed_is_what_was_never_killed(job: Job) -> None:
     with pytest.raises(
         WorkerError, match=r"one of the 2 processes of this work ended without a result \(killed by SIGKILL"
     ):
-        shared(broken, 2, kill)
+        train_in_processes(broken, 2, kill)
     assert len(killed) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in killed)
-    found = shared(broken, 2)
+    found = train_in_processes(broken, 2)
     assert _no_time(found) == _no_time(expected)
     for part in ("network", "average"):
         assert all(torch.equal(value, _state(whole)[part][name]) for name, value in _state(broken)[part].items())
@@ -196,7 +195,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(job: Job, before:
 def test_what_one_process_finds_wrong_ends_all_with_its_sentence(job: Job) -> None:
     explosive = {"lr": 10.0, "momentum": 0.99, "years_loss": 10.0, "l1": 10.0, "epochs": 20}
     with pytest.raises(DivergedError, match=r"learn\.lr: with 10\.0 the loss is (nan|inf)"):
-        shared(_with(job, "explosive", **{**PLAIN, **explosive}), 2)
+        train_in_processes(_with(job, "explosive", **{**PLAIN, **explosive}), 2)
     assert not multiprocessing.active_children()
 
 
@@ -204,12 +203,12 @@ def test_a_disk_that_fails_the_first_ends_all(job: Job) -> None:
     job = _with(job, "full", **PLAIN)
     (job.folder / (CHECKPOINT + ".tmp")).mkdir(parents=True)
     with pytest.raises(TrainingError, match="could not be written"):
-        shared(job, 2)
+        train_in_processes(job, 2)
     assert not multiprocessing.active_children()
 
 
 def test_one_process_has_no_part_in_it(job: Job) -> None:
-    peers = Training(_with(job, "alone")).peers
-    assert type(peers) is Alone
-    assert peers.share(7) == slice(None)
-    assert peers.weight(7) == 1.0
+    processes = Training(_with(job, "alone")).processes
+    assert processes.fabric is None
+    assert processes.shard(7) == slice(0, 7)
+    assert processes.loss_weight(7) == 1.0

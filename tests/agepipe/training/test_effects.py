@@ -102,7 +102,7 @@ def _trained(job: Job, changes: dict[str, Any]) -> Outcome:
     )
     while not training.finished:
         training.epoch()
-    kept = [value.clone() for value in training.judged.state_dict().values() if value.is_floating_point()]
+    kept = [value.clone() for value in training.evaluated_network.state_dict().values() if value.is_floating_point()]
     return kept, [{name: value for name, value in row.items() if name != "seconds"} for row in training.curves]
 
 

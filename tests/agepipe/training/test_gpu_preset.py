@@ -56,7 +56,7 @@ def test_the_gpu_preset_trains_a_few_steps_on_a_cpu(tmp_path: Path, monkeypatch:
     assert isinstance(training.schedule, OneCycleLR)
     group = training.optimizer.param_groups[0]
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 5e-4)
-    kept = network_of(job, training.fitted(), job.folder / BEST)
+    kept = network_of(job, training.result(), job.folder / BEST)
     assert (kept.size, kept.mirror) == (128, True)
     probabilities, years = kept(torch.from_numpy(np.load(job.pixels)[:2]))
     assert probabilities.shape == (2, len(RANGES))

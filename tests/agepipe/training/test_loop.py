@@ -100,7 +100,7 @@ def test_one_cut_off_between_its_two_files_keeps_the_weights_of_the_epoch_that_i
     assert again.best == found["epoch"] == wanted["epoch"] > 1
     assert _same(found["network"], wanted["network"])
     assert torch.equal(found["probabilities"], wanted["probabilities"])
-    assert torch.equal(again._kept, wanted["probabilities"])
+    assert torch.equal(again._best_probabilities, wanted["probabilities"])
     again.curves.append(again.curves[-1])
     again._save(again._state(), CHECKPOINT)
     (job.folder / BEST).unlink()
@@ -181,12 +181,12 @@ def test_a_mixed_batch_counts_both_answers_by_their_shares(job: Job) -> None:
     torch.set_rng_state(before)
     mixed = mix(augment(batch.images, 32, settings), batch.ages, settings.mix)
     assert abs(mixed.share - 0.5) > 0.1  # else the wrong share would hardly show
-    logits = network.everything(mixed.levels)
+    logits = network.all_logits(mixed.levels)
     outputs = network.readout.outputs
 
     def answered(rows: Batch) -> Tensor:
         main = training.objective(network, logits[:, :outputs], rows.labels, rows.ages)
-        return main + training.objective.helping(logits[:, outputs:], rows.genders, rows.races)  # type: ignore[no-any-return]
+        return main + training.objective.helper_loss(logits[:, outputs:], rows.genders, rows.races)  # type: ignore[no-any-return]
 
     partners = Batch(batch.images, *(column[mixed.partner] for column in batch[1:]))
     assert (partners.labels != batch.labels).any()
@@ -233,7 +233,7 @@ def test_the_average_takes_in_every_step_by_the_decay_that_was_asked(job: Job) -
     training.optimizer.register_step_post_hook(follow)
     training.epoch()
     assert len(steps) == 3
-    assert torch.allclose(next(training.judged.parameters()).double(), expected, atol=1e-6)
+    assert torch.allclose(next(training.evaluated_network.parameters()).double(), expected, atol=1e-6)
     assert not torch.allclose(weight.double(), expected, atol=1e-4)
 
 

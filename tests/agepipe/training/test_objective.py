@@ -77,8 +77,9 @@ def test_the_helping_loss_is_the_cross_entropy_of_gender_and_that_of_race() -> N
 
     gender, race = entropy(slice(0, 2), genders), entropy(slice(2, 7), races)
     objective = Objective(LearnSettings(helpers=0.3), UTKFACE, Readout(UTKFACE, by_year=False), LABELS)
-    assert float(objective.helping(logits, genders, races)) == pytest.approx(0.3 * (np.mean(gender) + np.mean(race)))
-    parts = objective.helping(logits, genders, races, [torch.tensor(8), torch.tensor(5)])
+    mean = np.mean(gender) + np.mean(race)
+    assert float(objective.helper_loss(logits, genders, races)) == pytest.approx(0.3 * mean)
+    parts = objective.helper_loss(logits, genders, races, [torch.tensor(8), torch.tensor(5)])
     assert float(parts) == pytest.approx(0.3 * (sum(gender) / 8 + sum(race) / 5))
 
 
@@ -214,9 +215,9 @@ def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
     objective = Objective(learn, UTKFACE, network.readout, torch.arange(len(UTKFACE)))
-    logits = network.everything(torch.randint(0, 256, (4, 32, 32, 3)).float())
+    logits = network.all_logits(torch.randint(0, 256, (4, 32, 32, 3)).float())
     assert logits.shape == (4, network.readout.outputs + GENDERS + RACES)
-    loss = objective.helping(logits[:, network.readout.outputs :], genders, races)
+    loss = objective.helper_loss(logits[:, network.readout.outputs :], genders, races)
     loss.backward()
     first = next(network.parameters()).grad
     assert first is not None

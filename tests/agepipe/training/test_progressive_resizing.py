@@ -98,7 +98,7 @@ def test_training_sees_each_size_in_its_turn_and_judges_at_the_last(job: Job) ->
     seen: list[tuple[bool, int]] = []
     hooks = [
         network.body.register_forward_pre_hook(lambda _, given, learns=learns: seen.append((learns, given[0].shape[2])))
-        for learns, network in ((True, training.network), (False, training.judged))
+        for learns, network in ((True, training.network), (False, training.evaluated_network))
     ]
     for _ in range(4):
         training.epoch()

@@ -25,9 +25,9 @@ from agepipe.core.ports import bound
 from agepipe.training import checkpoints, distributed, rendezvous
 from agepipe.training.job import EpochEvent, Job, Seat
 from agepipe.training.loop import BEST, CHECKPOINT
-from agepipe.training.rendezvous import Invitation, across, invited, join
-from agepipe.training.workdir import shared
-from agepipe.training.worker import together
+from agepipe.training.rendezvous import Invitation, invited, join, train_on_machines
+from agepipe.training.workdir import train_in_processes
+from agepipe.training.worker import isolated_group
 
 if TYPE_CHECKING:  # a process that one of the tests starts sees only this file
     from hostile import Hostile
@@ -87,10 +87,10 @@ def test_two_machines_give_what_two_processes_of_one_give_bit_for_bit(
     job: Job, first: Runtime, meet: str, elsewhere: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = dataclasses.replace(job, folder=job.folder.with_name("alone"))
-    expected = shared(alone, 2)
+    expected = train_in_processes(alone, 2)
     epochs: list[EpochEvent] = []
     with joining(meet, elsewhere) as other:
-        found = across(job, first, epochs.append)
+        found = train_on_machines(job, first, epochs.append)
         said, _ = other.communicate(timeout=60)
     assert other.returncode == 0, said
     assert "epoch 3 of 3" in said
@@ -107,25 +107,25 @@ def test_two_machines_give_what_two_processes_of_one_give_bit_for_bit(
 def test_when_one_machine_is_killed_the_other_says_so_and_the_same_commands_go_on(
     job: Job, first: Runtime, meet: str, elsewhere: Path
 ) -> None:
-    expected = shared(dataclasses.replace(job, folder=job.folder.with_name("alone")), 2)
+    expected = train_in_processes(dataclasses.replace(job, folder=job.folder.with_name("alone")), 2)
     with joining(meet, elsewhere) as other:
 
         def kill(event: EpochEvent) -> None:
             if event.epoch == 1:
                 other.send_signal(signal.SIGKILL)
 
-        with pytest.raises(TrainingError, match=rf"the training at {meet} broke off \(.*failed.*same commands again"):
-            across(job, first, kill)
+        with pytest.raises(TrainingError, match=rf"the training at {meet} .*failed.*same commands again"):
+            train_on_machines(job, first, kill)
     assert invited(meet, first) is None
     with joining(meet, elsewhere) as other:
-        found = across(job, first)
+        found = train_on_machines(job, first)
         assert other.wait(60) == 0
     assert found.metrics == expected.metrics
 
 
 def invite_and_sleep(job: Job, runtime: Runtime) -> None:
     host, port = meeting(runtime.meet)
-    with rendezvous._left(Invitation(job, runtime.workspace, Seat(0, 2, port, host, 2)), runtime.meet, runtime):
+    with rendezvous._published(Invitation(job, runtime.workspace, Seat(0, 2, port, host, 2)), runtime.meet, runtime):
         sys.stdout.write("left\n")
         sys.stdout.flush()
         time.sleep(600)
@@ -146,7 +146,7 @@ def test_an_invitation_whose_maker_was_killed_is_none(job: Job, first: Runtime, 
         assert standing is not None
         assert [one.seat for one in standing.jobs(1, tmp_path)] == [Seat(1, 2, meeting(meet)[1], "127.0.0.1", 2)]
         with pytest.raises(TrainingError, match="another training waits at"):
-            across(job, first)
+            train_on_machines(job, first)
         os.kill(maker.pid, signal.SIGKILL)
     assert invited(meet, first) is None
     assert (first.workspace / "machines" / meet.replace(":", "-")).exists(), "a killed one leaves its file"
@@ -164,7 +164,7 @@ def same(one: Job, other: Job) -> bool:
 
 def test_an_invitation_comes_as_it_was_given(job: Job, first: Runtime, meet: str) -> None:
     given = Invitation(job, first.workspace, Seat(0, 4, 1, "127.0.0.1", 2))
-    with rendezvous._left(given, meet, first):
+    with rendezvous._published(given, meet, first):
         found = invited(meet, first)
     assert found is not None
     assert same(found.job, job)
@@ -175,7 +175,7 @@ def test_an_invitation_comes_as_it_was_given(job: Job, first: Runtime, meet: str
 def test_what_another_put_in_the_place_of_an_invitation_is_not_run(
     content: str, job: Job, first: Runtime, meet: str, hostile: "Hostile"
 ) -> None:
-    with rendezvous._left(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
+    with rendezvous._published(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
         path = first.workspace / "machines" / meet.replace(":", "-")
         path.write_bytes(hostile.pickled() if content == "pickle" else content.encode())
         with pytest.raises(TrainingError, match=str(path)):
@@ -188,7 +188,7 @@ def test_an_invitation_leads_nobody_out_of_the_workspace(field: str, job: Job, f
     for outside in (Path("/etc/agepipe"), first.workspace / ".." / "elsewhere"):
         leading = dataclasses.replace(job, **{field: outside})
         with (
-            rendezvous._left(Invitation(leading, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first),
+            rendezvous._published(Invitation(leading, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first),
             pytest.raises(TrainingError, match=str(outside)),
         ):
             join(meet, first)
@@ -198,20 +198,20 @@ def test_each_machine_takes_a_place_of_its_own_and_one_too_many_is_refused(
     job: Job, first: Runtime, meet: str, tmp_path: Path
 ) -> None:
     invitation = Invitation(job, tmp_path, Seat(0, 6, 1, "127.0.0.1", 3))
-    with rendezvous._left(invitation, meet, first):
-        with rendezvous._place(invitation, meet, first) as one, rendezvous._place(invitation, meet, first) as two:
+    with rendezvous._published(invitation, meet, first):
+        with rendezvous._slot(invitation, meet, first) as one, rendezvous._slot(invitation, meet, first) as two:
             assert [seen.seat.rank for seen in invitation.jobs(one, tmp_path)] == [2, 3]
             assert [seen.seat.rank for seen in invitation.jobs(two, tmp_path)] == [4, 5]
             with pytest.raises(TrainingError, match=f"places at {meet} are taken.*3 machines"):
                 join(meet, first)
-        with rendezvous._place(invitation, meet, first) as again:
+        with rendezvous._slot(invitation, meet, first) as again:
             assert again == 1
 
 
 def impatient(job: Job) -> None:
     """What a process of the next test runs."""
     distributed.TIMEOUT = timedelta(seconds=3)
-    distributed.gather(job.seat, torch.device("cpu"))
+    distributed.Processes(job.seat, torch.device("cpu"))
 
 
 def test_machines_that_do_not_come_are_named_in_one_sentence(job: Job, meet: str) -> None:
@@ -219,13 +219,13 @@ def test_machines_that_do_not_come_are_named_in_one_sentence(job: Job, meet: str
     alone = dataclasses.replace(job, seat=Seat(0, 2, port, host, 2))
     who = rf"not all 2 processes on 2 machines met at {meet} within 3 s; run .* `agepipe join {meet}` on the others"
     with pytest.raises(TrainingError, match=who):
-        together(impatient, [(alone,)])
+        isolated_group(impatient, [(alone,)])
 
 
 def test_a_port_in_use_is_refused_before_anyone_is_invited(job: Job, first: Runtime, meet: str) -> None:
     host, port = meeting(meet)
     with bound("", host, port), pytest.raises(ServiceError, match=f"--meet: port {port} is in use"):
-        across(job, first)
+        train_on_machines(job, first)
     assert invited(meet, first) is None
 
 
@@ -233,13 +233,13 @@ def test_who_waits_is_served_by_an_invitation_that_comes_later(
     job: Job, first: Runtime, meet: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rendezvous, "PAUSE", 0.05)
-    monkeypatch.setattr(rendezvous, "together", lambda function, places, on_event: places)
+    monkeypatch.setattr(rendezvous, "isolated_group", lambda function, places, on_event: places)
     found: list[object] = []
     waiting = threading.Thread(target=lambda: found.append(join(meet, first)))
     waiting.start()
     time.sleep(0.3)
     assert not found
-    with rendezvous._left(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
+    with rendezvous._published(Invitation(job, first.workspace, Seat(0, 2, 1, "127.0.0.1", 2)), meet, first):
         waiting.join(30)
     ((place,),) = found[0]  # type: ignore[misc]
     assert place.seat.rank == 1

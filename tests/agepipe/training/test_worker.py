@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from agepipe.core.errors import DataError, TrainingError, WorkerError
-from agepipe.training.worker import WAITING, interrupt, isolated, resume, warm
+from agepipe.training.worker import THREAD_WAITING, interrupt, isolated, resume, warm
 
 
 def double(value: int) -> int:
@@ -179,10 +179,10 @@ def test_threads_wait_for_each_other_as_the_user_says_or_awake_but_briefly(
 ) -> None:
     code = """
     import os
-    from agepipe.training.worker import WAITING, isolated
-    print(*(isolated(os.getenv, name) for name in WAITING), *WAITING.keys() & os.environ.keys())
+    from agepipe.training.worker import THREAD_WAITING, isolated
+    print(*(isolated(os.getenv, name) for name in THREAD_WAITING), *THREAD_WAITING.keys() & os.environ.keys())
     """
-    environ = {name: value for name, value in os.environ.items() if name not in WAITING} | own
+    environ = {name: value for name, value in os.environ.items() if name not in THREAD_WAITING} | own
     said = subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], env=environ, text=True)
     assert said.split() == [*expected, *own], "and the caller's own environment is as it was"
 

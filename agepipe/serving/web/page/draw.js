@@ -1,19 +1,19 @@
 // What is drawn on a picture: a box for each face with range, probability and age.
 
-// RGB; told apart by colour-blind people as well (after M. Okabe and K. Ito). A face keeps its colour.
+// Colours that colour-blind people can distinguish (after M. Okabe and K. Ito). A track keeps its colour.
 const PALETTE = ["#56b4e9", "#e69f00", "#00c88c", "#f0e442", "#cc79a7", "#ff6e3c", "#9696ff"];
 
-const SMALL = 480;  // CSS px; on a narrower picture the type is smaller, so that two faces have room for their labels
+const SMALL = 480;  // CSS px; below this width the font is smaller, so that the labels of two faces fit side by side
 
 export const colour = (face) => PALETTE[face.track % PALETTE.length];
 
-// What is said of a face: range, probability, expected age, and where the model is unsure the 90 % set.
+// The label of a face: range, probability, age, and the 90 % prediction set if it has more than one range.
 export function words(face) {
   const found = [face.range, `${Math.round(100 * face.probability)}\u00a0%`, `about ${Math.round(face.age)} years`];
   return face.set ? [...found, `90\u00a0% sure: ${face.set}`] : found;
 }
 
-// Draw a picture and the faces that were found in it, as sharp as the screen is.
+// Draw a picture and the detected faces at the resolution of the screen.
 export function draw(canvas, picture, faces, mirrored) {
   const shown = picture.width / picture.height;
   const wide = Math.round(canvas.parentElement.clientWidth * devicePixelRatio);
@@ -24,7 +24,7 @@ export function draw(canvas, picture, faces, mirrored) {
   if (mirrored) ink.setTransform(-1, 0, 0, 1, wide, 0);
   ink.drawImage(picture, 0, 0, canvas.width, canvas.height);
   ink.restore();
-  // canvas pixels a CSS pixel, also where the height is what limits the size
+  // canvas pixels for each CSS pixel, also if the height limits the size
   const across = Math.min(canvas.clientWidth, canvas.clientHeight * shown), unit = wide / across;
   const type = across < SMALL ? 0.85 * unit : unit;
   for (const face of faces) {
@@ -43,7 +43,7 @@ function box(ink, face, left, top, width, height, unit, type) {
   label(ink, [`${range}   ${probability}`, ...more], left, top, height, type);
 }
 
-// Above the box where there is room, or below it, otherwise inside it; always inside the picture.
+// Above the box if there is room, else below it, else inside it; always inside the picture.
 function label(ink, texts, left, top, height, unit) {
   const step = 19 * unit, pad = 6 * unit;
   ink.font = `600 ${14 * unit}px system-ui, sans-serif`;

@@ -1,12 +1,12 @@
-// The page: a camera or a picture goes to the server, one at a time and the newest first; what comes back is drawn.
+// The page: send camera frames or a picture to the server, one at a time, and draw the predictions.
 
 import { colour, draw, words } from "./draw.js";
 import { Link } from "./link.js";
 
 const LIVE = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
 const STILL = 1600;  // longest side, px, of a picture that is sent
-const SPOKEN = 2000;  // ms between two sentences for a screen reader
-const POLL = 3000;  // ms between two looks at the server while nothing is sent
+const SPOKEN = 2000;  // ms between two status messages for a screen reader
+const POLL = 3000;  // ms between two requests of the server's status while nothing is sent
 const WAIT = 1000;  // ms after an error
 
 const part = (id) => document.getElementById(id);
@@ -15,7 +15,7 @@ const state = { stream: null, video: null, link: null, still: null, paused: fals
 
 part("server").textContent = location.host;
 
-function say(text) {
+function setStatus(text) {
   if (part("status").textContent !== text) part("status").textContent = text;
 }
 
@@ -51,15 +51,15 @@ function speak(faces, small) {
   state.spoken = performance.now();
   const ages = faces.map((face) => face.range).join(", ");
   const found = faces.length ? `${faces.length === 1 ? "One face" : `${faces.length} faces`}: ${ages}.` : "";
-  const more = small ? `${small === 1 ? "One face is" : `${small} faces are`} too small to be answered.` : "";
-  say([found, more].filter(Boolean).join(" ") || "No face in the picture.");
+  const more = small ? `${small === 1 ? "One face is" : `${small} faces are`} too small for a prediction.` : "";
+  setStatus([found, more].filter(Boolean).join(" ") || "No face in the picture.");
 }
 
 function show(answer, mirrored) {
   showModel(answer.model);
   part("hint").hidden = true;
   draw(canvas, sent, answer.faces, mirrored);
-  const listed = [...answer.faces].sort((one, other) => one.track - other.track);  // so that rows keep their places
+  const listed = [...answer.faces].sort((one, other) => one.track - other.track);  // so that rows keep their positions
   showFaces(listed);
   speak(listed, answer.small);
 }
@@ -75,8 +75,8 @@ const later = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const nextFrame = (video) => new Promise((resolve) =>
   video.requestVideoFrameCallback ? video.requestVideoFrameCallback(resolve) : requestAnimationFrame(resolve));
 
-// Until another stream is there: the newest frame goes out when the last one has been answered.
-async function watch(stream, video) {
+// Until the stream changes: send the newest frame whenever the previous answer has arrived.
+async function sendFrames(stream, video) {
   const mirrored = stream.getVideoTracks()[0].getSettings().facingMode !== "environment";
   while (state.stream === stream) {
     await nextFrame(video);
@@ -90,8 +90,8 @@ async function watch(stream, video) {
 }
 
 async function failed(why) {
-  say(why);
-  await look();
+  setStatus(why);
+  await checkServer();
   await later(WAIT);
 }
 
@@ -118,24 +118,24 @@ const TROUBLES = {
 async function start(device = "") {
   stop();
   if (!navigator.mediaDevices) {
-    return say("The browser lends its camera only to pages of this machine or over https; choose a picture instead.");
+    return setStatus("The browser lends its camera only to pages of this machine or over https; choose a picture instead.");
   }
-  say("Waiting for the camera.");
+  setStatus("Waiting for the camera.");
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: device ? { ...LIVE, deviceId: { exact: device } } : LIVE });
   } catch (error) {
-    return say(TROUBLES[error.name] ?? `The camera cannot be used (${error.message}).`);
+    return setStatus(TROUBLES[error.name] ?? `The camera cannot be used (${error.message}).`);
   }
-  stop();  // another click may have been quicker
+  stop();  // another click may have started a stream meanwhile
   const video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
-  Object.assign(state, { stream, video, link: new Link(false, say) });
-  stream.getVideoTracks()[0].onended = () => { stop(); say("The camera was disconnected."); };
+  Object.assign(state, { stream, video, link: new Link(false, setStatus) });
+  stream.getVideoTracks()[0].onended = () => { stop(); setStatus("The camera was disconnected."); };
   part("camera").textContent = "Stop camera";
   part("pause").disabled = false;
   await video.play();
   await listLenses(stream);
-  watch(stream, video);
+  sendFrames(stream, video);
 }
 
 async function listLenses(stream) {
@@ -152,46 +152,46 @@ async function openPicture(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    return say(`${file.name || "The file"} is no picture that the browser can read; take a JPEG, PNG or WebP.`);
+    return setStatus(`${file.name || "The file"} is no picture that the browser can read; take a JPEG, PNG or WebP.`);
   }
-  stop();  // another picture may have been quicker
+  stop();  // another picture may have been opened meanwhile
   const scale = Math.min(1, STILL / Math.max(bitmap.width, bitmap.height));
   const size = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(side * scale)));
-  Object.assign(state, { still: { bitmap, size }, link: new Link(true, say) });
-  await lookAtStill(state.still);
+  Object.assign(state, { still: { bitmap, size }, link: new Link(true, setStatus) });
+  await predictStill(state.still);
 }
 
-async function lookAtStill(still) {
-  say("Looking at the picture.");
+async function predictStill(still) {
+  setStatus("Analysing the picture.");
   while (state.still === still && !state.link.ready) await later(50);
   if (state.still !== still) return;
   const answer = await state.link.ask(await toSend(still.bitmap, ...still.size, 0.92));
   if (state.still !== still) return;
-  if (!answer) return lookAtStill(still);
-  if (answer.error) return say(answer.error);
+  if (!answer) return predictStill(still);
+  if (answer.error) return setStatus(answer.error);
   state.spoken = -Infinity;
   show(answer, false);
   state.link.close();
 }
 
-// What the server has, while no pictures tell; a picture is looked at again by a new model.
-async function look() {
+// Show the server's model while nothing is sent; a new model predicts the present picture again.
+async function checkServer() {
   let found;
   try {
     found = await (await fetch("status")).json();
   } catch {
-    return say("The server does not answer; it may have been ended.");
+    return setStatus("The server does not answer; it may have been ended.");
   }
   const changed = found.model !== state.model;
   showModel(found.model, found.problem);
   if (changed && found.model && state.still) await openPicture(state.still.bitmap);
 }
 
-part("camera").onclick = () => { if (state.stream) { stop(); say("The camera is off."); } else start(); };
+part("camera").onclick = () => { if (state.stream) { stop(); setStatus("The camera is off."); } else start(); };
 part("pause").onclick = () => {
   state.paused = !state.paused;
   part("pause").textContent = state.paused ? "Resume" : "Pause";
-  if (state.paused) say("Paused: nothing is sent.");
+  if (state.paused) setStatus("Paused: nothing is sent.");
 };
 part("lens").onchange = (event) => start(event.target.value);
 part("choose").onclick = () => part("file").click();
@@ -204,5 +204,5 @@ document.ondrop = (event) => {
   if (event.dataTransfer.files[0]) openPicture(event.dataTransfer.files[0]);
 };
 
-look();
-setInterval(() => { if (!document.hidden && (!state.stream || state.paused)) look(); }, POLL);
+checkServer();
+setInterval(() => { if (!document.hidden && (!state.stream || state.paused)) checkServer(); }, POLL);
