@@ -17,9 +17,9 @@ from flows import environment, services, shell
 SHOW = """
 import os, sys
 from pathlib import Path
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from flows import environment
-environment.prepare(Where(workspace=Path("workspace")), None)
+environment.prepare(Runtime(workspace=Path("workspace")), None)
 from prefect.settings import get_current_settings, temporary_settings, PREFECT_CLIENT_MAX_RETRIES
 for known in (get_current_settings(), get_current_settings().copy_with_update({PREFECT_CLIENT_MAX_RETRIES: 1})):
     print(known.api.url, known.api.key, known.home, known.server.database.connection_url.get_secret_value())

@@ -66,7 +66,7 @@ def keep(runtime: Runtime, pid: int, started: float) -> None:
 
 
 def test_what_up_starts_uses_its_workspace_and_store(runtime: Runtime) -> None:
-    code = "from agepipe.config.runtime import Where; print(Where().workspace); print(Where().tracking)"
+    code = "from agepipe.config.runtime import Runtime; print(Runtime().workspace); print(Runtime().tracking)"
     kept = services.environ(runtime, None)
     done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(runtime.workspace), runtime.tracking]

@@ -121,9 +121,9 @@ BROKEN = """
 import time
 from pathlib import Path
 from agepipe.core.errors import ServiceError
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from flows import environment
-environment.prepare(Where(workspace=Path("workspace")), None)
+environment.prepare(Runtime(workspace=Path("workspace")), None)
 Path("workspace/prefect/prefect.db").mkdir()
 from flows.temporary import TemporaryServer
 try:

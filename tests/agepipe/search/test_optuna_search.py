@@ -30,11 +30,11 @@ import os, signal, sys
 from pathlib import Path
 from test_optuna_search import SEARCH, judged
 from agepipe.config.stages import LearnSettings
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 from agepipe.search.optuna_search import study
 from agepipe.data.records import Rows
 rows = Rows.model_validate_json(sys.argv[2])
-with study(rows, LearnSettings(), SEARCH, Where(workspace=Path(sys.argv[1]))) as proposals:
+with study(rows, LearnSettings(), SEARCH, Runtime(workspace=Path(sys.argv[1]))) as proposals:
     for _ in range(11):
         batch = proposals.proposed()
         proposals.tell(batch, judged(batch))

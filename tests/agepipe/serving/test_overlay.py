@@ -31,15 +31,15 @@ def changed(drawn: Image, rows: slice) -> float:
 
 
 @pytest.mark.parametrize(
-    ("top", "where"),
+    ("top", "rows"),
     [
         (200, slice(150, 198)),  # above
         (10, slice(214, 262)),  # no room above: below
     ],
 )
-def test_the_label_leaves_the_face_free(top: int, runtime: slice) -> None:
+def test_the_label_leaves_the_face_free(top: int, rows: slice) -> None:
     drawn = draw(blank(), [unsure(top)], RANGES, "model")
-    assert changed(drawn, runtime) > 0.6
+    assert changed(drawn, rows) > 0.6
     assert changed(drawn, slice(top + 5, top + 195)) == 0
 
 

@@ -26,7 +26,7 @@ import json, sys
 from pathlib import Path
 import cv2
 from agepipe.serving import camera_session as session, window
-from agepipe.config.runtime import Where
+from agepipe.config.runtime import Runtime
 
 film, bundle, workspace, typed = sys.argv[1:]
 waiting, wait = iter(typed), cv2.waitKey
@@ -39,7 +39,7 @@ def key(ms):
     return -1 if pressed in ".X" else ord(pressed)
 
 cv2.waitKey = key
-done = session.run(session.Asked(source=film, model=bundle), Where(workspace=Path(workspace)))
+done = session.run(session.Asked(source=film, model=bundle), Runtime(workspace=Path(workspace)))
 print(json.dumps({"frames": done.frames, "stopped": done.stopped}))
 """
 
