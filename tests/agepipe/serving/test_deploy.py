@@ -7,25 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import make_bundle
+from versions import registered
 
 from agepipe.config.runtime import Runtime
-from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import ModelError
-from agepipe.evaluation.records import Evaluation
 from agepipe.model import bundle
 from agepipe.model.predictor import Predictor
-from agepipe.registry import lookup, register
+from agepipe.registry import lookup
 from agepipe.serving.deploy import Check, checked, current, deploy, difference, folder_of, switch
 from agepipe.serving.model_source import Following
 
 
 def put(tmp_path: Path, runtime: Runtime, sharpness: float) -> int:
     """Register a version of its own sharpness."""
-    model = make_bundle(tmp_path / f"bundle-{sharpness}", sharpness=sharpness)
-    evaluation = Evaluation(
-        digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
-    )
-    return register.register(model, evaluation, ReleaseSettings(), runtime).version
+    return registered(make_bundle(tmp_path / f"bundle-{sharpness}", sharpness=sharpness).folder, runtime)
 
 
 def test_nothing_is_deployed_at_first(runtime: Runtime) -> None:

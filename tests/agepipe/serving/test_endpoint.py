@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from bundles import SIZE, make_bundle, pictures
 from chips import detector_file, real_chips
-from endpoints import Server, registered, standing_in
+from endpoints import Server, standing_in
+from versions import registered
 from videos import read, video
 
 from agepipe.config.runtime import Runtime
