@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -245,9 +246,11 @@ def test_a_switched_pointer_is_followed_between_two_frames(film: Path, runtime: 
             titles.append(seen.model)
 
     def change() -> None:
+        before = set(threading.enumerate())
         switch(two, "agepipe", 2, runtime)
         assert not model.renewed(), "it never waits for the next model"
-        model._thread.join()  # type: ignore[union-attr]
+        for loading in set(threading.enumerate()) - before:
+            loading.join()
 
     done = camera.run(opened(str(film)), Camera(model, Detector(detector_file(shared))), [Titles(10, change)])
     assert titles == ["agepipe version 1"] * 10 + ["agepipe version 2"] * 20
@@ -296,7 +299,7 @@ def test_what_cannot_work_is_refused_before_anything_is_opened(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_the_keys() -> None:
+def test_keys_pause_show_help_take_snapshots_and_quit() -> None:
     keys = Keys()
     for key in (-1, ord("x")):
         keys.press(key)
