@@ -57,7 +57,7 @@ def test_predict_calls_nobody_and_leaves_no_device_identifier(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_user_may_want_it(tmp_path: Path) -> None:
+def test_the_user_can_turn_telemetry_on(tmp_path: Path) -> None:
     code = "import os, agepipe.model.predictor; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     for given, found in ({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0"):
         environ = {**Proxy(9, tmp_path).environ(), **given}
