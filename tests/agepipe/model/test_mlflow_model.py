@@ -110,7 +110,10 @@ def elsewhere(python: Path | str, version: Path, home: Path) -> dict[str, Any]:
     done = subprocess.run(
         [python, "-P", "-c", ELSEWHERE, str(version)],
         input=json.dumps([encoded(face) for face in FACES]), capture_output=True, text=True, cwd=home, timeout=240,
-        env={"PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(home)},
+        env={
+            "PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(home),
+            "PYTHONDONTWRITEBYTECODE": "1",  # other tests look at the same version
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -194,6 +197,7 @@ def served(version: Path) -> object:
     import mlflow.pyfunc
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "dont_write_bytecode", True)
         patch.setattr(sys, "path", [*sys.path])  # MLflow puts the version's own code first
         warnings.simplefilter("ignore")
         return mlflow.pyfunc.load_model(str(version)).unwrap_python_model()

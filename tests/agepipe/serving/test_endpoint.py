@@ -144,11 +144,6 @@ def test_a_camera_whose_server_goes_for_good_finishes_its_files(film: Path, serv
     assert len((film.parent / "cut.jsonl").read_text().splitlines()) == 20
 
 
-def test_endpoint_and_model_exclude_each_other(film: Path, bundle: Path, runtime: Runtime) -> None:
-    with pytest.raises(ConfigError, match="leave one of the two out"):
-        look(film, runtime, "no", endpoint="http://127.0.0.1:9", model=str(bundle))
-
-
 @pytest.fixture
 def served(bundle: Path, tracked: Runtime, tmp_path: Path) -> Iterator[str]:
     """`mlflow models serve` of the champion."""

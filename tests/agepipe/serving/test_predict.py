@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import SIZE, make_bundle, pictures
-from chips import detector_file, real_chips, real_files
+from chips import detector_file, real_chips
 from photographs import jpeg, png_bomb, tar_of, zip_of
 
 from agepipe.core.errors import SourceError
@@ -156,17 +156,6 @@ def test_faces_too_small_in_a_photograph_made_smaller_are_described_in_its_own_p
     assert found.rejects["reason"].to_list() == ["no face", "face too small"]
     assert all("1280×960" in detail for detail in found.rejects["detail"])
     assert "48 px" in found.rejects["detail"][1]
-
-
-def test_real_chips_that_are_found_again_are_answered_nearly_as_they_are(
-    predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
-) -> None:
-    archive = tar_of(tmp_path / "chips.tar", real_files(sample_archive, step=10))
-    plain = predict(predictor, [archive], None).faces
-    found = predict(predictor, [archive], Detector(detector_file(shared))).faces.filter(pl.col("face") == 1)
-    both = plain.join(found, on="path", suffix="_found")
-    assert len(both) >= 68
-    assert (both["age"] - both["age_found"]).abs().median() < 2.5  # measured: 1.5 years
 
 
 def test_a_path_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Path) -> None:
