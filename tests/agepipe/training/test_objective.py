@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from agepipe.config.stages import LearnSettings
 from agepipe.model.ages import AgeRanges
 from agepipe.training.network import GENDERS, RACES, AgeNetwork, Readout, build
-from agepipe.training.objective import Objective, inverse_frequency, l1_norm
+from agepipe.training.objective import Objective, l1_norm
 
 UTKFACE = AgeRanges.of("utkface")
 AGES = torch.tensor([1, 8, 26, 26, 40, 63, 116, 90])
@@ -150,14 +150,6 @@ def test_an_l1_that_dwarfs_the_loss_is_warned_of_once(caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
-def test_class_weights_are_inverse_frequencies_with_mean_one_over_the_rows() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 2 + [3])
-    weights = inverse_frequency(labels, 4)
-    assert weights[1] == pytest.approx(3 * float(weights[0]))
-    assert weights[2] == 0
-    assert float(weights[labels].mean()) == pytest.approx(1.0)
-
-
 def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
     """The helping loss of a batch, and its gradient with respect to the first layer of the network."""
     learn = LearnSettings(size=32, dropout=0.0, helpers=0.3)
@@ -171,12 +163,6 @@ def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
     first = next(network.parameters()).grad
     assert first is not None
     return loss.detach(), first
-
-
-def test_helping_heads_reach_the_body_of_the_network() -> None:
-    loss, gradient = _helped(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 2, 4]))
-    assert loss > 0
-    assert gradient.abs().sum() > 0
 
 
 def test_rows_without_gender_or_race_do_not_count_for_the_helping_heads() -> None:
