@@ -54,6 +54,12 @@ def test_text_and_nothing_are_not_images() -> None:
     assert reason(b"") == "not an image"
 
 
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
+def test_other_formats_that_stop_early_are_refused(kind: str) -> None:
+    data = encoded(picture(300, 300), kind)
+    assert reason(data[: len(data) // 2]) in ("truncated", "not an image")
+
+
 def test_a_jpeg_cut_in_its_header_is_truncated() -> None:
     assert reason(encoded(picture())[:30]) == "truncated"
 
