@@ -16,13 +16,6 @@ from agepipe.registry import tracking
 from flows import environment
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests of a module in one process, and all that need the Prefect server, which starts slowly, in another."""
-    for item in items:
-        needs_server = "prefect_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("prefect" if needs_server else str(item.path)))
-
-
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
     """A workspace and a tracking store of the test's own."""
