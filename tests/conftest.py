@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, started
+from filelock import FileLock
 from hostile import Hostile
 from servers import MlflowServer
 
@@ -25,9 +26,13 @@ def runtime(tmp_path: Path) -> Runtime:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking store with an experiment and nothing in it; MLflow takes seconds to make one."""
-    folder = tmp_path_factory.mktemp("empty") / "mlruns"
-    tracking.prepare(Runtime(tracking=f"sqlite:///{folder}/mlflow.db"))
+    """A tracking store with an experiment and no run; MLflow takes seconds to make it, so all processes share it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty" / "mlruns"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name("lock")):
+        if not folder.exists():
+            tracking.prepare(Runtime(tracking=f"sqlite:///{folder}/mlflow.db"))
     return folder
 
 

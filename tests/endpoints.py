@@ -10,12 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agepipe.config.runtime import Runtime
-from agepipe.config.stages import ReleaseSettings
-from agepipe.evaluation.records import Evaluation
 from agepipe.model.imaging import decode, fit
 from agepipe.model.predictor import Predictor
-from agepipe.registry import register
 
 
 class Server:
@@ -63,11 +59,3 @@ def standing_in(bundle: Path, port: int = 0) -> Iterator[Server]:
         running.http.shutdown()
         running.http.server_close()
         thread.join()
-
-
-def registered(folder: Path, runtime: Runtime) -> int:
-    """Register a bundle; gives its version."""
-    digest = register.bundle.digest(folder)
-    model = register.Model(digest=digest, folder=folder, lineage="known")
-    evaluation = Evaluation(digest="e", model=digest, rows="r", count=1, folder=folder, metrics={}, intervals={})
-    return register.register(model, evaluation, ReleaseSettings(), runtime).version

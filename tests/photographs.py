@@ -5,10 +5,13 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image as Pillow
 
 
 def jpeg(seed: int, width: int = 48, height: int = 48) -> bytes:
@@ -36,14 +39,26 @@ def chips(folder: Path, count: int, first: int = 0) -> list[Path]:
     return made
 
 
-def png_bomb(side: int = 60_000) -> bytes:
-    """A small PNG whose header announces `side` × `side` pixels."""
+def png(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A PNG of chunks, each a kind and a body."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
+
+
+def png_bomb(side: int = 60_000) -> bytes:
+    """A small PNG whose header announces `side` × `side` pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return png([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")])
+
+
+def encoded(image: Pillow.Image, kind: str = "JPEG", **options: Any) -> bytes:
+    """The file of a picture; `options` are those of Pillow for its kind."""
+    out = io.BytesIO()
+    image.save(out, kind, **{"quality": 95, **options})
+    return out.getvalue()
 
 
 def tar_of(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:

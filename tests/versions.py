@@ -8,6 +8,7 @@ from bundles import make_bundle
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.evaluation.records import Evaluation
+from agepipe.model.bundle import digest
 from agepipe.model.records import Model
 from agepipe.registry import lookup, register
 from agepipe.registry.records import Registered
@@ -43,6 +44,12 @@ def model(tmp_path: Path, sharpness: float = 60.0, known: bool = True) -> Model:
 def put(tmp_path: Path, runtime: Runtime, sharpness: float, decide: object = better) -> Registered:
     new = model(tmp_path, sharpness)
     return register.register(new, judged(new), RELEASE, runtime, decide=decide)  # type: ignore[arg-type]
+
+
+def registered(folder: Path, runtime: Runtime) -> int:
+    """Register a bundle without a comparison with the champion; gives its version."""
+    model = Model(digest=digest(folder), folder=folder, lineage="known")
+    return register.register(model, judged(model), RELEASE, runtime).version
 
 
 def histories(runtime: Runtime) -> dict[int, list[str]]:

@@ -21,14 +21,20 @@ def scene(chips: Sequence[Image], at: int) -> Image:
     return pasted(image, chips[1], (540, 380), 130) if len(chips) > 1 else image
 
 
-def video(path: Path, chips: Sequence[Image], frames: int = 30) -> Path:
-    """Write it, 640×480."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (640, 480))
+def written(path: Path, frames: Sequence[Image], codec: str = "mp4v", rate: float = RATE) -> Path:
+    """Write frames of one size, RGB."""
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, (width, height))
     assert writer.isOpened()
-    for at in range(frames):
-        writer.write(cv2.cvtColor(scene(chips, at), cv2.COLOR_RGB2BGR))
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
     return path
+
+
+def video(path: Path, chips: Sequence[Image], frames: int = 30) -> Path:
+    """Write a video of the chips, 640×480."""
+    return written(path, [scene(chips, at) for at in range(frames)])
 
 
 def read(path: Path) -> list[Image]:

@@ -1,13 +1,12 @@
 """Small labelled rows, the smallest training, and real chips."""
 
-import io
-import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import polars as pl
 import pytest
+from chips import real_chips
 from labelled import RANGES, labelled_rows
 from numpy.typing import NDArray
 
@@ -52,8 +51,5 @@ def job(rows: Rows, learn: LearnSettings, tmp_path: Path) -> Job:
 @pytest.fixture(scope="session")
 def faces(sample_archive: Path) -> NDArray[np.uint8]:
     """The 700 real chips of the sample archive, uint8 (700, 72, 72, 3) RGB."""
-    with tarfile.open(sample_archive) as archive:
-        files = [archive.extractfile(member) for member in archive if member.name.endswith(".jpg")]
-        contents = [io.BytesIO(file.read()).getbuffer() for file in files if file]
-    images = [cv2.imdecode(np.frombuffer(one, dtype=np.uint8), cv2.IMREAD_COLOR_RGB) for one in contents]
+    images = real_chips(sample_archive)[0]
     return np.stack([cv2.resize(image, (72, 72), interpolation=cv2.INTER_AREA) for image in images])

@@ -98,21 +98,17 @@ def test_a_server_of_the_users_own_is_asked_as_the_user_said(
     assert [os.environ.get(name) for name in NAMES] == [auth, None, "https://prefect.example/api"]
 
 
-@pytest.mark.parametrize("named", [KEPT, f"{KEPT}/", KEPT.replace("127.0.0.1", "localhost")])
-def test_the_kept_server_that_the_user_names_gets_its_password(
-    named: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [
+        (KEPT, True), (f"{KEPT}/", True), (KEPT.replace("127.0.0.1", "localhost"), True),
+        ("http://127.0.0.1:4201/api", False), ("http://10.0.0.5:4200/api", False),
+    ],
+)  # fmt: skip
+def test_a_server_that_the_user_names_gets_the_password_only_if_it_is_the_kept_one(
+    named: str, given: bool, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", named)
     auth = access.made(runtime)
     environment.prepare(runtime, KEPT)
-    assert [os.environ.get(name) for name in NAMES] == [auth, None, named]
-
-
-@pytest.mark.parametrize("named", ["http://127.0.0.1:4201/api", "http://10.0.0.5:4200/api"])
-def test_another_server_does_not_get_the_password_of_the_kept_one(
-    named: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", named)
-    access.made(runtime)
-    environment.prepare(runtime, KEPT)
-    assert [os.environ.get(name) for name in NAMES] == [None, None, named]
+    assert [os.environ.get(name) for name in NAMES] == [auth if given else None, None, named]

@@ -6,13 +6,13 @@ That Prefect cancels one is in `test_up.py`, which has its servers.
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from test_kill import finished, lives, under_way
+from commands import AGEPIPE, lives
+from test_kill import finished, under_way
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import tracking
@@ -20,7 +20,6 @@ from flows import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-AGEPIPE = Path(sys.executable).with_name("agepipe")
 LIMIT = 10.0
 """Seconds from the signal to the end of all MLflow runs."""
 SMALL = {

@@ -1,40 +1,35 @@
 """Two copies of one folder, used side by side: each ends as if the other did not exist."""
 
 import hashlib
-import os
 import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from commands import AGEPIPE, environ
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import lookup, tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-AGEPIPE = Path(sys.executable).with_name("agepipe")
 RUN = (
     "run", "sample", "source.sample_count=420", "ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5",
     "learn.batch=32", "learn.epochs=1", "search.grid={lr=[0.003,0.01]}", "search.folds=2", "final.epochs=2",
     "evaluate.draws=200", "--device", "cpu", "--workers", "1", "--threads", "1",
 )  # fmt: skip
-
-
 STORAGE_KEY = rb'"storage_key": ?"[^"]*"'
 """Where Prefect wrote a record for the first time; nothing reads it."""
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    # without the address of a server of this test session: each folder has a temporary one of its own
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "600"  # two at a time, on a machine that is busy
+    """Start a command, with a temporary Prefect server of its own that may take long beside another one."""
+    variables = {**environ(), "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600"}
     output = subprocess.PIPE
-    return subprocess.Popen([AGEPIPE, *words], cwd=folder, env=environ, stdout=output, stderr=output, text=True)
+    return subprocess.Popen([AGEPIPE, *words], cwd=folder, env=variables, stdout=output, stderr=output, text=True)
 
 
 def both(folders: tuple[Path, ...], *words: str) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from commands import environ
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError
@@ -77,15 +78,10 @@ def test_files_and_variables_of_another_prefect_are_not_ours(pyproject: str, tmp
         "PREFECT_API_URL": "", "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nope/theirs.db",
         "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nope/theirs.db",
     }  # fmt: skip
-    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
-        [sys.executable, "-c", SHOW],
-        cwd=tmp_path,
-        env={**others, **theirs},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", SHOW], cwd=tmp_path, env={**environ(), **theirs}, capture_output=True, text=True,
         check=False,
-    )
+    )  # fmt: skip
     home = tmp_path / "workspace" / "prefect"
     assert done.stderr == ""
     assert done.stdout.splitlines() == [f"None None {home} sqlite+aiosqlite:///{home}/prefect.db"] * 2

@@ -7,7 +7,6 @@ that is killed is in `test_ingest_resume.py`.
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import polars as pl
 import psutil
 import pytest
+from commands import AGEPIPE, lives
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import MANIFEST, read_manifest
@@ -25,7 +25,6 @@ from agepipe.registry import tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-AGEPIPE = Path(sys.executable).with_name("agepipe")
 CHECKPOINT = "checkpoint.pt"
 OVERRIDES = (
     "ingest.size=36",
@@ -111,13 +110,6 @@ def kill_at(moment: Moment, folder: Path, drawn: Path) -> None:
     while left := [child for child in children if lives(child)]:
         assert time.monotonic() < limit, f"{moment.name}: {[child.cmdline() for child in left]} live on"
         time.sleep(0.05)
-
-
-def lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def the_model(folder: Path) -> Path:

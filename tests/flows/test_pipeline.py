@@ -14,9 +14,10 @@ from videos import read, video
 
 from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
-from agepipe.config.stages import Config, ReleaseSettings
+from agepipe.config.stages import Config, EvaluateSettings, ReleaseSettings
 from agepipe.core.errors import LeakageError, ModelError
 from agepipe.data.records import Rows
+from agepipe.data.sample.source import draw
 from agepipe.model.bundle import read_card
 from agepipe.model.bundle_files import write_card
 from agepipe.model.decoding import decide
@@ -36,6 +37,9 @@ from flows.release import release
 from flows.result import PipelineResult
 from tasks.relabel import relabel
 from tasks.split import partitioned
+
+JUDGED = EvaluateSettings(draws=200)
+"""As the tiny pipeline judges."""
 
 
 def runs_by_kind(runtime: Runtime) -> Counter[str]:
@@ -150,24 +154,22 @@ def test_an_identical_run_computes_nothing(first: PipelineResult, tiny: Config, 
 
 
 @pytest.mark.slow
-def test_a_setting_of_the_final_training_recomputes_training_and_what_follows(
-    first: PipelineResult, tiny: Config, home: Runtime
-) -> None:
-    before = runs_by_kind(home)
-    other = pipeline(changed(tiny, {"final.epochs": 1}), home)
-    assert added(home, before) == {"pipeline": 1, "train": 1, "evaluate": 1}
-    assert other.partition == first.partition
-    assert other.registered.version == 2
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_setting_that_trials_share_recomputes_the_search_too(
-    first: PipelineResult, tiny: Config, home: Runtime
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"final.epochs": 1}, {"train": 1, "evaluate": 1}),
+        ({"learn.dropout": 0.3}, {"trial": 4, "train": 1, "evaluate": 1}),
+    ],
+)
+def test_a_changed_setting_recomputes_its_stage_and_what_follows(
+    first: PipelineResult, tiny: Config, home: Runtime, changes: dict[str, object], again: dict[str, int]
 ) -> None:
     before = runs_by_kind(home)
-    pipeline(changed(tiny, {"learn.dropout": 0.3}), home)
-    assert added(home, before) == {"pipeline": 1, "trial": 4, "train": 1, "evaluate": 1}
+    other = pipeline(changed(tiny, changes), home)
+    assert added(home, before) == {"pipeline": 1, **again}
+    assert other.partition == first.partition
+    assert other.registered.version > first.registered.version
 
 
 @pytest.mark.slow
@@ -191,15 +193,9 @@ def test_refresh_forces_a_stage_and_ends_with_the_same_weights(
 def test_evaluate_alone_gives_the_stored_result(first: PipelineResult, home: Runtime) -> None:
     before = runs_by_kind(home)
     for reference in ("champion", "1", first.model.run or "", str(first.model.folder)):
-        found = evaluate(reference, runtime=home, settings=judged(first))
+        found = evaluate(reference, runtime=home, settings=JUDGED)
         assert found.metrics == first.evaluation.metrics
     assert not added(home, before)
-
-
-def judged(first: PipelineResult):  # noqa: ANN201 - the settings of the tiny pipeline
-    from agepipe.config.stages import EvaluateSettings
-
-    return EvaluateSettings(draws=200)
 
 
 @pytest.mark.slow
@@ -219,11 +215,11 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
 ) -> None:
     other = pipeline(changed(tiny, {"final.epochs": 1}), home)
     names = (str(first.registered.version), str(other.registered.version))
-    done = compare(names, runtime=home, settings=judged(first))
+    done = compare(names, runtime=home, settings=JUDGED)
     found = comparison.read(done)
     assert (found.rows, found.count, found.excluded) == (first.partition.test.digest, first.partition.test.count, 0)
     before = runs_by_kind(home)
-    assert compare(names, runtime=home, settings=judged(first)) == done
+    assert compare(names, runtime=home, settings=JUDGED) == done
     assert not added(home, before)
     run = tracking.client(home).get_run(done.run or "")
     assert run.data.tags["agepipe.kind"] == "compare"
@@ -231,7 +227,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
 
     register.promote(first.registered.name, other.registered.version, "To have it beaten.", home)
     settings = ReleaseSettings(metric="loss", confidence=0.51, watch=())
-    verdict = release(names[0], settings=settings, evaluate=judged(first), runtime=home)
+    verdict = release(names[0], settings=settings, evaluate=JUDGED, runtime=home)
     assert verdict.alias in ("champion", "challenger")
     assert f"{first.partition.test.count} photographs" in verdict.reason
     stranger = tmp_path / "stranger"
@@ -241,7 +237,7 @@ def test_two_versions_are_compared_and_released_on_the_rows_that_both_left_alone
         ModelError, match=r"no locked test rows in common \(stranger has others, or none\); give --anew"
     ):
         compare((names[0], str(stranger)), runtime=home)
-    assert comparison.read(compare((names[0], str(stranger)), anew=True, runtime=home, settings=judged(first))).count
+    assert comparison.read(compare((names[0], str(stranger)), anew=True, runtime=home, settings=JUDGED)).count
 
 
 def test_an_unknown_model_is_named(first: PipelineResult, home: Runtime) -> None:
@@ -264,19 +260,13 @@ def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_t
 def test_a_source_that_grows_extends_the_split(
     first: PipelineResult, tiny: Config, home: Runtime, drawn: Path, tmp_path: Path
 ) -> None:
-    from agepipe.data.sample.source import draw
-
     draw(tmp_path / "more", 60, seed=99)
     grown = changed(tiny, {"source.data": (str(drawn), str(tmp_path / "more")), "search.grid": {}})
     result = pipeline(grown, home)
-    sides = {name: set(pl.read_parquet(rows.table)["digest"]) for name, rows in sides_of(result)}
-    for name, rows in sides_of(first):
-        assert set(pl.read_parquet(rows.table)["digest"]) <= sides[name]
+    for side in ("development", "test"):
+        before, after = (set(pl.read_parquet(getattr(one.partition, side).table)["digest"]) for one in (first, result))
+        assert before <= after
     assert result.partition.whole != first.partition.whole
-
-
-def sides_of(result: PipelineResult):  # noqa: ANN201 - pairs of name and rows
-    return (("development", result.partition.development), ("test", result.partition.test))
 
 
 @pytest.mark.slow

@@ -41,29 +41,29 @@ def refused(url: str) -> str:
         (Answer(200, '"4.0.0"'), "4.0.0"),
     ],
 )
-def test_what_is_wrong_with_the_server_is_said(answer: Answer, word: str) -> None:
+def test_the_error_says_what_is_wrong_with_the_server(answer: Answer, word: str) -> None:
     with answering(answer) as url:
         assert word in refused(f"{url}/api")
 
 
-def test_a_server_that_is_gone() -> None:
+def test_a_server_that_is_gone_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     refused(f"http://127.0.0.1:{port}/api")
 
 
-def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "SECONDS", 0.3)
     with answering(Answer(200, silent=True)) as url:
         refused(f"{url}/api")
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1/api", "http://[::1/api"])
-def test_what_is_no_address(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ServiceError):
         reach.check_alive(url)
 
 
 @pytest.mark.slow
-def test_the_real_server_is_taken(prefect_server: None) -> None:
+def test_a_real_server_is_accepted(prefect_server: None) -> None:
     reach.check()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -15,14 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import agepipe, free_port
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 from flows import access, services
 from flows.services import Service, Services
-
-AGEPIPE = Path(sys.executable).with_name("agepipe")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -51,12 +48,6 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def keep(runtime: Runtime, pid: int, started: float) -> None:
     """Write the state that `up` would have written."""
     one = Service(name="mlflow", pid=pid, started=started, url="http://127.0.0.1:1", log=runtime.workspace / "log")
@@ -70,12 +61,6 @@ def test_what_up_starts_uses_its_workspace_and_store(runtime: Runtime) -> None:
     kept = services.environ(runtime, None)
     done = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(runtime.workspace), runtime.tracking]
-
-
-def test_the_pool_that_a_worker_makes_takes_no_command() -> None:
-    words = services._worker()
-    template = json.loads(Path(words[words.index("--base-job-template") + 1]).read_bytes())
-    assert (template["variables"]["properties"], template["variables"]["additionalProperties"]) == ({}, False)
 
 
 @pytest.mark.parametrize("option", ["prefect-port", "mlflow-port"])
@@ -147,19 +132,11 @@ def test_a_state_file_that_cannot_be_read_is_an_error(content: str, runtime: Run
         services.running(runtime)
 
 
-def agepipe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    # Without the addresses of a server that this test session may have started.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return subprocess.run(
-        [AGEPIPE, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=240, check=False
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_up_leaves_nothing_running_when_the_flows_are_refused(tmp_path: Path) -> None:
     (tmp_path / "prefect.yaml").write_text("deployments:\n  - name: broken\n    entrypoint: no.such.flow\n")
-    done = agepipe(tmp_path, "up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
+    done = agepipe(tmp_path, "up", "--prefect-port", free_port(), "--mlflow-port", free_port(), timeout=240)
     assert done.returncode == 1
     assert "error: prefect.yaml: `prefect deploy --all` failed" in done.stderr
     assert not services.state_file(Runtime(workspace=tmp_path / "workspace")).exists()
@@ -168,9 +145,9 @@ def test_up_leaves_nothing_running_when_the_flows_are_refused(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_up_leaves_a_tracking_server_that_runs_elsewhere_to_others(tmp_path: Path, mlflow_server: Runtime) -> None:
-    words = ("--prefect-port", str(free_port()), "--tracking", mlflow_server.tracking)
+    words = ("--prefect-port", free_port(), "--tracking", mlflow_server.tracking)
     try:
-        done = agepipe(tmp_path, "up", *words)
+        done = agepipe(tmp_path, "up", *words, timeout=240)
         assert done.returncode == 0, done.stderr
         assert f"{mlflow_server.tracking}/#/experiments/" in done.stdout
         check_pool(Runtime(workspace=tmp_path / "workspace"))

@@ -98,20 +98,6 @@ def test_it_asks_a_server_instead_without_torch_prefect_or_mlflow(tmp_path: Path
     assert said.splitlines() == ["Ended.", "loaded:"]
 
 
-def test_a_server_that_is_down_is_told_in_one_sentence_and_the_page_is_served(tmp_path: Path) -> None:
-    with command("--endpoint", "http://127.0.0.1:9", "--port", 0, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("No model yet is at"), process.stderr and process.stderr.read()
-        with urllib.request.urlopen(line.split()[5].rstrip(","), timeout=30) as answer:
-            assert "How old do I look?" in answer.read().decode()
-        process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "--endpoint: http://127.0.0.1:9/invocations does not answer" in complaints
-    assert len(complaints.splitlines()) == 1
-
-
 @pytest.mark.slow
 def test_it_refuses_in_one_sentence(tmp_path: Path) -> None:
     make_bundle(tmp_path / "bundle")

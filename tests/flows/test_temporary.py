@@ -1,6 +1,5 @@
 """The temporary Prefect server ends with its command, whatever ends that, also while the server still starts."""
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from commands import environ, lives
 
 from flows.temporary import reason
 
@@ -44,20 +44,12 @@ def ports(process: psutil.Process) -> list[int]:
         return []
 
 
-def gone(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def run(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+def run(folder: Path) -> "subprocess.Popen[bytes]":
     """A command that needs a temporary server."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words = ["run", "sample", *more, "--workspace", str(folder / "workspace")]
+    words = ["run", "sample", "--workspace", str(folder / "workspace")]
     words += ["--tracking", f"sqlite:///{folder}/mlruns/mlflow.db"]
     with (folder / "output").open("wb") as output:
-        return subprocess.Popen([*COMMAND, *words], env=environ, stdout=output, stderr=output)
+        return subprocess.Popen([*COMMAND, *words], env=environ(), stdout=output, stderr=output)
 
 
 def end(command: "subprocess.Popen[bytes]", ending: signal.Signals) -> None:
@@ -67,7 +59,7 @@ def end(command: "subprocess.Popen[bytes]", ending: signal.Signals) -> None:
     command.send_signal(ending)
     assert command.wait(timeout=END_LIMIT) != 0
     limit = time.monotonic() + END_LIMIT
-    while left := [process for process in family if not gone(process)]:
+    while left := [process for process in family if lives(process)]:
         assert time.monotonic() < limit, f"{ending.name}: {left} live on"
         time.sleep(0.1)
 
@@ -155,16 +147,8 @@ except ServiceError as error:
 
 @pytest.mark.slow
 def test_a_server_that_dies_as_it_starts_is_noticed_at_once(tmp_path: Path) -> None:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(
-        [sys.executable, "-c", BROKEN],
-        env=environ,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=True,
-    )
+    command = [sys.executable, "-c", BROKEN]
+    done = subprocess.run(command, env=environ(), cwd=tmp_path, capture_output=True, text=True, timeout=200, check=True)
     (said,) = done.stdout.splitlines()
     assert "250" not in said  # it did not wait for the limit
     assert done.stderr == ""

@@ -6,10 +6,7 @@ The browser knows the passwords: its user has logged in to both pages before the
 import base64
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,22 +19,20 @@ import psutil
 import pytest
 from browser import Browser, started
 from bundles import make_bundle
+from commands import agepipe, free_port, lives
 from foreign import EVIL, REBOUND, TRIES, Foreign, served, shows
 from pages import served as page_served
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from test_cancel import FOR_EVER, check_killed, wait_for
-from test_kill import lives
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.ports import bound
 from agepipe.serving.detect.haar import Haar
 from agepipe.serving.model_source import FixedModel
 from agepipe.serving.web.session import SharedModel
 from flows import access, services
 
 ROOT = Path(__file__).resolve().parents[2]
-AGEPIPE = Path(sys.executable).with_name("agepipe")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -100,18 +95,6 @@ class Up:
         }
 
 
-def agepipe(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return subprocess.run(
-        [AGEPIPE, *words], cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def free_port() -> int:
-    with bound("", "127.0.0.1", 0) as free:
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
@@ -119,7 +102,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     ports = [free_port(), free_port()]
     runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
     try:
-        done = agepipe(folder, "up", "--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1]))
+        done = agepipe(folder, "up", "--prefect-port", ports[0], "--mlflow-port", ports[1], timeout=300)
         assert done.returncode == 0, done.stderr
         auth = access.kept(runtime)
         assert f"Password {auth}" in done.stdout
@@ -212,7 +195,7 @@ def test_both_pages_and_all_flows_are_served_and_a_second_up_says_where(up: Up) 
     for address in (up.prefect, up.mlflow):
         with up.open(f"{address}/") as page:
             assert (page.status, page.headers.get_content_type()) == (200, "text/html")
-    second = agepipe(up.runtime.workspace.parent, "up")
+    second = agepipe(up.runtime.workspace.parent, "up", timeout=300)
     assert second.returncode == 0, second.stderr
     assert up.prefect in second.stdout
     assert up.mlflow in second.stdout

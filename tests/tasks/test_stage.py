@@ -1,20 +1,17 @@
 """The stage decorator against a real Prefect server: what is computed again, and what is not."""
 
-import shutil
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile import Hostile
 from prefect import flow
-from prefect.results import ResultRecord
+from small_stages import calls, chain, kept, kept_flow, slow_flow
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, IngestSettings, LearnSettings, SearchSettings
 from agepipe.core.artifacts import read_manifest
-from agepipe.core.errors import DataError, SourceError
+from agepipe.core.errors import SourceError
 from agepipe.core.record import Record
 from agepipe.data.records import Catalogue, Rows
 from agepipe.model.ages import AgeRanges
@@ -27,71 +24,12 @@ from tasks.evaluate import evaluate
 from tasks.ingest import catalogued
 from tasks.relabel import relabel
 from tasks.split import split
-from tasks.stage import Stage, stage
-from tasks.stored import plain
+from tasks.stage import Stage
 from tasks.train import _train, train
 from tasks.trial import train as train_trials
 from tasks.trial import trial
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-calls: Counter[str] = Counter()
-
-
-def made(folder: Path, digest: str) -> Catalogue:
-    (folder / "pixels.npy").touch()
-    return Catalogue(digest=digest, name="made", folder=folder, size=64, count=1, rejected=0)
-
-
-@stage("ingest", "datasets", version=1)
-def first(folder: Path, settings: IngestSettings, runtime: Runtime) -> Catalogue:
-    calls["first"] += 1
-    if settings.min_side == 1:
-        raise SourceError("min_side: planted")
-    return made(folder, f"first {settings.size}")
-
-
-@stage("audit", "audits", version=1, run_name="second {factor}")
-def second(folder: Path, catalogue: Catalogue, factor: int, runtime: Runtime) -> Catalogue:
-    calls[f"second {factor}"] += 1
-    return made(folder, f"{catalogue.digest} {factor}")
-
-
-@stage("split", "splits", version=1)
-def kept(folder: Path, runtime: Runtime) -> Catalogue:
-    calls["kept"] += 1
-    return made(folder, "kept")
-
-
-@stage("train", "models", version=1, resumes=True)
-def slow(folder: Path, runtime: Runtime) -> Catalogue:
-    """It is interrupted after its first half."""
-    if not (folder / "half").exists():
-        (folder / "half").touch()
-        raise SourceError("planted")
-    calls["second half"] += 1
-    return made(folder, "slow")
-
-
-@flow
-def kept_flow(runtime: Runtime) -> Catalogue:
-    return kept(runtime)
-
-
-@flow
-def slow_flow(runtime: Runtime) -> Catalogue:
-    return slow(runtime)
-
-
-@flow
-def chain(settings: IngestSettings, runtime: Runtime, factors: tuple[int, ...] = (1, 2)) -> list[Catalogue]:
-    catalogue = first(settings, runtime)
-    return second.gather({"catalogue": catalogue, "factor": factor, "runtime": runtime} for factor in factors)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    calls.clear()
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_records(runtime: Runtime) -> None:
@@ -101,54 +39,27 @@ def test_a_second_run_computes_nothing_and_gives_the_same_records(runtime: Runti
     assert not calls
 
 
-@pytest.mark.parametrize("form", ["result", "call", "pickled", "damaged"])
-def test_a_stored_result_that_is_no_record_is_computed_again_and_not_run(
-    form: str, runtime: Runtime, hostile: Hostile
-) -> None:
-    before = kept_flow(runtime)
-    (record,) = (runtime.workspace / "records").glob("split-*")
-    record.write_bytes(record.read_bytes()[:-9] if form == "damaged" else getattr(hostile, form)())
-    assert kept_flow(runtime) == before
-    assert not hostile.ran
-    assert plain(record.read_bytes()), "the next run finds it again"
-
-
-def test_the_hostile_results_would_be_run_by_prefect(hostile: Hostile) -> None:
-    for form in (hostile.result(), hostile.call()):
-        ResultRecord.deserialize(form)
-        assert hostile.ran
-        hostile.mark.unlink()
-
-
 @pytest.mark.slow
-def test_where_the_work_is_done_does_not_matter(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    chain(IngestSettings(), runtime.model_copy(update={"workers": 7, "device": "cuda"}))
+def test_where_the_work_is_done_does_not_matter(ready: Runtime) -> None:
+    chain(IngestSettings(), ready.model_copy(update={"workers": 7, "device": "cuda"}))
     assert not calls
 
 
-def test_a_changed_setting_recomputes_its_stage_and_what_follows(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    chain(IngestSettings(size=64), runtime)
+def test_a_changed_setting_recomputes_its_stage_and_what_follows(ready: Runtime) -> None:
+    chain(IngestSettings(size=64), ready)
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
 
 
-def test_one_more_setting_of_a_fan_out_computes_only_that(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    chain(IngestSettings(), runtime, (1, 2, 3))
+def test_one_more_setting_of_a_fan_out_computes_only_that(ready: Runtime) -> None:
+    chain(IngestSettings(), ready, (1, 2, 3))
     assert calls == {"second 3": 1}
 
 
-def test_refresh_computes_a_stage_and_those_after_it(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    chain(IngestSettings(), runtime.model_copy(update={"refresh": ("audit",)}))
+def test_refresh_computes_a_stage_and_those_after_it(ready: Runtime) -> None:
+    chain(IngestSettings(), ready.model_copy(update={"refresh": ("audit",)}))
     assert calls == {"second 1": 1, "second 2": 1}
     calls.clear()
-    chain(IngestSettings(), runtime.model_copy(update={"refresh": ("ingest",)}))
+    chain(IngestSettings(), ready.model_copy(update={"refresh": ("ingest",)}))
     assert calls == {"first": 1, "second 1": 1, "second 2": 1}
 
 
@@ -202,12 +113,6 @@ def test_an_interrupted_stage_goes_on_in_its_folder(runtime: Runtime) -> None:
     assert [path.name for path in (runtime.workspace / "models").iterdir()] == [folder.name]
 
 
-def test_a_failed_stage_leaves_nothing(runtime: Runtime) -> None:
-    with pytest.raises(SourceError, match="planted"):
-        chain(IngestSettings(min_side=1), runtime)
-    assert not list((runtime.workspace / "datasets").iterdir())
-
-
 def test_two_calls_for_one_result_make_it_once(runtime: Runtime) -> None:
     with ThreadPoolExecutor(4) as pool:
         records = list(pool.map(lambda _: kept.without_prefect(runtime), range(4)))
@@ -215,115 +120,23 @@ def test_two_calls_for_one_result_make_it_once(runtime: Runtime) -> None:
     assert len(set(map(str, records))) == 1
 
 
-def test_the_manifest_holds_the_record_and_what_it_was_made_of(runtime: Runtime) -> None:
-    record = chain(IngestSettings(), runtime, (3,))[0]
+def test_the_manifest_holds_the_record_and_what_it_was_made_of(ready: Runtime) -> None:
+    record = chain(IngestSettings(), ready, (3,))[0]
     manifest = read_manifest(record.folder)
     assert manifest is not None
     assert manifest["stage"] == "audit"
     assert manifest["settings"] == {"factor": 3}
     assert manifest["inputs"] == {"catalogue": "first 108"}
-    assert Catalogue.model_validate(manifest["result"]).resolved_in(runtime.workspace) == record
-    assert str(runtime.workspace) not in str(manifest)
+    assert Catalogue.model_validate(manifest["result"]).resolved_in(ready.workspace) == record
+    assert str(ready.workspace) not in str(manifest)
 
 
-def test_a_record_whose_files_are_gone_is_not_trusted(runtime: Runtime) -> None:
-    first_record = chain(IngestSettings(), runtime)[0]
-    calls.clear()
-    shutil.rmtree(first_record.folder)
-    chain(IngestSettings(), runtime)
-    assert calls == {"second 1": 1}
-
-
-def test_a_record_that_was_cut_off_while_it_was_written_is_not_trusted(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    for record in (runtime.workspace / "records").glob("ingest-*"):
-        record.write_bytes(record.read_bytes()[:100])
-    chain(IngestSettings(), runtime)
-    assert not calls, "the folder is found"
-    assert all(plain(record.read_bytes()) for record in (runtime.workspace / "records").glob("ingest-*"))
-
-
-def copied(runtime: Runtime, tmp_path: Path) -> Runtime:
-    shutil.copytree(runtime.workspace, tmp_path / "copy")
-    return runtime.model_copy(update={"workspace": tmp_path / "copy"})
-
-
-def listed(runtime: Runtime) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in runtime.workspace.rglob("*")}
-
-
-@pytest.mark.slow
-def test_a_copied_workspace_uses_its_own_files_and_leaves_the_original_alone(runtime: Runtime, tmp_path: Path) -> None:
-    before = chain(IngestSettings(), runtime)
-    copy, files = copied(runtime, tmp_path), listed(runtime)
-    calls.clear()
-    again = chain(IngestSettings(), copy)
-    assert not calls
-    assert [one.digest for one in again] == [one.digest for one in before]
-    assert all(one.lies_in(copy.workspace) for one in again)
-    chain(IngestSettings(), copy.model_copy(update={"refresh": ("ingest",)}))
-    assert calls == {"first": 1, "second 1": 1, "second 2": 1}
-    assert listed(runtime) == files
-
-
-def test_a_moved_workspace_computes_nothing_again(runtime: Runtime, tmp_path: Path) -> None:
-    chain(IngestSettings(), runtime)
-    calls.clear()
-    moved = runtime.model_copy(update={"workspace": runtime.workspace.rename(tmp_path / "moved")})
-    assert all(one.intact() and one.lies_in(moved.workspace) for one in chain(IngestSettings(), moved))
-    assert not calls
-
-
-@pytest.mark.slow
-def test_a_record_stored_when_all_records_lay_in_one_module_is_found(runtime: Runtime) -> None:
-    chain(IngestSettings(), runtime)
-    for record in (runtime.workspace / "records").glob("*-*"):
-        text = record.read_text(encoding="utf-8").replace("agepipe.data.records.", "agepipe.records.")
-        assert "agepipe.records.Catalogue" in text
-        record.write_text(text, encoding="utf-8")
-    calls.clear()
-    chain(IngestSettings(), runtime)
-    assert not calls
-
-
-@pytest.mark.slow
-def test_a_record_that_leads_into_another_workspace_counts_as_absent(runtime: Runtime, tmp_path: Path) -> None:
-    """Earlier versions stored absolute paths."""
-    chain(IngestSettings(), runtime)
-    for record in (runtime.workspace / "records").glob("*-*"):
-        text = record.read_text(encoding="utf-8")
-        for kind in ("datasets", "audits"):
-            text = text.replace(f"{kind}/", f"{runtime.workspace}/{kind}/")
-        record.write_text(text, encoding="utf-8")
-    copy, files = copied(runtime, tmp_path), listed(runtime)
-    calls.clear()
-    chain(IngestSettings(), runtime)
-    assert not calls, "in its own workspace such a record is as good as another"
-    again = chain(IngestSettings(), copy.model_copy(update={"refresh": ("audit",)}))
-    assert calls == {"second 1": 1, "second 2": 1}, "the folder of the first is found in the copy"
-    assert all(one.lies_in(copy.workspace) for one in again)
-    assert {path: stamp for path, stamp in listed(runtime).items() if "/records" not in path} == {
-        path: stamp for path, stamp in files.items() if "/records" not in path
-    }
-
-
-@pytest.mark.slow
-def test_what_a_link_leads_to_is_not_removed(runtime: Runtime, tmp_path: Path) -> None:
-    chain(IngestSettings(), runtime)
-    (runtime.workspace / "datasets").rename(tmp_path / "elsewhere")
-    (runtime.workspace / "datasets").symlink_to(tmp_path / "elsewhere")
-    chain(IngestSettings(), runtime)
-    with pytest.raises(DataError, match="datasets/ingest-"):
-        chain(IngestSettings(), runtime.model_copy(update={"refresh": ("ingest",)}))
-    assert list((tmp_path / "elsewhere").glob("ingest-*/pixels.npy"))
-
-
-def test_an_error_comes_out_as_itself_and_is_not_kept(runtime: Runtime) -> None:
+def test_an_error_comes_out_as_itself_and_leaves_nothing(runtime: Runtime) -> None:
     for _ in range(2):
         with pytest.raises(SourceError, match="planted"):
             chain(IngestSettings(min_side=1), runtime)
     assert calls == {"first": 2}
+    assert not list((runtime.workspace / "datasets").iterdir())
 
 
 def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> None:

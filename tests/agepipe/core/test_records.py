@@ -125,7 +125,7 @@ def test_all_paths_of_a_record_count_and_those_outside_stay(tmp_path: Path) -> N
     assert not climbing.lies_in(tmp_path / "workspace")
 
 
-def test_the_folder_of_a_record(tmp_path: Path) -> None:
+def test_files_of_a_record_lie_in_its_folder(tmp_path: Path) -> None:
     catalogue = Catalogue(digest="c" * 64, name="n", folder=tmp_path, size=64, count=1, rejected=0)
     assert tmp_path == catalogue.pixels.parent == catalogue.table.parent == catalogue.rejects.parent
     moved = catalogue.moved(tmp_path, tmp_path / "there")

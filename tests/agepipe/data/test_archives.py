@@ -43,12 +43,12 @@ def test_a_folder_is_read_by_path_with_the_archives_in_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "path", [".DS_Store", "a/.hidden.jpg", "__MACOSX/a/._1.jpg", "Thumbs.db", "a/desktop.ini", ".git/x.jpg"]
 )
-def test_litter(path: str) -> None:
+def test_hidden_and_system_files_are_litter(path: str) -> None:
     assert is_litter(path)
 
 
 @pytest.mark.parametrize("path", ["a.jpg", "./a.jpg", "../a.jpg", "readme.txt"])
-def test_no_litter(path: str) -> None:
+def test_other_files_are_no_litter(path: str) -> None:
     assert not is_litter(path)
 
 

@@ -8,16 +8,13 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
-from folders import fresh
 from rich.console import Console
 
-from agepipe.config.runtime import Runtime
-from agepipe.config.stages import IngestSettings, LabelSettings, SourceSettings
+from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import DataError
-from agepipe.data import ingest, sources
+from agepipe.data import ingest
 from agepipe.data.audit import Audit, Copies, Spike, Tally, audit, spikes
 from agepipe.data.records import Catalogue
-from agepipe.data.sample import source as sample
 from agepipe.reports import data_text
 from agepipe.reports.data_report import render
 
@@ -90,25 +87,6 @@ def test_ages_outside_the_ranges_are_counted_and_said(tmp_path: Path) -> None:
     assert [tally.count for tally in found.ranges] == [1, 0]
     assert (found.foldered, found.misfiled) == (1, 1)
     assert any("2 photographs have an age outside all ranges" in note for note in data_text.notes(found))
-
-
-def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
-    rows = catalogue(tmp_path, [{"age": age, "digest": "a", "folder": "0"} for age in (20, 25)])
-    found = audit(rows, LabelSettings(ranges=("1-22", "23-24")))
-    assert data_text.summary(found) == (
-        "2 usable photographs of 2 files, aged 20 to 25. 1 file is a copy of another, in 1 group, and 1 group "
-        "disagrees on the age."
-    )
-    assert data_text.notes(found)[0] == "1 photograph has an age outside all ranges and is left out of training."
-    assert any("1 of 2 photographs lies in the folder" in note for note in data_text.notes(found))
-    page = render(found, rows)
-    assert "1 of 1 group.<" in page
-    assert "<b>1</b><span>group in two ranges or more<" in page
-    assert "<b>1</b><span>copy of another<" in page
-    agreed = found.model_copy(update={"near": Copies(groups=1, surplus=2, ages=0, ranges=0, genders=0)})
-    assert data_text.summary(agreed).endswith(
-        "2 files are copies of others, in 1 group, and its members agree on the age."
-    )
 
 
 def test_a_spike_stands_far_above_its_neighbours_and_is_not_chance() -> None:
@@ -185,13 +163,3 @@ def test_an_empty_list_of_rejects_and_no_copies_make_a_page_too(tmp_path: Path) 
     page = render(audit(rows, LabelSettings()), rows)
     assert "None: every file could be used." in page
     assert "undefined" not in page
-
-
-def test_a_drawn_sample_through_the_real_ingest(tmp_path: Path, runtime: Runtime) -> None:
-    sample.draw(tmp_path / "faces", 300, 7)
-    source = sources.fingerprint(SourceSettings(data=(str(tmp_path / "faces"),)), runtime)
-    found = audit(ingest.ingest(source, IngestSettings(size=72), fresh(tmp_path), runtime), LabelSettings())
-    assert (found.files, found.usable, found.repeated, found.rejected) == (300, 298, 2, 0)
-    assert min(tally.count for tally in found.ranges) >= 10
-    assert (found.exact.groups, found.exact.surplus, found.exact.ages) == (3, 3, 1)
-    assert (found.near.groups, found.near.surplus) == (6, 6)

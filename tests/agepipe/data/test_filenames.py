@@ -55,10 +55,10 @@ def test_the_allowed_ages_are_a_setting() -> None:
 
 
 @pytest.mark.parametrize("name", ["0", "13", "1-2", "over80", "81+"])
-def test_folders_that_stand_for_a_class(name: str) -> None:
+def test_folder_names_of_classes_are_recognised(name: str) -> None:
     assert class_folder(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "UTKFace", "part1", "crop_part1"])
-def test_folders_that_do_not(name: str) -> None:
+def test_other_folder_names_are_no_classes(name: str) -> None:
     assert class_folder(name) is None

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import polars as pl
 import pytest
 from photographs import chip_name, chips, jpeg, tar_of, zip_of
 
@@ -22,18 +21,6 @@ def take(runtime: Runtime, *data: Path) -> Catalogue:
 
 def faces(first: int, count: int) -> dict[str, bytes]:
     return {f"UTKFace/{chip_name(first + number, first + number)}": jpeg(first + number) for number in range(count)}
-
-
-def test_a_folder_with_archives_and_folders_in_it_is_read_throughout(tmp_path: Path, runtime: Runtime) -> None:
-    chips(tmp_path / "in" / "deep" / "er", 3)
-    zip_of(tmp_path / "in" / "a.zip", faces(10, 2))
-    tar_of(tmp_path / "in" / "deep" / "b.tar.gz", faces(20, 2), "w:gz")
-    catalogue = take(runtime, tmp_path / "in")
-    paths = pl.read_parquet(catalogue.table)["path"].to_list()
-    assert (catalogue.count, catalogue.rejected) == (7, 0)
-    assert paths[:2] == [f"a.zip/{name}" for name in faces(10, 2)]
-    assert paths[2:4] == [f"deep/b.tar.gz/{name}" for name in faces(20, 2)]
-    assert all(path.startswith("deep/er/") for path in paths[4:])
 
 
 def test_neither_order_nor_names_of_the_locations_change_the_digest(tmp_path: Path, runtime: Runtime) -> None:
@@ -59,11 +46,3 @@ def test_the_second_of_two_archives_is_named_when_it_is_damaged(tmp_path: Path, 
     cut.write_bytes(cut.read_bytes()[:4000])
     with pytest.raises(SourceError, match=r"cut\.tar cannot be read"):
         take(runtime, whole, cut)
-
-
-def test_the_sample_is_told_by_its_count_as_well_as_its_seed(runtime: Runtime) -> None:
-    def digest(count: int, seed: int) -> str:
-        return fingerprint(SourceSettings(sample_count=count, sample_seed=seed), runtime).digest
-
-    assert len({digest(28, 3), digest(29, 3), digest(28, 4)}) == 3
-    assert digest(28, 3) == digest(28, 3)

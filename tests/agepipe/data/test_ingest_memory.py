@@ -21,8 +21,8 @@ INGEST = """
     from agepipe.data.sources import fingerprint
     from tasks.data import ingest
 
-    where = Runtime(workspace=Path(sys.argv[1]), workers=2)
-    catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), where), IngestSettings(), where)
+    runtime = Runtime(workspace=Path(sys.argv[1]), workers=2)
+    catalogue = ingest(fingerprint(SourceSettings(data=(sys.argv[2],)), runtime), IngestSettings(), runtime)
     # Not getrusage: on Linux its peak starts from that of the process that started this one.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(json.dumps({"peak": int(peak.split()[1]) * 1024, "catalogue": catalogue.model_dump(mode="json")}))

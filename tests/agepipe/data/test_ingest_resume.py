@@ -20,22 +20,6 @@ from agepipe.data import journal
 from agepipe.data.sources import fingerprint
 
 
-def test_a_finished_ingest_is_found_again(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    chips(tmp_path / "faces", 5)
-    first = take(runtime, tmp_path / "faces")
-    monkeypatch.setattr(stage, "examine", None)
-    assert take(runtime, tmp_path / "faces") == first
-    assert not list((runtime.workspace / "datasets").glob(".*-progress"))
-
-
-def test_a_result_that_lost_a_file_is_made_again(tmp_path: Path, runtime: Runtime) -> None:
-    chips(tmp_path / "faces", 5)
-    first = take(runtime, tmp_path / "faces")
-    before = everything(first)
-    first.pixels.unlink()
-    assert everything(take(runtime, tmp_path / "faces")) == before
-
-
 def test_the_number_of_threads_changes_nothing(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,9 +61,9 @@ RUN = """
         time.sleep(float(sys.argv[3]))
 
     journal.Journal.add = slow
-    where = Runtime(workspace=Path(sys.argv[1]), workers=2)
-    source = fingerprint(SourceSettings(data=(sys.argv[2],)), where)
-    print("digest", ingest(source, IngestSettings(size=32), where).digest, sum(seen), flush=True)
+    runtime = Runtime(workspace=Path(sys.argv[1]), workers=2)
+    source = fingerprint(SourceSettings(data=(sys.argv[2],)), runtime)
+    print("digest", ingest(source, IngestSettings(size=32), runtime).digest, sum(seen), flush=True)
 """
 
 

@@ -66,23 +66,17 @@ def test_no_row_inside_the_ranges_is_an_error(tmp_path: Path) -> None:
 COPIES = frame([20, 24, 30, 8, 8], ["a", "a", "a", "b", "b"])
 
 
-def test_keep_leaves_each_copy_as_it_is() -> None:
-    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="keep"))
-    assert settled.equals(COPIES)
-    assert counts == {"groups": 1, "groups_across_ranges": 1, "rows": 3, "dropped": 0, "changed": 0}
-
-
-def test_drop_leaves_the_group_out() -> None:
-    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="drop"))
-    assert settled["age"].to_list() == [8, 8]
-    assert counts["dropped"] == 3
-
-
-def test_median_gives_all_copies_one_age() -> None:
-    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts="median"))
-    assert settled["age"].to_list() == [24, 24, 24, 8, 8]
-    assert settled.schema["age"] == pl.UInt8
-    assert counts["changed"] == 2
+@pytest.mark.parametrize(
+    ("conflicts", "ages", "dropped", "altered"),
+    [("keep", [20, 24, 30, 8, 8], 0, 0), ("drop", [8, 8], 3, 0), ("median", [24, 24, 24, 8, 8], 0, 2)],
+)
+def test_copies_that_disagree_are_kept_dropped_or_given_one_age(
+    conflicts: str, ages: list[int], dropped: int, altered: int
+) -> None:
+    settled, counts = settle(COPIES, AgeRanges.of("utkface"), LabelSettings(conflicts=conflicts))
+    assert settled["age"].to_list() == ages
+    assert settled.schema == COPIES.schema
+    assert counts == {"groups": 1, "groups_across_ranges": 1, "rows": 3, "dropped": dropped, "changed": altered}
 
 
 def test_a_median_between_two_years_is_rounded_up() -> None:
@@ -113,7 +107,7 @@ def test_another_order_of_the_store_is_another_table_with_the_same_digest(tmp_pa
 
 
 @pytest.mark.parametrize("column", ["digest", "age", "group", "label"])
-def test_digest_covers_what_rows_are(column: str) -> None:
+def test_the_digest_covers_content_labels_and_ranges(column: str) -> None:
     ranges = AgeRanges.of("utkface")
     rows = COPIES.with_columns(class_column(ranges).alias("label"))
     last = pl.int_range(pl.len()) == 4

@@ -103,12 +103,6 @@ def test_no_data_at_all_is_refused(runtime: Runtime) -> None:
         source(runtime)
 
 
-def test_a_single_picture_is_neither_folder_nor_archive(tmp_path: Path, runtime: Runtime) -> None:
-    (picture,) = chips(tmp_path / "faces", 1)
-    with pytest.raises(SourceError, match="neither a folder nor an archive"):
-        source(runtime, picture)
-
-
 @pytest.mark.parametrize("name", ["notes.txt", "a.tar", "b.tar.gz", "c.zip", "pipe.tar", "empty", "nul\0.tar"])
 def test_what_cannot_hold_photographs_is_refused_at_the_first_look(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -122,13 +116,6 @@ def test_what_cannot_hold_photographs_is_refused_at_the_first_look(tmp_path: Pat
         check(["sample", str(path)])
 
 
-@pytest.mark.parametrize("name", ["broken.tar", "broken.tar.gz", "broken.zip"])
-def test_a_broken_archive_is_named(tmp_path: Path, runtime: Runtime, name: str) -> None:
-    (tmp_path / name).write_bytes(b"words" * 999)
-    with pytest.raises(SourceError, match=f"{name} cannot be read"):
-        source(runtime, tmp_path / name)
-
-
 def test_the_sample_is_drawn_once_and_told_by_its_settings_alone(runtime: Runtime) -> None:
     first = source(runtime, "sample", sample_count=28, sample_seed=3)
     (folder,) = first.locations
@@ -138,7 +125,8 @@ def test_the_sample_is_drawn_once_and_told_by_its_settings_alone(runtime: Runtim
     os.utime(marked, ns=(1, 1))
     assert source(runtime, "sample", sample_count=28, sample_seed=3) == first
     assert marked.stat().st_mtime_ns == 1
-    assert source(runtime, "sample", sample_count=28, sample_seed=4).digest != first.digest
+    for count, seed in ((28, 4), (29, 3)):
+        assert source(runtime, "sample", sample_count=count, sample_seed=seed).digest != first.digest
     assert list(folder.parent.glob("*.partial")) == []
 
 

@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 from bundles import make_bundle
 from folders import evaluated, train_final
-from labelled import labelled_rows
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, FinalSettings, LearnSettings, SearchSettings
@@ -22,26 +21,15 @@ from agepipe.model.bundle_files import write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.search.choice import choose
 
-LEARN = LearnSettings(network="shufflenet_v2_x0_5", size=32, epochs=3, batch=16, lr=0.01, target="years")
 QUICK = EvaluateSettings(draws=200)
 WRONG = ((0.05, 0.9, 0.5), (0.9, 0.1, 0.9))
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    return Runtime(workspace=tmp_path_factory.mktemp("workspace"), device="cpu", workers=1, threads=1)
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    return labelled_rows(tmp_path_factory.mktemp("rows"))
-
-
-@pytest.fixture(scope="module")
-def trained(rows: Rows, here: Runtime) -> Model:
+def trained(rows: Rows, learn: LearnSettings, here: Runtime) -> Model:
     """Fitted on some rows and validated on others; what it is judged on is put together from the latter."""
     choice = choose([], SearchSettings(grid={"dropout": (0.1,)}))
-    return train_final(rows, LEARN, choice, FinalSettings(epochs=8, validation=0.5), here)
+    return train_final(rows, learn, choice, FinalSettings(epochs=8, validation=0.5), here)
 
 
 def fresh(rows: Rows, model: Model, folder: Path) -> tuple[Rows, Model]:

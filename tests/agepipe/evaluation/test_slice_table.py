@@ -66,7 +66,7 @@ def test_few_photographs_are_not_judged_and_copies_do_not_make_them_more() -> No
     assert found["accuracy"].null_count() == 0
 
 
-def test_a_single_row_and_no_slices_at_all() -> None:
+def test_a_slice_of_one_row_and_no_slices_give_tables() -> None:
     judged = rows(np.random.default_rng(0).random(50) < 0.6)
     one = table(judged, [Slice("race", "one", np.arange(50) == 3)])
     assert one["accuracy"].item() in (0.0, 1.0)

@@ -5,7 +5,7 @@ import polars as pl
 from agepipe.evaluation.slices import slices
 
 
-def test_every_kind_and_rows_without_a_value() -> None:
+def test_slices_of_every_kind_leave_out_rows_without_a_value() -> None:
     table = pl.DataFrame(
         {
             "label": [0, 0, 1, 1, 2, 2], "gender": [0, 1, None, 0, 1, 1], "race": [0, 0, 0, 0, 0, 4],

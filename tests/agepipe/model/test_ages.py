@@ -78,7 +78,7 @@ def test_an_age_that_is_missing_has_no_class() -> None:
     assert table.select(class_column(AgeRanges.of("utkface")).alias("label"))["label"].to_list() == [None, 1]
 
 
-def test_single_years() -> None:
+def test_single_years_are_ranges_of_one_year() -> None:
     ranges = AgeRanges.of("years")
     assert len(ranges) == OLDEST
     assert ranges.names[0] == "1"
@@ -127,7 +127,7 @@ def test_an_unknown_word_is_refused() -> None:
         AgeRanges.of("decades")  # type: ignore[arg-type]
 
 
-def test_mid_ages() -> None:
+def test_the_mid_age_of_a_range_is_the_middle_of_its_years() -> None:
     ranges = AgeRanges.of("utkface")
     assert ranges.mid_ages[[0, 1, 13]].tolist() == [1.5, 4.0, 85.5]
     assert AgeRanges.of("years").mid_ages[-1] == 116

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from chips import real_files
+from photographs import encoded, png
 from PIL import Image as Pillow
 
 from agepipe.core.errors import ImageError
@@ -34,12 +35,6 @@ def scene(real: bytes) -> Pillow.Image:
 
 def jpeg(image: Pillow.Image, **options: Any) -> bytes:
     return encoded(image, "JPEG", **{"quality": 90, **options})
-
-
-def encoded(image: Pillow.Image, kind: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def reason(data: bytes) -> str:
@@ -145,10 +140,6 @@ def test_what_cameras_add_is_no_damage(scene: Pillow.Image) -> None:
     assert reason(data[:2] + block + data[2:]) == "", "zeros in the header"
 
 
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
 def parts(data: bytes) -> list[tuple[bytes, bytes]]:
     found, at = [], 8
     while at < len(data):
@@ -156,10 +147,6 @@ def parts(data: bytes) -> list[tuple[bytes, bytes]]:
         found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
     return found
-
-
-def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)
 
 
 def test_a_png_that_is_not_whole_is_refused(scene: Pillow.Image) -> None:

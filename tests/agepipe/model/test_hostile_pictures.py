@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+from photographs import png
 from PIL import Image as Pillow
-from test_damaged_pictures import png
 
 SIDE = 20_000
 MOST = 60

@@ -1,4 +1,3 @@
-import tarfile
 from pathlib import Path
 
 import cv2
@@ -6,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import make_rows, pictures, seen
+from chips import real_chips
 
 from agepipe.core.errors import LeakageError
 from agepipe.data.groups import across
@@ -117,11 +117,9 @@ def test_the_refusal_says_how_many_which_and_what_to_do(tmp_path: Path) -> None:
         assert words in str(caught.value)
 
 
-def test_no_two_different_real_photographs_count_as_copies(shared: Path) -> None:
-    with tarfile.open(shared / "utkface-sample.tar") as archive:
-        files = [archive.extractfile(member) for member in archive if member.name.endswith(".jpg")]
-        faces = [cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR) for file in files if file]
-    pixels = np.stack([cv2.resize(face, (108, 108), interpolation=cv2.INTER_AREA) for face in faces])
+def test_no_two_different_real_photographs_count_as_copies(sample_archive: Path) -> None:
+    chips = real_chips(sample_archive)[0]
+    pixels = np.stack([cv2.resize(chip, (108, 108), interpolation=cv2.INTER_AREA) for chip in chips])
     half = len(pixels) // 2
     digests = [str(k) for k in range(len(pixels))]
     table = pl.DataFrame({"digest": digests, "look": perceptual_hashes(pixels), "role": ["fitted"] * len(pixels)})

@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 import pytest
 from bundles import RANGES, SIZE, make_bundle, pictures
+from versions import registered
 
 from agepipe.config.runtime import Runtime
-from agepipe.config.stages import ReleaseSettings
-from agepipe.evaluation.records import Evaluation
 from agepipe.model.decoding import decide
 from agepipe.model.imaging import fit
 from agepipe.model.predictor import Predictor
@@ -91,15 +90,18 @@ def encoded(picture: np.ndarray, suffix: str = ".png") -> str:
     return base64.b64encode(whole.tobytes()).decode()
 
 
-@pytest.fixture
-def version(tracked: Runtime, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("model") / "bundle", decoding="median", thresholds={90: 0.9}).folder
+
+
+@pytest.fixture(scope="module")
+def version(bundle: Path, empty_store: Path) -> Path:
     """The folder of a registered MLflow model."""
-    model = make_bundle(tmp_path / "bundle", decoding="median", thresholds={90: 0.9})
-    evaluation = Evaluation(
-        digest="e", model=model.digest, rows="r", count=1, folder=model.folder, metrics={}, intervals={}
-    )
-    register.register(model, evaluation, ReleaseSettings(), tracked)
-    (found,) = lookup.versions("agepipe", tracked)
+    store = shutil.copytree(empty_store, bundle.with_name("mlruns"))
+    runtime = Runtime(workspace=bundle.with_name("workspace"), tracking=f"sqlite:///{store}/mlflow.db")
+    registered(bundle, runtime)
+    (found,) = lookup.versions("agepipe", runtime)
     return Path(found.source.removeprefix("file://"))
 
 
@@ -108,7 +110,10 @@ def elsewhere(python: Path | str, version: Path, home: Path) -> dict[str, Any]:
     done = subprocess.run(
         [python, "-P", "-c", ELSEWHERE, str(version)],
         input=json.dumps([encoded(face) for face in FACES]), capture_output=True, text=True, cwd=home, timeout=240,
-        env={"PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(home)},
+        env={
+            "PATH": "/usr/bin:/bin", "MLFLOW_DISABLE_TELEMETRY": "true", "HOME": str(home),
+            "PYTHONDONTWRITEBYTECODE": "1",  # other tests look at the same version
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -117,10 +122,10 @@ def elsewhere(python: Path | str, version: Path, home: Path) -> dict[str, Any]:
     return said
 
 
-def test_another_process_without_this_checkout_loads_it(version: Path, tmp_path: Path) -> None:
+def test_another_process_without_this_checkout_loads_it(bundle: Path, version: Path, tmp_path: Path) -> None:
     said = elsewhere(sys.executable, version, tmp_path)
     assert not said["torch"]
-    predictor = Predictor.load(tmp_path / "bundle")
+    predictor = Predictor.load(bundle)
     expected = predictor.predict(np.stack([fit(face, SIZE) for face in FACES]))
     assert [answer["range"] for answer in said["answers"]] == ["1-10", "21-40", "over40"]
     for row, answer in enumerate(said["answers"]):
@@ -135,7 +140,7 @@ def test_another_process_without_this_checkout_loads_it(version: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_it_needs_no_more_than_its_requirements(version: Path, tmp_path: Path) -> None:
+def test_it_needs_no_more_than_its_requirements(bundle: Path, version: Path, tmp_path: Path) -> None:
     uv, python = shutil.which("uv"), tmp_path / "environment" / "bin" / "python"
     if uv is None:
         pytest.skip("uv, which makes the environment, is not installed")
@@ -149,7 +154,7 @@ def test_it_needs_no_more_than_its_requirements(version: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     said = elsewhere(python, version, tmp_path)
     assert said["windows"] == "NONE"
-    expected = Predictor.load(tmp_path / "bundle").predict(np.stack([fit(face, SIZE) for face in FACES]))
+    expected = Predictor.load(bundle).predict(np.stack([fit(face, SIZE) for face in FACES]))
     found = np.array([answer["probabilities"] for answer in said["answers"]])
     assert found == pytest.approx(expected.probabilities, abs=1e-6)
 
@@ -164,7 +169,7 @@ def test_a_version_carries_the_code_that_it_imports_and_no_other(version: Path) 
     assert carried == {"mlflow_model.py", *(f"code/agepipe/{name}" for name in register.SHIPPED)}
 
 
-def test_nothing_in_the_model_is_pickled_or_names_this_machine(version: Path, tmp_path: Path) -> None:
+def test_nothing_in_the_model_is_pickled_or_names_this_machine(version: Path) -> None:
     files = [path for path in version.rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -184,15 +189,16 @@ def test_its_requirements_are_those_that_it_imports(version: Path) -> None:
     assert f"{register.HEADLESS}=={metadata.version('opencv-python')}" in lines
 
 
-@pytest.fixture
-def served(version: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+@pytest.fixture(scope="module")
+def served(version: Path) -> object:
     """The Python model itself, loaded in this process."""
     import warnings
 
     import mlflow.pyfunc
 
-    monkeypatch.setattr(sys, "path", [*sys.path])  # MLflow puts the version's own code first, which processes inherit
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setattr(sys, "path", [*sys.path])  # MLflow puts the version's own code first
         warnings.simplefilter("ignore")
         return mlflow.pyfunc.load_model(str(version)).unwrap_python_model()
 

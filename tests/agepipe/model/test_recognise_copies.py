@@ -1,6 +1,5 @@
 """The second look finds cropped and turned copies of real photographs, and takes nobody for another."""
 
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import polars as pl
 import pytest
+from chips import real_chips
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -26,11 +26,7 @@ COUNT = 60
 @pytest.fixture(scope="module")
 def chips(sample_archive: Path) -> Pixels:
     """Real chips of 200 px."""
-    with tarfile.open(sample_archive) as archive:
-        files = [archive.extractfile(item) for item in archive if item.isfile()][:: 700 // COUNT][:COUNT]
-        return np.stack(
-            [cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR) for file in files if file]
-        )
+    return np.stack(real_chips(sample_archive, step=700 // COUNT)[0][:COUNT])
 
 
 def stored(chips: Pixels, change: Callable[[Pixels], Pixels] = lambda chip: chip) -> Pixels:

@@ -30,13 +30,13 @@ from agepipe.evaluation.gate import compare
 from agepipe.data.records import Rows
 from agepipe.model.bundle import digest, read_card
 from agepipe.model.bundle_files import write_card
-where, rows = Runtime(tracking=sys.argv[2], workspace=Path(sys.argv[3])), Rows.model_validate_json(sys.argv[4])
+runtime, rows = Runtime(tracking=sys.argv[2], workspace=Path(sys.argv[3])), Rows.model_validate_json(sys.argv[4])
 model = make_bundle(Path(sys.argv[5]), sharpness=float(sys.argv[6]))
 write_card(model.folder, read_card(model.folder).model_copy(update={"versions": {"pipeline": model.folder.name}}))
 model = model.model_copy(update={"digest": digest(model.folder)})
 release, evaluate = ReleaseSettings(metric="mae"), EvaluateSettings(draws=200)
-decide = lambda champion: compare(model, champion, rows, release, evaluate, where)
-print(register.register(model, judged(model), release, where, decide=decide).alias)
+decide = lambda champion: compare(model, champion, rows, release, evaluate, runtime)
+print(register.register(model, judged(model), release, runtime, decide=decide).alias)
 """
 
 

@@ -48,18 +48,18 @@ def refused(url: str, tmp_path: Path) -> str:
         (Answer(200, '["other"]'), "200"),
     ],
 )
-def test_what_is_wrong_with_the_server_is_said(answer: Answer, word: str, tmp_path: Path) -> None:
+def test_the_error_says_what_is_wrong_with_the_server(answer: Answer, word: str, tmp_path: Path) -> None:
     with answering(answer) as url:
         assert word in refused(url, tmp_path)
 
 
-def test_a_server_that_is_gone(tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     refused(f"http://127.0.0.1:{port}", tmp_path)
 
 
-def test_a_server_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_named_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SECONDS", 0.3)
     with answering(Answer(200, silent=True)) as url:
         refused(url, tmp_path)

@@ -10,7 +10,9 @@ from folders import evaluated
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings, ReleaseSettings
+from agepipe.evaluation.evaluate import compute_outcome, open_subject
 from agepipe.registry import lookup, register
+from agepipe.reports.model_card import model_card
 
 QUICK = EvaluateSettings(draws=200)
 
@@ -31,21 +33,15 @@ def test_it_says_what_the_evaluation_found(tmp_path: Path, runtime: Runtime) -> 
 )
 def test_the_licence_is_that_of_the_data(tmp_path: Path, runtime: Runtime, name: str, licence: str) -> None:
     rows = make_rows(tmp_path / "rows", 60).model_copy(update={"name": name})
-    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, runtime).model_card.read_text(encoding="utf-8")
+    card = model_card(compute_outcome(open_subject(make_bundle(tmp_path / "model"), rows), QUICK, runtime))
     assert licence in card
-
-
-def test_a_model_of_unknown_lineage_has_the_warning_on_its_card(tmp_path: Path, runtime: Runtime) -> None:
-    rows = make_rows(tmp_path / "rows", 60)
-    card = evaluated(make_bundle(tmp_path / "model", known=False), rows, QUICK, runtime).model_card.read_text()
-    assert "What this model was trained on is unknown" in card
 
 
 def test_rows_without_gender_and_race_are_no_slices(tmp_path: Path, runtime: Runtime) -> None:
     rows = make_rows(tmp_path / "rows", 120)
     table = pl.read_parquet(rows.table).with_columns(gender=pl.lit(None, pl.Int8), race=pl.lit(None, pl.Int8))
     table.write_parquet(rows.table)
-    card = evaluated(make_bundle(tmp_path / "model"), rows, QUICK, runtime).model_card.read_text()
+    card = model_card(compute_outcome(open_subject(make_bundle(tmp_path / "model"), rows), QUICK, runtime))
     assert "race:" not in card
     assert "range:" in card
 

@@ -79,15 +79,6 @@ def test_names_are_escaped(tmp_path: Path, runtime: Runtime) -> None:
     assert "&lt;script&gt;" in page
 
 
-def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, runtime: Runtime) -> None:
-    rows, model = make_rows(tmp_path / "rows", 50), make_bundle(tmp_path / "model", known=False, curves=False)
-    (model.folder / "curves.parquet").unlink(missing_ok=True)
-    text = " ".join(read(evaluated(model, rows, QUICK, runtime).report).text)
-    assert "What this model was trained on is unknown." in text
-    assert "unseen" not in text
-    assert "How it learned" not in text
-
-
 def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, runtime: Runtime) -> None:
     years = AgeRanges.of("years")
     rows, model = make_rows(tmp_path / "rows", 300, years), make_bundle(tmp_path / "model", years, sharpness=3000)

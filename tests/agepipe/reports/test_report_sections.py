@@ -13,7 +13,6 @@ from folders import evaluated
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
 from agepipe.data.records import Rows
-from agepipe.model.ages import AgeRanges
 
 QUICK = EvaluateSettings(draws=100)
 
@@ -126,9 +125,3 @@ def test_the_lineage_is_told_by_digest_and_count(tmp_path: Path, runtime: Runtim
     reverse = evaluated(make_bundle(tmp_path / "n", lineage=lineage.reverse()), rows, QUICK, runtime)
     again = json.loads((reverse.folder / "metrics.json").read_text())
     assert again["lineage"]["digests"] == told["digests"]
-
-
-def test_many_ranges_keep_the_page_small(tmp_path: Path, runtime: Runtime) -> None:
-    years = AgeRanges.of("years")
-    rows, model = make_rows(tmp_path / "rows", 500, years), make_bundle(tmp_path / "model", years, sharpness=3000)
-    assert evaluated(model, rows, QUICK, runtime).report.stat().st_size < 1_000_000

@@ -1,15 +1,12 @@
-import multiprocessing
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from folders import fresh, tried
+from trainings import kill_after
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import LearnSettings, Metric
@@ -87,14 +84,8 @@ def test_a_killed_trial_resumes_and_has_the_same_figures(
     longer = learn.model_copy(update={"epochs": 4, "average": 0.9})
     expected = tried(rows, longer, {}, 0, FOLD, runtime.model_copy(update={"workspace": tmp_path / "other"}))
 
-    def kill(event: EpochEvent) -> None:
-        if event.epoch == 2:
-            time.sleep(0.05)
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid or 0, signal.SIGKILL)
-
     with pytest.raises(WorkerError, match="SIGKILL"):
-        trial(rows, longer, FOLD, fresh(tmp_path), runtime, kill)
+        trial(rows, longer, FOLD, fresh(tmp_path), runtime, kill_after(2, 0.05))
     (partial,) = tmp_path.glob("*-partial")
     folder = partial.with_name(partial.name.removesuffix("-partial"))
     after: list[EpochEvent] = []

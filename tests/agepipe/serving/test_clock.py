@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from chips import detector_file, real_chips
-from videos import RATE, scene, video
+from videos import RATE, scene, video, written
 
-from agepipe.model.imaging import Image
 from agepipe.serving import camera
 from agepipe.serving.camera import Camera, Summary
 from agepipe.serving.clock import Clock
@@ -117,26 +116,18 @@ def test_a_constant_rate_gives_as_many_frames_as_it_takes(tmp_path: Path, shared
     capture.release()
 
 
-def written(path: Path, frames: list[Image]) -> Path:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), RATE, (640, 480))
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    return path
-
-
 def test_frames_of_one_colour_are_unreadable_and_dark_ones_are_not(
     tmp_path: Path, shared: Path, sample_archive: Path
 ) -> None:
     face = scene(real_chips(sample_archive, step=70)[0][1:2], 5)
     black = np.zeros_like(face)
     dark = np.random.default_rng(0).integers(0, 12, face.shape, dtype=np.uint8)
-    path = written(tmp_path / "film.avi", [face, black, black, dark, face])
+    path = written(tmp_path / "film.avi", [face, black, black, dark, face], "MJPG")
     events = Events(tmp_path / "out.jsonl")
     _, done = looked(path, tmp_path, shared, events)
     assert (done.frames, done.blank, done.faces) == (5, 2, 2)
     assert [note for note in done.notes if note.startswith("2 of 5 frames")]
-    _, fine = looked(written(tmp_path / "dark.avi", [dark] * 3), tmp_path, shared)
+    _, fine = looked(written(tmp_path / "dark.avi", [dark] * 3, "MJPG"), tmp_path, shared)
     assert (fine.blank, fine.notes) == (0, [])
 
 

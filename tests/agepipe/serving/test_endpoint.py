@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from bundles import SIZE, make_bundle, pictures
 from chips import detector_file, real_chips
-from endpoints import Server, registered, standing_in
+from endpoints import Server, standing_in
+from versions import registered
 from videos import read, video
 
 from agepipe.config.runtime import Runtime
@@ -141,11 +142,6 @@ def test_a_camera_whose_server_goes_for_good_finishes_its_files(film: Path, serv
         look(film, runtime, "cut", endpoint=server.url)
     assert len(read(film.parent / "cut.mp4")) == 10
     assert len((film.parent / "cut.jsonl").read_text().splitlines()) == 20
-
-
-def test_endpoint_and_model_exclude_each_other(film: Path, bundle: Path, runtime: Runtime) -> None:
-    with pytest.raises(ConfigError, match="leave one of the two out"):
-        look(film, runtime, "no", endpoint="http://127.0.0.1:9", model=str(bundle))
 
 
 @pytest.fixture

@@ -150,16 +150,6 @@ def many(count: int) -> list[Face]:
     ]
 
 
-def test_each_face_is_kept_once_by_its_best_score() -> None:
-    kept = [face for face, _ in search._distinct([(face, 0) for face in many(300)])]
-    expected: list[Face] = []
-    for face in sorted(many(300), key=lambda face: -face.score):
-        if not any(face.same(other) for other in expected):
-            expected.append(face)
-    assert [face.score for face in kept] == [face.score for face in expected]
-    assert 0 < len(kept) < 300
-
-
 def test_a_picture_of_very_many_faces_is_searched_in_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
     """One thread answers all pages, so that nobody may keep it with one picture."""
     looks = list[int]()

@@ -15,7 +15,7 @@ from agepipe.core.errors import ModelError
 from agepipe.model.imaging import Image
 from agepipe.serving import camera_session
 from agepipe.serving.align import SIDE, align
-from agepipe.serving.detect import haar, yunet
+from agepipe.serving.detect import yunet
 from agepipe.serving.detect.detector import load_detector
 from agepipe.serving.detect.haar import Haar
 from agepipe.serving.detect.yunet import YuNet
@@ -41,16 +41,6 @@ def test_upright_faces_are_found_and_cut_as_utkface_cuts(chips: list[Image]) -> 
     assert len(cuts) > 0.9 * len(chips)
     # on the chip the two middles are (97, 97) and 78 px apart
     assert np.median(cuts, axis=0) == pytest.approx([297, 217, 78], abs=6)
-
-
-def test_a_box_becomes_a_square_a_little_narrower_and_lower() -> None:
-    picture = np.zeros((300, 300, 3), np.uint8)
-    picture[..., 0] = np.arange(300, dtype=np.uint8)[None] // 2
-    picture[..., 1] = np.arange(300, dtype=np.uint8)[:, None] // 2
-    cut = align(picture, haar._face(np.array([100, 80, 100, 100], np.float32)).landmarks).astype(int) * 2
-    left, top = 100 + 1, 80 + 1 + 8.5
-    assert [cut[100, 0, 0], cut[100, -1, 0]] == pytest.approx([left, left + 98], abs=3)
-    assert [cut[0, 100, 1], cut[-1, 100, 1]] == pytest.approx([top, top + 98], abs=3)
 
 
 def test_a_search_at_half_size_answers_in_pixels_of_the_picture(chips: list[Image]) -> None:

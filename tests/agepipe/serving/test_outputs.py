@@ -27,7 +27,7 @@ for ask in (lambda: check_output("--output", Path(sys.argv[1]) / "x.csv", (".csv
 """
 
 
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     done = subprocess.run(
@@ -42,7 +42,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["folder.csv", "file.txt/x.csv", "nowhere/x.csv", f"{'x' * 300}.csv", "x.txt", "loop/x.csv"]
 )  # fmt: skip
-def test_a_file_that_cannot_be(name: str, tmp_path: Path) -> None:
+def test_an_impossible_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file.txt").touch()
     (tmp_path / "loop").symlink_to("loop")
@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["file.txt", "file.txt/workspace", f"{'x' * 300}/workspace", "loop/workspace"])
-def test_a_folder_that_cannot_be(name: str, tmp_path: Path) -> None:
+def test_an_impossible_folder_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "file.txt").touch()
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ConfigError, match="--workspace"):

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 from bundles import SIZE, make_bundle, pictures
-from chips import detector_file, real_chips, real_files
+from chips import detector_file, real_chips
 from photographs import jpeg, png_bomb, tar_of, zip_of
 
-from agepipe.core.errors import ConfigError, SourceError
+from agepipe.core.errors import SourceError
 from agepipe.model.ages import AgeRange, AgeRanges
 from agepipe.model.decoding import decide
 from agepipe.model.imaging import Image, Limits, fit, photograph
@@ -21,8 +21,7 @@ from agepipe.model.predictor import BATCH, Predictor
 from agepipe.serving import pictures as photographs
 from agepipe.serving.align import align
 from agepipe.serving.detect.yunet import YuNet
-from agepipe.serving.outputs import check_output
-from agepipe.serving.predict import SUFFIXES, predict, rejects_path, write
+from agepipe.serving.predict import predict, rejects_path, write
 from benchmarks.scenes import background, pasted
 
 AGES = np.array([5, 15, 30, 55])
@@ -159,17 +158,6 @@ def test_faces_too_small_in_a_photograph_made_smaller_are_described_in_its_own_p
     assert "48 px" in found.rejects["detail"][1]
 
 
-def test_real_chips_that_are_found_again_are_answered_nearly_as_they_are(
-    predictor: Predictor, shared: Path, sample_archive: Path, tmp_path: Path
-) -> None:
-    archive = tar_of(tmp_path / "chips.tar", real_files(sample_archive, step=10))
-    plain = predict(predictor, [archive], None).faces
-    found = predict(predictor, [archive], YuNet(detector_file(shared))).faces.filter(pl.col("face") == 1)
-    both = plain.join(found, on="path", suffix="_found")
-    assert len(both) >= 68
-    assert (both["age"] - both["age_found"]).abs().median() < 2.5  # measured: 1.5 years
-
-
 def test_a_path_that_is_not_there_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="nowhere does not exist"):
         predict(predictor, [tmp_path / "nowhere"], None)
@@ -196,14 +184,6 @@ def test_a_table_is_written_as_its_name_says(tmp_path: Path) -> None:
     assert pl.read_parquet(write(TABLE, tmp_path / "a.parquet")).equals(TABLE)
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "a.jsonl", "a.parquet"}
     assert rejects_path(tmp_path / "a.csv").name == "a.rejects.csv"
-
-
-@pytest.mark.parametrize(
-    ("name", "why"), [("a.xlsx", "ends in '.xlsx'"), ("a", "ends in ''"), ("no/a.csv", "no folder")]
-)
-def test_an_output_that_cannot_be_written_is_refused_before_any_work(name: str, why: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=why):
-        check_output("--output", tmp_path / name, SUFFIXES)
 
 
 def test_no_label_is_a_date_to_a_spreadsheet() -> None:

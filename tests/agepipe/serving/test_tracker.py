@@ -129,7 +129,7 @@ def test_two_faces_that_overlap_never_share_a_track() -> None:
     assert len({track.number for track in again}) == 2
 
 
-def test_overlap_of_boxes() -> None:
+def test_overlap_is_intersection_over_union() -> None:
     assert overlap(face(0).box, face(0).box) == 1
     assert overlap(face(0).box, face(50).box) == pytest.approx(1 / 3)
     assert overlap(face(0).box, face(100).box) == 0

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from chips import detector_file
-from endpoints import Server, registered, standing_in
+from endpoints import Server, standing_in
 from pages import jpeg, scene, served
 from test_server import ask, get, opened
+from versions import registered
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ConfigError

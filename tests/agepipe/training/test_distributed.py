@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from trainings import job_with, state, without_seconds
 
 from agepipe.config.stages import AugmentSettings, LearnSettings
 from agepipe.core.errors import DivergedError, TrainingError, WorkerError
@@ -60,9 +61,7 @@ def plain(job: Job, processes: int) -> Fitted:
 
 
 def _with(job: Job, folder: str, **changes: object) -> Job:
-    return dataclasses.replace(
-        job, learn=job.learn.model_copy(update=changes), folder=job.folder.with_name(folder), metric="loss"
-    )
+    return dataclasses.replace(job_with(job, folder, **changes), metric="loss")
 
 
 def _uneven(job: Job) -> Job:
@@ -73,12 +72,6 @@ def _uneven(job: Job) -> Job:
         races=np.full(len(job.train), -1),
     )
     return dataclasses.replace(job, train=train)
-
-
-def _state(job: Job, name: str = CHECKPOINT) -> dict[str, Any]:
-    found = checkpoints.load(job.folder / name)
-    assert found is not None
-    return found
 
 
 def _close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -93,10 +86,6 @@ def _curves(fitted: Fitted) -> np.ndarray[Any, Any]:
     return np.array([[value for name, value in row.items() if name != "seconds"] for row in fitted.curves])
 
 
-def _no_time(fitted: Fitted) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in fitted.curves]
-
-
 def test_two_processes_give_what_one_gives(job: Job) -> None:
     """Helpers with few labels, class weights, L1, partners across parts, uneven parts, the average, the curves."""
     job = _uneven(job)
@@ -108,9 +97,9 @@ def test_two_processes_give_what_one_gives(job: Job) -> None:
     assert expected.probabilities is not None
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-3, atol=1e-5)
     for part in ("network", "average"):
-        _close(_state(several)[part], _state(one)[part])
-    _close(_state(several, BEST)["network"], _state(one, BEST)["network"])
-    assert torch.equal(_state(several)["random"]["cpu"], _state(one)["random"]["cpu"])
+        _close(state(several)[part], state(one)[part])
+    _close(state(several, BEST)["network"], state(one, BEST)["network"])
+    assert torch.equal(state(several)["random"]["cpu"], state(one)["random"]["cpu"])
 
 
 def test_the_training_moved_by_far_more_than_it_differs(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +113,7 @@ def test_the_training_moved_by_far_more_than_it_differs(job: Job, monkeypatch: p
 
 
 def test_fewer_validation_rows_than_processes_are_judged_once(job: Job) -> None:
-    only = Examples(*(getattr(job.validation, field.name)[:1] for field in dataclasses.fields(job.validation)))
+    only = Examples(*(getattr(job.validation, field.name)[:1] for field in dataclasses.fields(Examples)))
     job = dataclasses.replace(job, validation=only)
     one, several = _with(job, "one", **PLAIN), _with(job, "several", **PLAIN)
     expected, found = plain(one, 1), plain(several, 2)
@@ -149,13 +138,14 @@ def test_with_batch_norm_and_dropout_all_processes_have_the_same_network_bit_for
     with bound("", "127.0.0.1", 0) as free:
         port = free.getsockname()[1]
     isolated_group(weights_of_each, [(dataclasses.replace(job, seat=Seat(rank, 2, port)),) for rank in range(2)])
-    first, second = (_state(job, f"rank-{rank}.pt") for rank in range(2))
+    first, second = (state(job, f"rank-{rank}.pt") for rank in range(2))
     assert any(name.endswith("running_var") for name in first["network"])
     for part in ("network", "average"):
         assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
     assert torch.equal(first["random"], second["random"])
-    assert _state(job)["network"].keys() == first["network"].keys()
-    assert all(torch.equal(_state(job)["network"][name], first["network"][name]) for name in first["network"])
+    saved = state(job)["network"]
+    assert saved.keys() == first["network"].keys()
+    assert all(torch.equal(saved[name], value) for name, value in first["network"].items())
 
 
 @pytest.mark.slow
@@ -177,9 +167,10 @@ def test_killed_and_resumed_is_what_was_never_killed(job: Job) -> None:
     assert len(killed) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in killed)
     found = train_in_processes(broken, 2)
-    assert _no_time(found) == _no_time(expected)
+    assert without_seconds(found) == without_seconds(expected)
+    one, two = state(whole), state(broken)
     for part in ("network", "average"):
-        assert all(torch.equal(value, _state(whole)[part][name]) for name, value in _state(broken)[part].items())
+        assert all(torch.equal(value, one[part][name]) for name, value in two[part].items())
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
@@ -189,7 +180,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(job: Job, before:
     plain(dataclasses.replace(changing, until=1), before)
     found = plain(changing, after)
     np.testing.assert_allclose(_curves(found), _curves(expected), rtol=2e-3, atol=1e-5)
-    _close(_state(changing)["network"], _state(one)["network"])
+    _close(state(changing)["network"], state(one)["network"])
 
 
 def test_what_one_process_finds_wrong_ends_all_with_its_sentence(job: Job) -> None:

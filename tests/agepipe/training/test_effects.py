@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trainings import first_rows
 
 from agepipe.config.base import changed, field_names
 from agepipe.config.stages import LearnSettings
 from agepipe.core.record import digest_of
-from agepipe.training.job import Examples, Job
+from agepipe.training.job import Job
 from agepipe.training.loop import Training
 
 BASE: dict[str, Any] = {
@@ -95,10 +96,11 @@ def train(job: Job, outcomes: dict[str, Outcome]) -> Callable[[dict[str, Any]], 
 
 def _trained(job: Job, changes: dict[str, Any]) -> Outcome:
     """The weights that are kept, and the figures of each epoch."""
-    few = Examples(*(getattr(job.train, field.name)[:48] for field in dataclasses.fields(Examples)))
     learn = changed(LearnSettings(), {**BASE, **changes})
     training = Training(
-        dataclasses.replace(job, train=few, learn=learn, folder=job.folder / digest_of(sorted(changes.items()))[:8])
+        dataclasses.replace(
+            first_rows(job, 32), learn=learn, folder=job.folder / digest_of(sorted(changes.items()))[:8]
+        )
     )
     while not training.finished:
         training.epoch()

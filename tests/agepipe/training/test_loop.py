@@ -1,17 +1,14 @@
 import copy
 import dataclasses
 import math
-import multiprocessing
-import os
 import resource
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from trainings import first_rows, job_with, kill_after, state, weights, without_seconds
 
 from agepipe.config.stages import AugmentSettings
 from agepipe.core.errors import DivergedError, ModelError, TrainingError, WorkerError
@@ -19,7 +16,7 @@ from agepipe.model.decoding import decide
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.batches import Batch
-from agepipe.training.job import EpochEvent, Examples, Fitted, Job
+from agepipe.training.job import EpochEvent, Job
 from agepipe.training.loop import BEST, CHECKPOINT, Training, network_of
 from agepipe.training.workdir import fitting
 from agepipe.training.worker import isolated
@@ -29,27 +26,12 @@ FULL = AugmentSettings(
 )
 
 
-def _with(job: Job, folder: str = "training", **changes: object) -> Job:
-    learn = job.learn.model_copy(update=changes)
-    return dataclasses.replace(job, learn=learn, folder=job.folder.with_name(folder))
-
-
-def _weights(job: Job, file: str = BEST) -> dict[str, torch.Tensor]:
-    found = checkpoints.load(job.folder / file)
-    assert found is not None
-    return found["network"]
-
-
 def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def _no_time(fitted: Fitted) -> list[dict[str, float]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in fitted.curves]
-
-
 def test_a_training_learns_and_says_how_it_goes(job: Job) -> None:
-    job = _with(job, epochs=8, average=0.5)
+    job = job_with(job, epochs=8, average=0.5)
     events: list[EpochEvent] = []
     fitted = isolated(fitting, job, on_event=events.append)
     assert [event.epoch for event in events] == list(range(1, 9))
@@ -66,28 +48,22 @@ def test_a_training_learns_and_says_how_it_goes(job: Job) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_killed_training_goes_on_and_ends_with_the_same_weights(job: Job, optimizer: str) -> None:
     changes = {"epochs": 4, "average": 0.9, "dropout": 0.3, "helpers": 0.3, "augment": FULL, "optimizer": optimizer}
-    whole, broken = _with(job, "whole", **changes), _with(job, "broken", **changes)
+    whole, broken = job_with(job, "whole", **changes), job_with(job, "broken", **changes)
     expected = isolated(fitting, whole)
 
-    def kill(event: EpochEvent) -> None:
-        if event.epoch == 2:
-            time.sleep(0.1)  # well inside the third epoch
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid or 0, signal.SIGKILL)
-
     with pytest.raises(WorkerError, match="SIGKILL"):
-        isolated(fitting, broken, on_event=kill)
-    assert len(checkpoints.load(broken.folder / CHECKPOINT)["curves"]) < 4  # type: ignore[index]
+        isolated(fitting, broken, on_event=kill_after(2, 0.1))  # well inside the third epoch
+    assert len(state(broken)["curves"]) < 4
     after: list[EpochEvent] = []
     found = isolated(fitting, broken, on_event=after.append)
     assert after[0].epoch >= 3
-    assert _no_time(found) == _no_time(expected)
-    assert _same(_weights(broken), _weights(whole))
-    assert _same(_weights(broken, CHECKPOINT), _weights(whole, CHECKPOINT))
+    assert without_seconds(found) == without_seconds(expected)
+    assert _same(weights(broken), weights(whole))
+    assert _same(weights(broken, CHECKPOINT), weights(whole, CHECKPOINT))
 
 
 def test_one_cut_off_between_its_two_files_keeps_the_weights_of_the_epoch_that_it_reports(job: Job) -> None:
-    job = dataclasses.replace(_with(job, epochs=9, average=0.8), metric="loss")
+    job = dataclasses.replace(job_with(job, epochs=9, average=0.8), metric="loss")
     training = Training(job)
     training.epoch()
     before = (job.folder / BEST).read_bytes()
@@ -112,29 +88,28 @@ def test_one_cut_off_between_its_two_files_keeps_the_weights_of_the_epoch_that_i
 
 def test_every_training_starts_from_weights_that_depend_on_the_seed_alone(job: Job) -> None:
     """Law 4: whatever the fold, the learning rate and what was trained before, the first weights are the same."""
-    first = Training(_with(job, "first"))
+    first = Training(job_with(job, "first"))
     start = {name: value.clone() for name, value in first.network.body.state_dict().items()}
     first.epoch()
     assert not _same(start, first.network.body.state_dict())
     other_fold = dataclasses.replace(job, train=job.validation, validation=job.train)
-    second = Training(_with(other_fold, "second", lr=0.5, batch=8))
+    second = Training(job_with(other_fold, "second", lr=0.5, batch=8))
     assert _same(start, second.network.body.state_dict())
-    assert not _same(start, Training(_with(job, "third", seed=2)).network.body.state_dict())
+    assert not _same(start, Training(job_with(job, "third", seed=2)).network.body.state_dict())
 
 
 def test_a_network_carried_from_fold_to_fold_would_be_seen(job: Job) -> None:
     """The notebook's fault: the second fold began with the weights that the first had ended with."""
     second = dataclasses.replace(job, train=job.validation, validation=job.train, folder=job.folder / "2")
     alone = isolated(fitting, second)
-    isolated(fitting, _with(job, "1"))
+    isolated(fitting, job_with(job, "1"))
     after_another = isolated(fitting, dataclasses.replace(second, folder=job.folder / "3"))
-    assert _no_time(after_another) == _no_time(alone)
+    assert without_seconds(after_another) == without_seconds(alone)
 
 
 def _few(job: Job, folder: str, **changes: object) -> Job:
     """A training of three steps an epoch."""
-    few = Examples(*(getattr(job.train, field.name)[:48] for field in dataclasses.fields(Examples)))
-    return dataclasses.replace(_with(job, folder, **changes), train=few)
+    return first_rows(job_with(job, folder, **changes), 48)
 
 
 def _trained(job: Job) -> Training:
@@ -170,7 +145,7 @@ def test_rows_that_are_not_for_learning_move_no_weight(job: Job, tmp_path: Path)
 def test_a_mixed_batch_counts_both_answers_by_their_shares(job: Job) -> None:
     settings = AugmentSettings(mix=2.0)
     changes = {"dropout": 0.0, "helpers": 0.4, "class_weights": True, "years_loss": 0.5, "augment": settings}
-    training = Training(_with(job, "mixed", **changes))
+    training = Training(job_with(job, "mixed", **changes))
     network = copy.deepcopy(training.network).train()
     torch.manual_seed(11)
     batch = next(training.train.shuffled())
@@ -238,21 +213,21 @@ def test_the_average_takes_in_every_step_by_the_decay_that_was_asked(job: Job) -
 
 
 def test_training_stops_when_patience_runs_out_and_stays_stopped(job: Job) -> None:
-    job = dataclasses.replace(_with(job, epochs=30, lr=1e-9), patience=2, metric="accuracy")
+    job = dataclasses.replace(job_with(job, epochs=30, lr=1e-9), patience=2, metric="accuracy")
     events: list[EpochEvent] = []
     fitted = isolated(fitting, job, on_event=events.append)
     assert len(fitted.curves) == fitted.best + 2 < 30
     assert [event.early for event in events] == [False] * (len(events) - 1) + [True]
-    assert _no_time(isolated(fitting, job)) == _no_time(fitted)
+    assert without_seconds(isolated(fitting, job)) == without_seconds(fitted)
 
 
 def test_for_errors_lower_is_better(job: Job) -> None:
-    fitted = isolated(fitting, dataclasses.replace(_with(job, epochs=4), metric="mae"))
+    fitted = isolated(fitting, dataclasses.replace(job_with(job, epochs=4), metric="mae"))
     assert fitted.metrics["mae"] == min(row["validation_mae"] for row in fitted.curves)
 
 
 def test_the_kept_network_gives_the_figures_of_the_best_epoch(job: Job) -> None:
-    job = _with(job, epochs=4, average=0.8)
+    job = job_with(job, epochs=4, average=0.8)
     fitted = isolated(fitting, job)
     network = network_of(job, fitted, job.folder / BEST)
     pictures = np.load(job.pixels)[job.validation.index]
@@ -267,11 +242,11 @@ def test_the_kept_network_gives_the_figures_of_the_best_epoch(job: Job) -> None:
 def test_a_learning_rate_that_explodes_is_named(job: Job) -> None:
     explosive = {"lr": 10.0, "optimizer": "sgd", "momentum": 0.99, "years_loss": 10.0, "l1": 10.0}
     with pytest.raises(DivergedError, match=r"learn\.lr: with 10\.0 the loss is (nan|inf)"):
-        isolated(fitting, _with(job, epochs=20, **explosive))
+        isolated(fitting, job_with(job, epochs=20, **explosive))
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(job: Job) -> None:
-    isolated(fitting, _with(job, epochs=1, schedule="constant"))
+    isolated(fitting, job_with(job, epochs=1, schedule="constant"))
     path = job.folder / CHECKPOINT
     saved = checkpoints.load(path)
     assert saved is not None
@@ -279,7 +254,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint(job: Job) -> None:
     checkpoints.save(saved, path)
     kept = path.read_bytes()
     with pytest.raises(TrainingError, match="the loss is nan in epoch 2"):
-        isolated(fitting, _with(job, epochs=2, schedule="constant"))
+        isolated(fitting, job_with(job, epochs=2, schedule="constant"))
     assert path.read_bytes() == kept
 
 
@@ -291,7 +266,7 @@ def _fit_with_little_memory(job: Job) -> None:
 
 def test_too_little_memory_names_the_batch(job: Job) -> None:
     with pytest.raises(TrainingError, match=r"learn\.batch: no memory for 120 pictures of 32 px"):
-        isolated(_fit_with_little_memory, _with(job, batch=120, network="resnet18"))
+        isolated(_fit_with_little_memory, job_with(job, batch=120, network="resnet18"))
 
 
 def test_a_gpu_that_is_not_there_is_named(job: Job) -> None:

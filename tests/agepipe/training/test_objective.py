@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from agepipe.config.stages import LearnSettings
 from agepipe.model.ages import AgeRanges
-from agepipe.training.network import GENDERS, RACES, AgeNetwork, Readout, build, single_years
-from agepipe.training.objective import Objective, inverse_frequency, l1_norm, ordinal_targets, soft_targets
+from agepipe.training.network import GENDERS, RACES, AgeNetwork, Readout, build
+from agepipe.training.objective import Objective, l1_norm
 
 UTKFACE = AgeRanges.of("utkface")
 AGES = torch.tensor([1, 8, 26, 26, 40, 63, 116, 90])
@@ -151,64 +151,6 @@ def test_an_l1_that_dwarfs_the_loss_is_warned_of_once(caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
-def test_class_weights_are_inverse_frequencies_with_mean_one_over_the_rows() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 2 + [3])
-    weights = inverse_frequency(labels, 4)
-    assert weights[1] == pytest.approx(3 * float(weights[0]))
-    assert weights[2] == 0
-    assert float(weights[labels].mean()) == pytest.approx(1.0)
-
-
-def test_soft_targets_are_normal_and_widen_with_age() -> None:
-    years = single_years(UTKFACE)
-    targets = soft_targets(years).double()
-    assert torch.allclose(targets.sum(1), torch.ones(116, dtype=torch.float64), atol=1e-6)
-    for age in (40, 60):
-        mean = float(targets[age - 1] @ years.double())
-        deviation = float((targets[age - 1] @ (years.double() - mean) ** 2).sqrt())
-        assert mean == pytest.approx(age, abs=0.01)
-        assert deviation == pytest.approx(2 + 0.03 * age, rel=0.02)
-
-
-def test_ordinal_targets_fall_with_the_distance_in_ranges() -> None:
-    targets = ordinal_targets(14)
-    assert torch.allclose(targets.sum(1), torch.ones(14))
-    assert torch.equal(targets.argmax(1), torch.arange(14))
-    assert torch.allclose(targets, targets.flip(0, 1))
-    assert float(targets[6, 6]) == pytest.approx(0.564, abs=0.001)
-    for true in range(14):
-        for step in (1, -1):
-            side = targets[true, true:] if step == 1 else targets[true, : true + 1].flip(0)
-            assert side.tolist() == sorted(side.tolist(), reverse=True)
-            assert torch.allclose(side / side[0], torch.exp(-(torch.arange(len(side)).float() ** 2)), atol=1e-6)
-
-
-def test_an_ordinal_target_forgives_a_neighbour_more_than_a_stranger() -> None:
-    learn = LearnSettings(size=32, target="ordinal")
-    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
-    assert network.readout.outputs == len(UTKFACE)
-    labels = torch.from_numpy(UTKFACE.classes(AGES.numpy())).clamp(3, 10)
-    objective = Objective(learn, UTKFACE, network.readout, labels)
-
-    def loss(shift: int) -> float:
-        logits = 5 * torch.nn.functional.one_hot(labels + shift, len(UTKFACE)).float()
-        return float(objective(network, logits, labels, AGES).detach())
-
-    assert loss(0) < loss(1) < loss(2) < loss(3)
-    assert loss(1) == pytest.approx(loss(-1), rel=1e-3)
-
-
-def test_a_sure_and_right_answer_costs_less_than_a_wrong_one() -> None:
-    learn = LearnSettings(size=32, target="years")
-    network = build(learn, UTKFACE, (0.5,) * 3, (0.25,) * 3)
-    labels = torch.from_numpy(UTKFACE.classes(AGES.numpy()))
-    objective = Objective(learn, UTKFACE, network.readout, labels)
-    right = 20 * torch.nn.functional.one_hot(AGES - 1, 116).float()
-    near, far = right.roll(1, 1), right.roll(30, 1)
-    losses = [float(objective(network, logits, labels, AGES).detach()) for logits in (right, near, far)]
-    assert losses == sorted(losses)
-
-
 def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
     """The helping loss of a batch, and its gradient with respect to the first layer of the network."""
     learn = LearnSettings(size=32, dropout=0.0, helpers=0.3)
@@ -222,12 +164,6 @@ def _helped(genders: Tensor, races: Tensor) -> tuple[Tensor, Tensor]:
     first = next(network.parameters()).grad
     assert first is not None
     return loss.detach(), first
-
-
-def test_helping_heads_reach_the_body_of_the_network() -> None:
-    loss, gradient = _helped(torch.tensor([0, 1, 0, 1]), torch.tensor([0, 1, 2, 4]))
-    assert loss > 0
-    assert gradient.abs().sum() > 0
 
 
 def test_rows_without_gender_or_race_do_not_count_for_the_helping_heads() -> None:

@@ -71,28 +71,6 @@ def test_one_cycle_raises_each_block_to_its_own_rate() -> None:
     assert np.max(seen, axis=0).tolist() == pytest.approx([0.2, 0.2, 0.4, 0.4])
 
 
-def _rates(kind: str, steps: int = 100) -> list[float]:
-    moving = optimizer(LearnSettings(lr=0.4), nn.Linear(2, 2))
-    moves = schedule(LearnSettings(lr=0.4, schedule=kind), moving, steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(moving.param_groups[0]["lr"])
-        moving.step()
-        moves.step()
-    return rates
-
-
-def test_schedules() -> None:
-    assert set(_rates("constant")) == {0.4}
-    cosine, cycle = _rates("cosine"), _rates("one-cycle")
-    assert cosine == sorted(cosine, reverse=True)
-    assert (cosine[0], cosine[50]) == pytest.approx((0.4, 0.2))
-    assert max(cycle) == pytest.approx(0.4, rel=0.01)
-    assert 25 < cycle.index(max(cycle)) < 35
-    assert cycle[0] == pytest.approx(0.4 / 25)
-    assert cycle[-1] < 1e-4
-
-
 def test_the_average_follows_weights_and_statistics_and_is_warmed_up() -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     average = Average(network, 0.99)  # type: ignore[arg-type]

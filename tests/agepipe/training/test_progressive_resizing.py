@@ -1,10 +1,6 @@
 """Growing sizes: which epoch has which, that a small picture shows what a large one does, and what a kill does."""
 
 import dataclasses
-import multiprocessing
-import os
-import signal
-import time
 from pathlib import Path
 
 import polars as pl
@@ -13,15 +9,15 @@ import torch
 from folders import tried
 from torch import Tensor
 from torch.nn import functional
+from trainings import job_with, kill_after, weights
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import AugmentSettings, LearnSettings
 from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
 from agepipe.search.records import Fold
-from agepipe.training import checkpoints
 from agepipe.training.augment import augment
-from agepipe.training.job import EpochEvent, Job
+from agepipe.training.job import Job
 from agepipe.training.loop import BEST, CHECKPOINT, Training, network_of
 from agepipe.training.network import centre
 from agepipe.training.progressive_resizing import epochs_below, shrunk, side_of
@@ -89,8 +85,7 @@ def test_fine_detail_is_averaged_not_skipped() -> None:
 
 
 def _growing(job: Job, folder: str, **changes: object) -> Job:
-    learn = job.learn.model_copy(update={**GROWING, "epochs": 4, "average": 0.9, **changes})
-    return dataclasses.replace(job, learn=learn, folder=job.folder.with_name(folder))
+    return job_with(job, folder, **{**GROWING, "epochs": 4, "average": 0.9, **changes})
 
 
 def test_training_sees_each_size_in_its_turn_and_judges_at_the_last(job: Job) -> None:
@@ -112,10 +107,8 @@ def test_the_size_reaches_the_weights_and_the_kept_network_answers_at_the_last(j
     grown, plain = _growing(job, "grown"), _growing(job, "plain", sizes=())
     fitted = isolated(fitting, grown)
     isolated(fitting, plain)
-    first, second = (checkpoints.load(one.folder / CHECKPOINT) for one in (grown, plain))
-    assert first is not None
-    assert second is not None
-    assert not torch.equal(first["network"]["body.conv1.0.weight"], second["network"]["body.conv1.0.weight"])
+    name = "body.conv1.0.weight"
+    assert not torch.equal(weights(grown, CHECKPOINT)[name], weights(plain, CHECKPOINT)[name])
     assert network_of(grown, fitted, grown.folder / BEST).size == 36
 
 
@@ -125,20 +118,12 @@ def test_a_training_killed_while_it_grows_ends_with_the_same_weights(job: Job, e
     whole, broken = _growing(job, "whole"), _growing(job, "broken")
     isolated(fitting, whole)
 
-    def kill(event: EpochEvent) -> None:
-        if event.epoch == epoch:
-            time.sleep(0.02)
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid or 0, signal.SIGKILL)
-
     with pytest.raises(WorkerError, match="SIGKILL"):
-        isolated(fitting, broken, on_event=kill)
+        isolated(fitting, broken, on_event=kill_after(epoch, 0.02))
     isolated(fitting, broken)
-    first, second = (checkpoints.load(one.folder / CHECKPOINT) for one in (whole, broken))
-    assert first is not None
-    assert second is not None
-    for name, value in first["network"].items():
-        assert torch.equal(value, second["network"][name]), name
+    expected, found = weights(whole, CHECKPOINT), weights(broken, CHECKPOINT)
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
 
 
 def test_rungs_pause_a_growing_training_in_its_own_schedule(

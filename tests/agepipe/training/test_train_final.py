@@ -173,6 +173,7 @@ def test_weights_from_elsewhere_make_the_lineage_unknown(
     assert len(after) == 100
 
 
+@pytest.mark.slow
 def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime
 ) -> None:

@@ -140,7 +140,9 @@ def test_a_search_and_a_last_training_from_weights_of_other_photographs_pass(
     check_test(Config(learn=warm), rows)
 
 
-def test_what_first_weights_have_seen(tmp_path: Path, model: Model, warm: LearnSettings, learn: LearnSettings) -> None:
+def test_first_weights_carry_the_lineage_beside_their_file(
+    tmp_path: Path, model: Model, warm: LearnSettings, learn: LearnSettings
+) -> None:
     assert seen_before(learn)[1] == seen_before(learn.model_copy(update={"weights": "IMAGENET1K_V1"}))[1] == "known"
     assert seen_before(warm)[0].equals(read_lineage(model.folder))
     assert seen_before(warm)[1] == "known"

@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 from chips import detector_file
+from commands import AGEPIPE, free_port
 from pages import drawn as drawn_face
 from pages import jpeg
 from proxies import Proxy, proxy
 
-from agepipe.core.ports import bound
 from agepipe.model.bundle import read_card
 from agepipe.model.bundle_files import write_card
 
-AGEPIPE = Path(sys.executable).with_name("agepipe")
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "ingest.size=36", "learn.size=32", "learn.network=shufflenet_v2_x0_5", "learn.batch=32", "learn.epochs=1",
@@ -58,7 +57,7 @@ def test_predict_calls_nobody_and_leaves_no_device_identifier(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_the_user_may_want_it(tmp_path: Path) -> None:
+def test_the_user_can_turn_telemetry_on(tmp_path: Path) -> None:
     code = "import os, agepipe.model.predictor; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     for given, found in ({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0"):
         environ = {**Proxy(9, tmp_path).environ(), **given}
@@ -79,7 +78,7 @@ def test_no_command_calls_anyone(tmp_path: Path, drawn: Path, shared: Path) -> N
 
         agepipe("--help")
         agepipe("run", "sample", *TINY, "--data", str(drawn))  # with a temporary server, the others with kept ones
-        agepipe("up", "--prefect-port", free_port(), "--mlflow-port", free_port())
+        agepipe("up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
         try:
             agepipe("compare", "1", str(another(tmp_path)), "--anew")
             agepipe("evaluate", "--refresh")
@@ -102,14 +101,9 @@ def another(folder: Path) -> Path:
     return copy
 
 
-def free_port() -> str:
-    with bound("", "127.0.0.1", 0) as free:
-        return str(free.getsockname()[1])
-
-
 def web(proxied: Proxy, folder: Path, detector: dict[str, str]) -> None:
     """Start `agepipe web`, open the page, and end it as Ctrl-C does."""
-    port = free_port()
+    port = str(free_port())
     command = [AGEPIPE, "web", "--port", port]
     with subprocess.Popen(command, cwd=folder, env=proxied.environ(**detector), stdout=subprocess.DEVNULL) as process:
         try:
