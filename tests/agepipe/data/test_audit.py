@@ -103,8 +103,8 @@ def test_what_is_one_is_said_in_the_singular(tmp_path: Path) -> None:
     assert any("1 of 2 photographs lies in the folder" in note for note in data_text.notes(found))
     page = render(found, rows)
     assert "1 of 1 group.<" in page
-    assert "<b>1</b><span>group in two ranges or more<" in page
-    assert "<b>1</b><span>copy of another<" in page
+    assert "<b>1</b><span>group with different ranges<" in page
+    assert "<b>1</b><span>redundant copy<" in page
     agreed = found.model_copy(update={"near": Copies(groups=1, surplus=2, ages=0, ranges=0, genders=0)})
     assert data_text.summary(agreed).endswith(
         "2 files are copies of others, in 1 group, and its members agree on the age."

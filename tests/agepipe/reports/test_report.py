@@ -85,7 +85,7 @@ def test_an_unknown_lineage_is_said_in_plain_words(tmp_path: Path, runtime: Runt
     text = " ".join(read(evaluated(model, rows, QUICK, runtime).report).text)
     assert "What this model was trained on is unknown." in text
     assert "unseen" not in text
-    assert "How it learned" not in text
+    assert "Training curves" not in text
 
 
 def test_many_ranges_are_drawn_without_numbers(tmp_path: Path, runtime: Runtime) -> None:
