@@ -4,7 +4,7 @@
 
 The bare loop reads the same archives and folders, hands raw bytes to threads, and leaves the pictures in one array in
 memory: no digest, no header check, no thumbnail, no appearance, nothing written. It is also timed while it throws each
-picture away, for comparison. All run in turns, since a machine has good and bad minutes; the medians and the median
+picture away, for comparison. All run in turns, because the load of a machine varies; the medians and the median
 of the rounds' ratios are printed. Ingest's seconds include everything up to the
 finished catalogue; the search for near duplicates, which does not depend on decoding, is also shown by itself.
 Processor seconds (all threads) say what the work costs where other programs take some of the cores.

@@ -3,7 +3,7 @@
     python -m benchmarks.recognition UTKFACE            # a folder or archives; two minutes on two cores
     python -m benchmarks.recognition UTKFACE --pairs    # all different photographs against each other, some ten minutes
 
-`by bits` is the share of the copies that bundles of earlier versions recognise; `all` is what a bundle of today does.
+`by bits` is the share of the copies that bundles of earlier versions recognise; `all` that of current bundles.
 `others` counts copies that are taken for another photograph than their own and its group of near duplicates. `--pairs`
 lists each pair of photographs that no group joins and that counts as one, to be looked at.
 """

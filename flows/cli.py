@@ -295,7 +295,7 @@ def up(
     with show.waiting("Starting the servers"):
         kept = services.up(runtime, prefect_port, mlflow_port)
     api_url = kept.api_url or ""
-    os.environ.pop("PREFECT_API_URL", None)  # a server of the user's own is not meant here
+    os.environ.pop("PREFECT_API_URL", None)  # the deployments are for the servers started here
     environment.prepare(runtime, api_url)
     from agepipe.registry import tracking as tracked
     from flows import deployments

@@ -137,8 +137,8 @@ def meeting(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[\w.-]+", host) or not (port.isdecimal() and 0 < int(port) < 2**16):
         raise ConfigError(
-            f"meet: '{text}' is no address; write HOST:PORT of the machine that runs the pipeline, as the others know "
-            "it, such as 10.0.0.5:29500."
+            f"meet: '{text}' is not an address; write HOST:PORT of the machine that runs the pipeline, as the others "
+            "know it, such as 10.0.0.5:29500."
         )
     return host, int(port)
 

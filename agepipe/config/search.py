@@ -73,7 +73,9 @@ class SearchSettings(Settings):
                     f"leave it out, or take search.strategy = '{strategies[0]}'."
                 )
         if "epochs" in self.grid or "epochs" in self.space:
-            raise ConfigError("search: 'epochs' cannot be searched, for final.epochs decides in the end; leave it out.")
+            raise ConfigError(
+                "search: 'epochs' cannot be searched, because the final training uses final.epochs; leave it out."
+            )
         if self.strategy == "halving":
             self._check_halving()
         if self.strategy == "optuna":

@@ -22,7 +22,7 @@ def bound(option: str, host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ServiceError(f"--host: {host!r} is no address of this machine ({error.strerror}).") from error
+        raise ServiceError(f"--host: {host!r} is not an address of this machine ({error.strerror}).") from error
     found = socket.socket(family, kind, protocol)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,5 +38,5 @@ def _refused(option: str, host: str, port: int, error: OSError) -> ServiceError:
     if error.errno == errno.EADDRINUSE:
         return ServiceError(f"{option}: port {port} is in use; give another, such as {port + 1}.")
     if error.errno == errno.EADDRNOTAVAIL:
-        return ServiceError(f"--host: {host!r} is no address of this machine; 127.0.0.1 is for this machine alone.")
+        return ServiceError(f"--host: {host!r} is not an address of this machine; 127.0.0.1 is for this machine alone.")
     return ServiceError(f"{option}: port {port} cannot be used ({error.strerror}); give another, such as 8000.")

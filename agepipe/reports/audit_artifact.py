@@ -7,7 +7,7 @@ from agepipe.core.record import digest_of
 from agepipe.data.audit import Audit, audit
 from agepipe.data.records import Catalogue, DataReport
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same catalogue and labels give another report; part of the digest."""
 
 

@@ -27,7 +27,7 @@ from agepipe.model.records import Model
 from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same inputs give another folder; part of the digest."""
 MIN_P = 0.001
 """Smaller p-values are written as `p < 0.001`."""
@@ -203,9 +203,9 @@ def verdict(title: str, first: str, one: PairedDifferences, found: ModelComparis
     better, worse = ([n for n, d in one.figures.items() if significance(d, n) == sign] for sign in (1, -1))
     sure = f"{found.settings.confidence * 100:g}% confidence for all figures together"
     if not better and not worse:
-        return f"No clear difference between {title} and {first} {on} ({sure})."
+        return f"No significant difference between {title} and {first} {on} ({sure})."
     parts = [f"{word} in {_changes(names, one)}" for word, names in (("better", better), ("worse", worse)) if names]
-    rest = "" if len(better) + len(worse) == len(one.figures) else "; no clear difference in the other figures"
+    rest = "" if len(better) + len(worse) == len(one.figures) else "; no significant difference in the other figures"
     return f"Against {first}, {on}, {title} is {' and '.join(parts)}{rest} ({sure})."
 
 
@@ -235,9 +235,9 @@ def by_slice(title: str, one: PairedDifferences) -> str:
     }
     results = [f"significantly {word} in {_named(some, large)}" for word, some in parts.items() if some]
     if not results:
-        return f"No significant difference in any of {len(large)} slices, allowing for looking at so many."
+        return f"No significant difference in any of {len(large)} slices. The intervals of all slices are simultaneous."
     none = "" if parts["worse"] else "; significantly worse in none"
-    return f"{title} is {'; '.join(results)}{none}. This allows for looking at so many."
+    return f"{title} is {'; '.join(results)}{none}. The intervals of all slices are simultaneous."
 
 
 def _named(some: list[SliceChange], large: list[SliceChange]) -> str:
@@ -257,11 +257,11 @@ def exact(title: str, first: str, test: Exact) -> str:
         f"{test.first_only:,}, only {first} for {test.second_only:,}"
     )
     if test.first_only == test.second_only:
-        return f"{counts}: an even split (of copies the first counts)."
+        return f"{counts}: an even split (of several copies, only the first counts)."
     p = f"p < {MIN_P:g}" if test.p < MIN_P else f"p = {test.p:.2g}"
     return (
         f"{counts}. If the two were equally accurate, so uneven a split would be chance with {p} (McNemar's exact "
-        "test; of copies the first counts)."
+        "test; of several copies, only the first counts)."
     )
 
 

@@ -55,7 +55,7 @@ def notes(audit: Audit) -> list[str]:
         sentences.append(
             f"{audit.misfiled:,} of {counted(audit.foldered, 'photograph')} "
             f"{'lies' if audit.misfiled == 1 else 'lie'} in the folder of another range than the age has; the age in "
-            "the file name wins."
+            "the file name is used."
         )
     empty = [tally.name for tally in audit.ranges if tally.count == 0]
     if empty:
@@ -93,7 +93,7 @@ def copy_rows(audit: Audit) -> list[tuple[str, Copies]]:
 
 
 def _copies_section(audit: Audit) -> str:
-    lines = ["| Copies | Groups | Surplus files | Ages differ | Ranges differ | Genders differ |"]
+    lines = ["| Copies | Groups | Redundant copies | Ages differ | Ranges differ | Genders differ |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for title, c in copy_rows(audit):
         lines.append(f"| {title} | {c.groups:,} | {c.surplus:,} | {c.ages:,} | {c.ranges:,} | {c.genders:,} |")
@@ -129,7 +129,7 @@ def _counts(title: str, tallies: Sequence[Tally]) -> Table:
 def _copies_table(audit: Audit) -> Table:
     found = Table(box=None, pad_edge=False, header_style="bold")
     found.add_column("copies", min_width=16)
-    for title in ("groups", "surplus", "ages differ", "ranges differ", "genders differ"):
+    for title in ("groups", "redundant", "ages differ", "ranges differ", "genders differ"):
         found.add_column(title, justify="right")
     for title, c in copy_rows(audit):
         found.add_row(title, *(f"{value:,}" for value in (c.groups, c.surplus, c.ages, c.ranges, c.genders)))

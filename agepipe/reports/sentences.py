@@ -12,7 +12,7 @@ from agepipe.evaluation.slice_table import FIGURES
 from agepipe.model.calibration import BINS, by_chance
 
 MAX_NAMED = 4
-"""Largest number of slices that a sentence lists for each figure."""
+"""Maximum number of slices that a sentence names for each figure."""
 
 
 def verdict(outcome: Outcome) -> str:
@@ -79,7 +79,7 @@ def champion(outcome: Outcome) -> str:
 def _change(name: str, found: Difference, confidence: float) -> str:
     figures = change(found, name, confidence)
     if not significance(found, name):
-        return f"no clear difference in {WORDS[name]} ({figures})"
+        return f"no significant difference in {WORDS[name]} ({figures})"
     return f"{side(found.difference, name)} in {WORDS[name]} ({figures})"
 
 
@@ -98,7 +98,7 @@ def calibration(outcome: Outcome) -> str:
     found, intervals, temperature = outcome.figures, outcome.intervals, outcome.card.temperature
     now = f"{figure(found['ece'], 'ece')} ({span(intervals['ece'], 'ece')})"
     if temperature == 1.0:
-        return f"The model has no temperature (it is 1): its probabilities are the network's own. They err by {now}."
+        return f"The temperature is 1, so the probabilities are those of the network. The calibration error is {now}."
     before = f"{figure(found['ece_before'], 'ece')} ({span(intervals['ece_before'], 'ece')})"
     way = "less" if temperature > 1 else "more"
     fitted = f", fitted on {outcome.card.calibrated}," if outcome.card.calibrated else ""
@@ -111,9 +111,9 @@ def calibration(outcome: Outcome) -> str:
 def bias(outcome: Outcome) -> str:
     """The explanation of the calibration error's bias."""
     return (
-        "This error reads slightly high: even perfect calibration would show about "
-        f"{figure(by_chance(outcome.predictions.confidence), 'ece')} by chance here. It is the error of the "
-        f"answered range, in {BINS} bins of equal width."
+        "This estimate is biased upward: even perfect calibration would show about "
+        f"{figure(by_chance(outcome.predictions.confidence), 'ece')} by chance here. It is computed from the "
+        f"confidence in the predicted range, in {BINS} bins of equal width."
     )
 
 
@@ -130,9 +130,9 @@ def prediction_sets(outcome: Outcome) -> str:
         else "above the target" if low > level else "below the target"
     )  # fmt: skip
     return (
-        f"Sets of neighbouring ranges with a target of {outcome.sets.level} % hold the true range for "
-        f"{figure(found['coverage'], 'coverage')} of the photographs ({covered}): {comparison}. They hold "
-        f"{found['set_size']:.1f} ranges on average ({size}), and a single range for "
+        f"Sets of neighbouring ranges with a target of {outcome.sets.level} % contain the true range for "
+        f"{figure(found['coverage'], 'coverage')} of the photographs ({covered}): {comparison}. They have "
+        f"{found['set_size']:.1f} ranges on average ({size}), and a single one for "
         f"{figure(found['single'], 'single')} of the photographs."
     )
 
@@ -151,7 +151,7 @@ def worst_slices(outcome: Outcome) -> str:
         return f"{count}. None is significantly worse than the rest in accuracy or age error."
     both = pl.concat([one.select("kind", "slice") for one in worse.values()]).unique()
     parts = [_behind(one, name) for name, one in worse.items() if len(one)]
-    return f"{count}. {len(both)} of these {'is' if len(both) == 1 else 'are'} significantly worse than the rest: " + (
+    return f"{count}. {len(both)} of these {'is' if len(both) == 1 else 'are'} significantly worse than the rest, " + (
         f"{'; '.join(parts)}."
     )
 
@@ -166,17 +166,17 @@ def _behind(table: pl.DataFrame, name: str) -> str:
     rows = table.select("kind", "slice", f"{name}_gap").head(MAX_NAMED).iter_rows()
     names = [f"{kind} {part} ({gap(value, name)} {UNITS[name]})" for kind, part, value in rows]
     names += [f"{len(table) - MAX_NAMED} more"] * (len(table) > MAX_NAMED)
-    return f"in {WORDS[name]} {listed(names)}"
+    return f"in {WORDS[name]}: {listed(names)}"
 
 
 def labels(outcome: Outcome) -> str:
     """The number of labels that are worth checking, and how they were found."""
     found, count = len(outcome.doubtful), len(outcome.predictions.labels)
-    usual = "what the model's own usual error explains"
     if not found:
-        return f"No label is less probable than {usual}."
-    are = "label is" if found == 1 else "labels are"
+        return "No label is less probable than the model's usual errors explain."
+    are, they_are = ("is", "it is") if found == 1 else ("are", "they are")
     return (
-        f"{found:,} of {count:,} {are} worth checking: far less probable than {usual}, and further from the suggested "
-        f"range than it errs on average ({outcome.figures['mae']:.1f} years). The label may be wrong, or the model."
+        f"{found:,} of {count:,} labels {are} worth checking: {they_are} much less probable than the model's usual "
+        f"errors explain, and further from the suggested range than the model's mean error "
+        f"({outcome.figures['mae']:.1f} years). Either the label or the model may be wrong."
     )

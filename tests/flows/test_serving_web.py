@@ -105,7 +105,7 @@ def test_it_refuses_in_one_sentence(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         for words, why in (
             (("--model", "bundle", "--port", port), f"--port: port {port} is in use; give another"),
-            (("--model", "bundle", "--host", "203.0.113.7"), "is no address of this machine"),
+            (("--model", "bundle", "--host", "203.0.113.7"), "--host: '203.0.113.7'"),
             (("--model", "bundle/none", "--port", 0), "bundle/none"),
             (("--endpoint", "localhost:5000", "--port", 0), "--endpoint: 'localhost:5000'"),
             (("--endpoint", "http://127.0.0.1:9", "--model", "bundle", "--port", 0), "leave one of the two out"),

@@ -33,6 +33,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 def test_the_page_is_sound(browser: Browser, report: Path, width: int) -> None:
-    seen = check_sound(browser, report, width, f"{NAME}: what the data holds")
+    seen = check_sound(browser, report, width, f"{NAME}: contents of the data set")
     assert seen.images > 0
     assert seen.drawings == 1

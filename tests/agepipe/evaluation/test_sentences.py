@@ -202,7 +202,7 @@ def check_slices(o: Outcome) -> None:
         for row in table.head(sentences.MAX_NAMED).iter_rows(named=True):
             assert f"{row['kind']} {row['slice']} ({figures.gap(row[f'{name}_gap'], name)}" in text
     count = len({row[:2] for table in worse.values() for row in table.iter_rows()})
-    assert ("significantly worse than the rest:" in text) == (count > 0)
+    assert ("significantly worse than the rest, in" in text) == (count > 0)
     if len(judged):
         assert text.startswith(f"{len(judged)} of {len(o.slices)} ")
 
@@ -219,7 +219,7 @@ def check_champion(o: Outcome) -> None:
             ahead = found.first < found.second if name in LOWER_IS_BETTER else found.first > found.second
             assert f"{'better' if ahead else 'worse'} in {figures.WORDS[name]}" in text
         else:
-            assert f"no clear difference in {figures.WORDS[name]}" in text
+            assert f"no significant difference in {figures.WORDS[name]}" in text
 
 
 def check_intervals(o: Outcome) -> None:
@@ -246,7 +246,7 @@ def test_a_slice_that_is_worse_in_years_alone_is_named() -> None:
     o = evaluated(judged._replace(years=judged.years + 4.0 * (np.arange(len(ages)) % 2)), judged)
     assert sentences.behind(o.slices, "accuracy", 0.05).is_empty()
     assert sentences.behind(o.slices, "mae", 0.05)["slice"].to_list() == ["female"]
-    assert "in age error gender female (+4.00 years)" in sentences.worst_slices(o)
+    assert "in age error: gender female (+4.00 years)" in sentences.worst_slices(o)
     assert "gender: female" in model_card(o)
 
 
@@ -291,7 +291,7 @@ def test_what_a_comparison_says_is_true(model: Callable[[Ints], Predictions], ro
         if told:
             ahead = change.first < change.second if name in LOWER_IS_BETTER else change.first > change.second
             assert ahead is (told > 0)
-    assert ("No clear difference" in text) == (
+    assert ("No significant difference" in text) == (
         len(ages) >= 30 and not any(significance(change, name) for name, change in one.figures.items())
     )
     said = comparison.by_slice("new", one)

@@ -22,14 +22,14 @@ def test_it_says_what_the_evaluation_found(tmp_path: Path, runtime: Runtime) -> 
     found = evaluated(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, runtime)
     card = found.model_card.read_text(encoding="utf-8")
     assert f"| right range | {found.metrics['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in card
-    for needed in ("apparent ages", "non-commercial research", "For whom it is worse", "fitted: 50 photographs"):
+    for needed in ("apparent ages", "non-commercial research", "## Slices", "fitted: 50 photographs"):
         assert needed in card
     assert str(tmp_path) not in card
     assert "\n\n\n" not in card
 
 
 @pytest.mark.parametrize(
-    ("name", "licence"), [("sample", "drawn faces, made by this program"), ("faces", "non-commercial research only")]
+    ("name", "licence"), [("sample", "synthetic faces"), ("faces", "non-commercial research only")]
 )
 def test_the_licence_is_that_of_the_data(tmp_path: Path, runtime: Runtime, name: str, licence: str) -> None:
     rows = make_rows(tmp_path / "rows", 60).model_copy(update={"name": name})

@@ -36,8 +36,8 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
     for words in (
         "The temperature of 2 makes the network less confident",
         "in 15 bins",
-        "with a target of 90 % hold the true range for",
-        "the median of its probabilities",
+        "with a target of 90 % contain the true range for",
+        "the median of the distribution",
     ):
         assert words in page
     assert "true range in the 90&nbsp;% set" in page
@@ -52,7 +52,7 @@ def test_a_calibrated_model_is_shown_before_and_after_and_with_its_sets(tmp_path
 def test_a_model_without_thresholds_or_temperature_says_so(tmp_path: Path, runtime: Runtime) -> None:
     page = text(evaluated(make_bundle(tmp_path / "m"), make_rows(tmp_path / "rows", 60), QUICK, runtime).report)
     assert "final.validation" in page
-    assert "no temperature (it is 1)" in page
+    assert "The temperature is 1" in page
 
 
 def test_rows_of_which_little_is_known_are_judged_without_those_slices(tmp_path: Path, runtime: Runtime) -> None:
@@ -108,7 +108,7 @@ def test_a_model_without_mistakes_has_none_to_show(tmp_path: Path, runtime: Runt
     )
     assert found.metrics["accuracy"] == 1
     page = text(found.report)
-    assert "There is no wrong answer among these photographs." in page
+    assert "No prediction for these photographs is wrong." in page
     assert pl.read_csv(found.folder / "label-errors.csv").is_empty()
 
 

@@ -83,7 +83,7 @@ class Page:
 
 def test_the_camera_is_looked_at_and_a_new_model_followed(page: Page, here: Runtime) -> None:
     assert page.seen.headings == ["How old do I look?"]
-    assert "Nothing is kept" in page.driver.page_source
+    assert "No picture is stored" in page.driver.page_source
     page.wait(lambda: page.text("model") == "agepipe version 1")
     page.press("camera")
     page.wait(lambda: len(page.text("faces").splitlines()) == 2)
@@ -131,7 +131,8 @@ def test_files_that_are_no_pictures_are_named(page: Page, tmp_path: Path) -> Non
     (tmp_path / "bomb.png").write_bytes(png_bomb(20_000))
     cv2.imwrite(str(tmp_path / "dot.png"), scene()[:1, :1])
     for name, said in (
-        ("text.jpg", "text.jpg is no picture"), ("bomb.png", "bomb.png is no picture"), ("dot.png", "No face"),
+        ("text.jpg", "The browser cannot read text.jpg"), ("bomb.png", "The browser cannot read bomb.png"),
+        ("dot.png", "No face"),
     ):  # fmt: skip
         page.driver.find_element(By.ID, "file").send_keys(str(tmp_path / name))
         page.wait(lambda said=said: page.text("status").startswith(said))
@@ -186,7 +187,7 @@ def test_it_finds_a_server_again_that_was_away(here: Runtime, chromium: Browser)
         page = Page(chromium, address)
         page.press("camera")
         page.wait(lambda: page.text("faces"))
-    page.wait(lambda: "Trying again" in page.text("status"))
+    page.wait(lambda: "Reconnecting" in page.text("status"))
     with served(model, int(address.partition(":")[2])):
         page.wait(lambda: page.text("status").startswith("2 faces"))
         chromium.driver.get("about:blank")

@@ -268,7 +268,7 @@ def test_nothing_is_written(server: str, tmp_path: Path) -> None:
 def test_the_pages_files_load_nothing_from_elsewhere(server: str) -> None:
     code, text, headers = get(server)
     assert code == 200
-    assert "Nothing is kept" in text
+    assert "No picture is stored" in text
     assert headers["content-security-policy"].startswith("default-src 'self';")
     for name in ("page.js", "draw.js", "link.js", "page.css", "icon.svg"):
         code, part, headers = get(server, f"/{name}")

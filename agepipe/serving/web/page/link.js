@@ -2,7 +2,7 @@
 
 const WAITS = [500, 1000, 2000, 5000, 10000];  // ms
 const IDLE = 1001;  // the server closes an idle connection; it is reopened when it is needed
-const REASONS = { 1009: "The picture is too large for the server.", 1006: "The server does not answer." };
+const REASONS = { 1009: "The picture is too large for the server.", 1006: "The server does not respond." };
 
 export class Link {
   #socket = null;
@@ -53,7 +53,7 @@ export class Link {
       if (event.code === IDLE) this.#socket = null;
       if (this.#ended || event.code === IDLE) return;
       const why = event.reason || error || REASONS[event.code] || `The connection ended (${event.code}).`;
-      this.onStatus(`${REASONS[event.code] ?? why} Trying again.`);
+      this.onStatus(`${REASONS[event.code] ?? why} Reconnecting.`);
       setTimeout(() => this.#open(), WAITS[Math.min(this.#tries++, WAITS.length - 1)]);
     };
   }

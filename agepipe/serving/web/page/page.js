@@ -112,13 +112,13 @@ const TROUBLES = {
   NotAllowedError: "Camera access is blocked. Allow it in the address bar, or choose a picture.",
   NotFoundError: "There is no camera; choose a picture instead.",
   NotReadableError: "The camera is used by another program; close that one, or choose a picture.",
-  OverconstrainedError: "That camera is not there any more; choose another.",
+  OverconstrainedError: "That camera is no longer available; choose another.",
 };
 
 async function start(device = "") {
   stop();
   if (!navigator.mediaDevices) {
-    return setStatus("The browser lends its camera only to pages of this machine or over https; choose a picture instead.");
+    return setStatus("The browser allows the camera only on pages of this machine or over https; choose a picture instead.");
   }
   setStatus("Waiting for the camera.");
   let stream;
@@ -152,7 +152,7 @@ async function openPicture(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    return setStatus(`${file.name || "The file"} is no picture that the browser can read; take a JPEG, PNG or WebP.`);
+    return setStatus(`The browser cannot read ${file.name || "the file"}; choose a JPEG, PNG or WebP.`);
   }
   stop();  // another picture may have been opened meanwhile
   const scale = Math.min(1, STILL / Math.max(bitmap.width, bitmap.height));
@@ -180,7 +180,7 @@ async function checkServer() {
   try {
     found = await (await fetch("status")).json();
   } catch {
-    return setStatus("The server does not answer; it may have been ended.");
+    return setStatus("The server does not respond; it may have stopped.");
   }
   const changed = found.model !== state.model;
   showModel(found.model, found.problem);
