@@ -148,7 +148,7 @@ def test_figures_of_a_model_of_unknown_lineage_never_stand_without_a_warning(tmp
     assert all("may be too good" in line for line in shown[1:])
     page, card = (path.read_text(encoding="utf-8") for path in (unknown.report, unknown.model_card))
     assert "value (may be too good)" in page
-    assert "How it learned" not in page
+    assert "Training curves" not in page
     assert "What this model was trained on is unknown" in card
     known = evaluated(make_bundle(tmp_path / "known"), rows, QUICK, runtime)
     assert "60 unseen photographs" in known.rows_in_words
