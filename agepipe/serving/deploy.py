@@ -133,7 +133,7 @@ def _fill(draft: Path, source: Path, found: Version, runtime: Runtime, check: Ch
     largest = difference(predictions(draft, pictures), registered_predictions(found, pictures, runtime))
     if largest > check.tolerance:
         raise ModelError(
-            f"model: version {found.number} of {found.name} predicts otherwise as a bundle than in the registry (a "
+            f"model: version {found.number} of {found.name} predicts differently as a bundle than in the registry (a "
             f"probability differs by {largest:.2g}, allowed are {check.tolerance:g}); register the model again."
         )
     result = {"digest": bundle.digest(draft), "name": found.name, "version": found.number, "difference": largest}

@@ -245,6 +245,7 @@ def test_an_unknown_model_is_named(first: PipelineResult, home: Runtime) -> None
         evaluate("nobody", runtime=home)
 
 
+@pytest.mark.slow
 def test_a_start_from_a_version_that_has_seen_a_test_row_is_refused_before_any_training(
     first: PipelineResult, tiny: Config, home: Runtime
 ) -> None:

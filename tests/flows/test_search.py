@@ -63,6 +63,7 @@ def stamps(runtime: Runtime) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in runtime.workspace.glob("trials/*/manifest.json")}
 
 
+@pytest.mark.slow
 def test_halving_stops_the_worst_and_chooses_as_the_grid_does_among_the_rest(rows: Rows, tracked: Runtime) -> None:
     choice = under_parent(tracked, rows, HALVING, "first")
     (stopped,) = choice.stopped

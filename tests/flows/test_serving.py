@@ -180,6 +180,7 @@ def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked
     assert (champion.number, current(tracked)) == (2, None)
 
 
+@pytest.mark.slow
 def test_a_version_is_deployed_by_the_flow_and_used_by_the_camera(
     tracked: Runtime, film: Path, tmp_path: Path, prefect_server: None
 ) -> None:

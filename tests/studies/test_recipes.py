@@ -133,6 +133,7 @@ def test_the_answers_of_several_networks_are_averaged(tmp_path: Path) -> None:
     assert not np.allclose(singles[0].probabilities, singles[1].probabilities, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     learn = LearnSettings(network="shufflenet_v2_x0_5", size=36, batch=16, lr=0.02)
     runtime, epochs = Runtime(workspace=tmp_path, threads=1), 6

@@ -134,8 +134,8 @@ def test_the_numbers_do_not_depend_on_the_workers(tmp_path: Path, runtime: Runti
         )
         for workers in (1, 4)
     )  # fmt: skip
-    assert np.array_equal(one.judged.probabilities, four.judged.probabilities)
-    assert np.array_equal(one.judged.years, four.judged.years)
+    assert np.array_equal(one.predictions.probabilities, four.predictions.probabilities)
+    assert np.array_equal(one.predictions.years, four.predictions.years)
     assert one.intervals == four.intervals
 
 

@@ -118,5 +118,5 @@ def test_rows_that_cannot_be_read_are_named(tmp_path: Path, runtime: Runtime) ->
 def test_no_rows_are_refused(tmp_path: Path) -> None:
     rows = make_rows(tmp_path / "rows", 5)
     pl.read_parquet(rows.table).clear().write_parquet(rows.table)
-    with pytest.raises(DataError, match="no rows to judge"):
+    with pytest.raises(DataError, match="no rows to evaluate"):
         read_rows(rows)

@@ -122,6 +122,7 @@ def elsewhere(python: Path | str, version: Path, home: Path) -> dict[str, Any]:
     return said
 
 
+@pytest.mark.slow
 def test_another_process_without_this_checkout_loads_it(bundle: Path, version: Path, tmp_path: Path) -> None:
     said = elsewhere(sys.executable, version, tmp_path)
     assert not said["torch"]

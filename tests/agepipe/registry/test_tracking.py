@@ -147,6 +147,7 @@ def test_a_run_that_another_is_at_work_on_is_left_alone(tracked: Runtime) -> Non
         assert first.run_id != second.run_id
 
 
+@pytest.mark.slow
 def test_runs_of_a_killed_process_are_swept_and_resumed_or_resumed_without_a_sweep(tracked: Runtime) -> None:
     with tracking.run(tracked, kind="pipeline", name="mine", key="mine") as mine:
         swept, other = python(ABANDON, tracked.tracking).communicate(timeout=120)[0].split()

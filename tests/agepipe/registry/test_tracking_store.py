@@ -99,7 +99,7 @@ def test_a_deleted_experiment_is_named_with_the_way_to_bring_it_back(tracked: Ru
     assert tracking.prepare(tracked) == experiment
 
 
-def test_a_store_that_was_moved_is_read_runtime_it_lies_now(tracked: Runtime, tmp_path: Path) -> None:
+def test_a_store_that_was_moved_is_read_where_it_lies_now(tracked: Runtime, tmp_path: Path) -> None:
     with tracking.run(tracked, kind="train", name="t", key="k") as run:
         run.text("hello", "a.txt")
     old = store.database(tracked)
@@ -108,8 +108,8 @@ def test_a_store_that_was_moved_is_read_runtime_it_lies_now(tracked: Runtime, tm
     moved = Runtime(tracking=f"sqlite:///{tmp_path}/archive/mlflow.db", workspace=tracked.workspace)
     before = tracking.client(moved).get_run(run.run_id).info.artifact_uri
     assert str(old.parent) in before
-    assert tracking.relocate(tmp_path / "archive" / "mlflow.db") >= 2
-    assert tracking.relocate(tmp_path / "archive" / "mlflow.db") == 0
+    assert store.relocate(tmp_path / "archive" / "mlflow.db") >= 2
+    assert store.relocate(tmp_path / "archive" / "mlflow.db") == 0
     path = tracking.client(moved).download_artifacts(run.run_id, "a.txt", str(tmp_path))
     assert Path(path).read_text() == "hello"
     with tracking.run(moved, kind="train", name="t", key="new") as new:
@@ -152,4 +152,4 @@ def test_what_cannot_be_relocated_is_named(tmp_path: Path, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(TrackingError, match=r"mlflow\.db: (there is no such file|not a database)"):
-        tracking.relocate(path)
+        store.relocate(path)

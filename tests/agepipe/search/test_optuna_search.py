@@ -115,6 +115,7 @@ def test_later_proposals_are_better(rows: Rows, runtime: Runtime) -> None:
     assert sum(errors[20:]) < 0.8 * sum(errors[:20])
 
 
+@pytest.mark.slow
 def test_a_killed_study_continues_with_the_same_proposals(rows: Rows, runtime: Runtime, tmp_path: Path) -> None:
     unbroken = to_the_end(rows, SEARCH, runtime.model_copy(update={"workspace": tmp_path / "unbroken"}))
     words = [str(runtime.workspace), rows.model_dump_json()]

@@ -25,6 +25,7 @@ def _save_on_a_full_disk(path: str) -> None:
     checkpoints.save({"weights": torch.rand(100_000)}, Path(path))
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_leaves_the_last_good_file(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     checkpoints.save({"epoch": 1}, path)

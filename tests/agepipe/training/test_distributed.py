@@ -174,6 +174,7 @@ def test_killed_and_resumed_is_what_was_never_killed(job: Job) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_with_another_number_of_processes(job: Job, before: int, after: int) -> None:
     one, changing = _with(job, "one", **EVERYTHING), _with(job, "changing", **EVERYTHING)
     expected = plain(one, 1)

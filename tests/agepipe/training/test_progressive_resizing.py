@@ -113,6 +113,7 @@ def test_the_size_reaches_the_weights_and_the_kept_network_answers_at_the_last(j
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.slow
 def test_a_training_killed_while_it_grows_ends_with_the_same_weights(job: Job, epoch: int) -> None:
     """The second epoch is the last small one: what is killed after it goes on at the next size."""
     whole, broken = _growing(job, "whole"), _growing(job, "broken")
@@ -126,6 +127,7 @@ def test_a_training_killed_while_it_grows_ends_with_the_same_weights(job: Job, e
         assert torch.equal(value, found[name]), name
 
 
+@pytest.mark.slow
 def test_rungs_pause_a_growing_training_in_its_own_schedule(
     rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ def test_rungs_pause_a_growing_training_in_its_own_schedule(
     assert tried(rows, growing, {"sizes": []}, 0, fold, runtime).digest != last.digest
 
 
+@pytest.mark.slow
 def test_patience_does_not_run_out_below_the_full_size(job: Job) -> None:
     patient = dataclasses.replace(_growing(job, "patient", epochs=12, lr=1e-9, average=0.0), patience=2)
     fitted = isolated(fitting, patient)

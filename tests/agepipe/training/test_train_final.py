@@ -187,6 +187,7 @@ def test_a_refit_learns_from_all_development_rows_and_keeps_the_last_epoch(
     assert (card.calibrated, card.temperature, card.thresholds) == ("", 1.0, {})
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_kept_where_the_validation_rows_only_calibrate(
     rows: Rows, learn: LearnSettings, choice: Choice, here: Runtime
 ) -> None:
