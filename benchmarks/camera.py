@@ -2,7 +2,7 @@
 
     python -m benchmarks.camera --detector YUNET.onnx [--model BUNDLE] [--frames 600] [--memory 10000]
 
-A shared machine has good and bad minutes, so each row is the median of rounds in turns, and beside the clock stands the
+The speed of a shared machine varies, so each row is the median of rounds in turns, and beside the clock stands the
 processor's time of the whole process, decoding and encoding in it, which other programs disturb less: a thousand by it
 is what one core does in a second. `late` is the 95th percentile from a frame that is read to the frame that is drawn,
 by the clock and by the processor's time of the thread that does it. Memory is that of the process.

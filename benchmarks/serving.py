@@ -3,7 +3,7 @@
     python -m benchmarks.serving [--model BUNDLE] [--rounds 200]
 
 It registers the bundle in a store of its own, starts the real server on it, and asks both for the same faces in turns,
-since a machine has good and bad minutes. Medians and their ratio are printed, and by how much the answers differ. JPEG
+since the speed of a machine varies. Medians and their ratio are printed, and by how much the answers differ. JPEG
 is measured as well: smaller to send, but not the picture that the camera would have shown its own model.
 """
 

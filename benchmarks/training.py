@@ -5,7 +5,7 @@
 The bare loop has nothing but forward, cross-entropy, backward and AdamW, as anyone would write it, on batches that were
 normalised before the clock starts. The pipeline's epochs read the memory-mapped store, crop and mirror, keep the
 training figures and write a checkpoint. Both run in a process like that of a training, and in turns, an epoch each,
-since a machine has good and bad minutes; the medians and the median of the rounds' ratios are printed. `--augment` adds
+since the speed of a machine varies; the medians and the median of the rounds' ratios are printed. `--augment` adds
 what the laptop preset changes in a picture.
 """
 

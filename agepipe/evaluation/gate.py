@@ -161,7 +161,7 @@ def _reason(
         )
     if significance(found, name) < 0:
         return f"Not promoted: the champion is better: {figures}."
-    short = "better, but not with enough confidence" if significance(found, name) > 0 else "no clear difference"
+    short = "better, but not with enough confidence" if significance(found, name) > 0 else "no significant difference"
     return (
         f"Not promoted: {short}: {figures}; better in {found.share_better:.1%} of the draws, "
         f"{release.confidence * 100:g}% needed."

@@ -144,8 +144,8 @@ def warning(listener: socket.socket) -> str:
     if ip_address(listener.getsockname()[0]).is_loopback:
         return ""
     return (
-        "Everybody in this network can open the page, without a password; on their machines a browser lends its camera "
-        "only over https, but takes pictures."
+        "Everybody in this network can open the page, without a password; on other machines the browser allows pictures, "
+        "but the camera only over https."
     )
 
 
