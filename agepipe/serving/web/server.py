@@ -144,8 +144,8 @@ def warning(listener: socket.socket) -> str:
     if ip_address(listener.getsockname()[0]).is_loopback:
         return ""
     return (
-        "Everybody in this network can open the page, without a password; on other machines the browser allows pictures, "
-        "but the camera only over https."
+        "Everybody in this network can open the page, without a password; on other machines the browser allows "
+        "pictures, but the camera only over https."
     )
 
 
