@@ -162,7 +162,8 @@ def test_a_search_outlives_a_worker_and_chooses_what_threads_choose(
     assert len(choice.runs) == 4
     assert (process() in workers(tracked)) == (runner == "threads")
     said = [record.getMessage() for record in caplog.records if record.name == "agepipe.progress"]
-    wanted = {"threads": "goes on from its last checkpoint", "processes": "continues with new ones", "dask": ""}[runner]
+    words = {"threads": "continues from its last checkpoint", "processes": "continues with new ones", "dask": ""}
+    wanted = words[runner]
     assert any(wanted in line for line in said) or not wanted
 
 

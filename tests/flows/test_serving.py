@@ -153,7 +153,7 @@ def test_a_new_champion_is_deployed_unless_told_not_to(tracked: Runtime, tmp_pat
     done = agepipe(tmp_path, "promote", "2", "--because", "calmer", "--no-deploy")
     assert (done.returncode, current(tracked)) == (0, None)
     done = agepipe(tmp_path, "promote", "3", "--because", "calmer still")
-    assert done.stdout.splitlines()[0] == "agepipe version 3 is the champion now."
+    assert done.stdout.splitlines()[0] == "agepipe version 3 is now the champion."
     assert done.stdout.splitlines()[1].startswith("agepipe version 3 is deployed in ")
     assert done.returncode == 0, done.stderr
     done = agepipe(tmp_path, "rollback")
@@ -172,7 +172,7 @@ def test_a_champion_that_cannot_be_deployed_is_the_champion_all_the_same(tracked
     done = agepipe(tmp_path, "promote", "2", "--because", "calmer")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "error: agepipe version 2 is the champion but not deployed, cameras go on: model: MLf"
+        "error: agepipe version 2 is the champion but was not deployed; cameras keep their model: model: MLf"
     )
     assert len(done.stderr.splitlines()) == 1
     champion = lookup.champion("agepipe", tracked)

@@ -44,9 +44,9 @@ def ports(process: psutil.Process) -> list[int]:
         return []
 
 
-def run(folder: Path) -> "subprocess.Popen[bytes]":
+def run(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     """A command that needs a temporary server."""
-    words = ["run", "sample", "--workspace", str(folder / "workspace")]
+    words = ["run", "sample", *more, "--workspace", str(folder / "workspace")]
     words += ["--tracking", f"sqlite:///{folder}/mlruns/mlflow.db"]
     with (folder / "output").open("wb") as output:
         return subprocess.Popen([*COMMAND, *words], env=environ(), stdout=output, stderr=output)

@@ -91,7 +91,7 @@ def test_two_machines_give_what_two_processes_of_one_give_bit_for_bit(
         said, _ = other.communicate(timeout=60)
     assert other.returncode == 0, said
     assert "epoch 3 of 3" in said
-    assert "over after 3 epochs" in said
+    assert "ended after 3 epochs" in said
     assert [event.epoch for event in epochs] == [1, 2, 3]
     assert f"waiting for 1 other machines: run `agepipe join {meet}`" in caplog.text
     assert (found.best, found.metrics) == (expected.best, expected.metrics)
