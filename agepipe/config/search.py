@@ -16,7 +16,7 @@ from agepipe.core.errors import ConfigError
 Metric = Literal["macro_recall", "accuracy", "within_one", "mae", "macro_f1", "loss"]
 LOWER_IS_BETTER: frozenset[str] = frozenset({"mae", "loss", "ece"})
 
-READ_BY = {"grid": ("grid", "halving"), "rungs": ("halving",), "keep": ("halving",), "space": ("optuna",)} | {
+READ_BY = {"grid": ("grid", "halving"), "rungs": ("halving", "optuna"), "keep": ("halving",), "space": ("optuna",)} | {
     "trials": ("optuna",), "together": ("optuna",), "always": ("grid",)
 }  # fmt: skip
 """The strategies that use a field; all strategies use the other fields."""
@@ -34,7 +34,8 @@ class SearchSettings(Settings):
     grid: dict[str, tuple[Any, ...]] = {}
     """Fields of `learn` by dotted name, each with the values to try; empty tries only `learn` itself."""
     rungs: tuple[Annotated[int, Field(ge=1, le=2000)], ...] = ()
-    """Epochs, ascending and below `learn.epochs`, after which the worse settings stop (`strategy = "halving"`)."""
+    """Epochs, ascending and below `learn.epochs`, after which settings stop: the worse share of them (`strategy =
+    "halving"`), or those that are worse than the median of the finished ones (`strategy = "optuna"`)."""
     keep: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """Share of the settings, rounded up, that continues after each of `rungs`."""
     space: Space = {}
@@ -76,6 +77,8 @@ class SearchSettings(Settings):
             raise ConfigError(
                 "search: 'epochs' cannot be searched, because the final training uses final.epochs; leave it out."
             )
+        if any(later <= earlier for earlier, later in pairwise(self.rungs)):
+            raise ConfigError(f"search.rungs: {list(self.rungs)} must rise; put the smallest first, and each once.")
         if self.strategy == "halving":
             self._check_halving()
         if self.strategy == "optuna":
@@ -88,8 +91,6 @@ class SearchSettings(Settings):
             raise ConfigError(
                 "search.rungs: there are none, but search.strategy = 'halving' needs at least one: [2, 4]."
             )
-        if any(later <= earlier for earlier, later in pairwise(rungs)):
-            raise ConfigError(f"search.rungs: {rungs} must rise; put the smallest first, and each once.")
         counts = [len(combinations(self.grid))]
         for _ in rungs:
             counts.append(self.kept(counts[-1]))

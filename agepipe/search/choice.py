@@ -28,9 +28,14 @@ def on_every_fold(trials: Sequence[Trial], search: SearchSettings) -> list[Trial
     return [one for one in trials if one.setting in complete]
 
 
+def mean_metric(trials: Sequence[Trial], search: SearchSettings) -> float:
+    """Mean of the search's metric over the trials of one setting."""
+    return mean(one.metrics[search.metric] for one in trials)
+
+
 def score(trials: Sequence[Trial], search: SearchSettings) -> float:
     """Mean of the search's metric over the trials of one setting, negated for an error: higher is better."""
-    value = mean(one.metrics[search.metric] for one in trials)
+    value = mean_metric(trials, search)
     return -value if search.metric in LOWER_IS_BETTER else value
 
 
@@ -77,5 +82,7 @@ def choose(trials: Sequence[Trial], search: SearchSettings, stopped: Sequence[Tr
 
 
 def _stopped(trials: Sequence[Trial], search: SearchSettings) -> Stopped:
-    first, value = trials[0], mean(one.metrics[search.metric] for one in trials)
-    return Stopped(settings=first.settings, epochs=first.epochs, planned=first.planned, mean=value)
+    first = trials[0]
+    return Stopped(
+        settings=first.settings, epochs=first.epochs, planned=first.planned, mean=mean_metric(trials, search)
+    )  # fmt: skip

@@ -4,12 +4,14 @@ The study is a SQLite file in `workspace/studies`, which Optuna's own tools can 
 and from the results so far, never from the clock, the runner or the order in which trials ended. So a killed search
 continues as if it had not been interrupted, and a study whose file was lost ends the same.
 
+With `search.rungs` a proposal pauses after these epochs and stops there if Optuna's median pruner says so: if its mean
+over folds is worse than the median of the settings that were trained to the end, once there are `BEFORE_PRUNING`.
+
 Tree-structured Parzen estimator: Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe.config.base import field_of
@@ -20,7 +22,7 @@ from agepipe.core.artifacts import remove, turn
 from agepipe.core.record import digest_of
 from agepipe.core.sqlite import sqlite
 from agepipe.data.records import Rows
-from agepipe.search.choice import by_setting, choose, on_every_fold
+from agepipe.search.choice import by_setting, choose, mean_metric, on_every_fold
 from agepipe.search.records import Request, Trial, TrialSpec, on_all_folds
 from agepipe.search.trial import VERSION
 from agepipe.training.records import Choice
@@ -33,21 +35,43 @@ if TYPE_CHECKING:  # an optional dependency, and slow to import
 
 NAME = "search"
 """The study's name inside its file."""
+BEFORE_PRUNING = 5
+"""Settings that are trained to the end before any is stopped early."""
+CONTINUES = "continues"
+"""Attribute of a proposal in the study: the last rung after which it was decided that it continues."""
 
 
 def optuna(
     rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: Runtime
 ) -> Generator[Request, list[Trial], Choice]:
-    """Train the settings that Optuna proposes, batch after batch, each to the end."""
+    """Train the settings that Optuna proposes, batch after batch, each to the end or until it is pruned."""
     with _opened(rows, learn, search, runtime) as study:
-        evaluated = [one for one in _trials(study, search) if one.values is not None]  # not those that diverged
-        trials = yield Request(_specs(evaluated, search))
+        trials = yield Request(_specs(_in_state(study, "COMPLETE", search), search))
+        pruned = _in_state(study, "PRUNED", search)
+        stopped: list[Trial] = []
+        for until in search.rungs:
+            there = [one for one in pruned if one.last_step == until]
+            stopped += yield Request(_specs(there, search), until)
         while proposed := _proposed(study, search):
-            batch = yield Request(_specs(proposed, search))
-            complete = on_every_fold(batch, search)
-            _record(study, proposed, complete, search)
+            specs = _specs(proposed, search)
+            paused: list[Trial] = []
+            stop: list[Trial] = []
+            for until in search.rungs:
+                batch = yield Request(specs, until, paused, stop)
+                complete = on_every_fold(batch, search)
+                continuing = _continuing(study, proposed, complete, until, search)
+                stopped += [one for one in complete if one.setting not in continuing]
+                paused = [one for one in batch if one.setting in continuing]
+                stop = [one for one in batch if one.setting not in continuing]
+                specs = [TrialSpec(one.setting, one.settings, one.fold) for one in paused]
+            complete = on_every_fold((yield Request(specs, None, paused, stop)), search)
+            _record(study, proposed, complete, stopped, search)
             trials += complete
-    return choose(trials, search)
+    return choose(trials, search, stopped)
+
+
+def _in_state(study: "Study", state: str, search: SearchSettings) -> list["FrozenTrial"]:
+    return [one for one in _trials(study, search) if one.state.name == state]
 
 
 def _trials(study: "Study", search: SearchSettings) -> list["FrozenTrial"]:
@@ -74,18 +98,43 @@ def _proposed(study: "Study", search: SearchSettings) -> list["FrozenTrial"]:
     return proposed
 
 
+def _continuing(
+    study: "Study", proposed: Sequence["FrozenTrial"], complete: Sequence[Trial], until: int, search: SearchSettings
+) -> set[int]:  # fmt: skip
+    """The settings that continue after a rung, of those that have a trial on every fold.
+
+    A decision is stored with the proposal. A killed search whose batch was recorded in part would otherwise decide
+    about the rest with results that it did not have before.
+    """
+    from optuna.trial import Trial as Proposal
+
+    numbers = {one.number: one for one in proposed}
+    continuing = set()
+    for group in by_setting(complete):
+        frozen = numbers[group[0].setting]
+        proposal = Proposal(study, frozen._trial_id)  # the id has no public name
+        if until not in frozen.intermediate_values:
+            proposal.report(mean_metric(group, search), until)
+        if frozen.user_attrs.get(CONTINUES, 0) >= until or not proposal.should_prune():
+            proposal.set_user_attr(CONTINUES, max(until, frozen.user_attrs.get(CONTINUES, 0)))
+            continuing.add(frozen.number)
+    return continuing
+
+
 def _record(
-    study: "Study", proposed: Sequence["FrozenTrial"], complete: Sequence[Trial], search: SearchSettings
+    study: "Study", proposed: Sequence["FrozenTrial"], complete: Sequence[Trial], stopped: Sequence[Trial],
+    search: SearchSettings,
 ) -> None:  # fmt: skip
-    """Record the mean over folds of each proposed setting; one without a trial on every fold has failed."""
+    """Record the mean over folds of each proposed setting; a setting without a trial on every fold has failed."""
     from optuna.trial import TrialState
 
     groups = {group[0].setting: group for group in by_setting(complete)}
+    pruned = {one.setting for one in stopped}
     for one in proposed:
         if group := groups.get(one.number):
-            study.tell(one.number, mean(trial.metrics[search.metric] for trial in group))
+            study.tell(one.number, mean_metric(group, search))
         else:
-            study.tell(one.number, state=TrialState.FAIL)
+            study.tell(one.number, state=TrialState.PRUNED if one.number in pruned else TrialState.FAIL)
 
 
 @contextmanager
@@ -107,7 +156,10 @@ def _opened(rows: Rows, learn: LearnSettings, search: SearchSettings, runtime: R
             remove(path, runtime.workspace)
         storage = optuna.storages.RDBStorage(sqlite(path))
         try:
-            yield optuna.create_study(storage=storage, study_name=NAME, direction=direction, load_if_exists=True)
+            pruner = optuna.pruners.MedianPruner(BEFORE_PRUNING)
+            yield optuna.create_study(
+                storage=storage, study_name=NAME, direction=direction, load_if_exists=True, pruner=pruner
+            )
         finally:
             storage.remove_session()
             storage.engine.dispose()

@@ -28,6 +28,7 @@ def test_the_share_is_rounded_up(count: int, share: float, left: int) -> None:
         ({**FOUR}, "search.rungs: there are none"),
         ({**FOUR, "search.rungs": [4, 2]}, r"search.rungs: \[4, 2\] must rise"),
         ({**FOUR, "search.rungs": [2, 2]}, "must rise"),
+        ({"search.strategy": "optuna", "search.space.lr": [0.1, 0.2], "search.rungs": [2, 2]}, "must rise"),
         ({**FOUR, "search.rungs": [8]}, "below learn.epochs, which is 8"),
         ({**FOUR, "search.rungs": [1, 2]}, r"leave \[4, 2, 1\] settings"),
         ({**FOUR, "search.rungs": [2], "search.keep": 0.9}, r"leave \[4, 4\] settings"),
@@ -62,7 +63,7 @@ OPTUNA = {"search.strategy": "optuna", "search.space": {"lr": SPAN}}
     [
         ({**OPTUNA, "search.space": {}}, "search.space: it is empty"),
         ({**OPTUNA, "search.trials": 4, "search.together": 5}, "search.together: 5, but search.trials is 4"),
-        ({**OPTUNA, "search.rungs": [2]}, "search.rungs: .* does nothing"),
+        ({**OPTUNA, "search.keep": 0.4}, "search.keep: .* does nothing"),
         ({**OPTUNA, "search.space": {"size": {"low": 64, "high": 200}}}, "search.space .*200 px, but ingest.size"),
         ({**OPTUNA, "search.space": {"network": ["resnet18", "resnet19"]}}, "resnet19"),
     ],

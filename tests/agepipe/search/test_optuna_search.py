@@ -184,3 +184,56 @@ def test_a_setting_without_a_trial_on_every_fold_has_failed_and_is_not_trained_a
     train.requests.clear()
     assert searched(rows, search, runtime, train) == choice
     assert [{spec.setting for spec in specs} for specs in train.requests] == [{0, 1, 3, 4}]
+
+
+PRUNED = SEARCH.model_copy(update={"rungs": (1, 2)})
+
+
+class PausingTrainer(Trainer):
+    """Trains as `Trainer` does, also only up to a rung; remembers requests as settings and the epoch of the pause."""
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.asked: list[tuple[set[int], int | None]] = []
+        self.stopped: set[int] = set()
+        self._most = most
+
+    def __call__(self, request: Request) -> list[Trial]:
+        if len(self.asked) == self._most:
+            raise KeyboardInterrupt
+        self.asked.append(({spec.setting for spec in request.specs}, request.until))
+        self.stopped |= {one.setting for one in request.stop}
+        return [one.model_copy(update={"epochs": request.until or 3}) for one in super().__call__(request)]
+
+
+def test_a_proposal_that_is_worse_than_the_median_stops_at_a_rung(rows: Rows, runtime: Runtime) -> None:
+    train = PausingTrainer()
+    choice = searched(rows, PRUNED, runtime, train)
+    finished = {setting for settings, until in train.asked[3:] for setting in settings if until is None}
+    assert set(range(5)) <= finished, "none stops before five are finished"
+    assert len(choice.stopped) == 13 - len(finished) > 0
+    assert train.stopped == set(range(13)) - finished
+    assert {one.epochs for one in choice.stopped} <= {1, 2}
+    results = {spec.setting: spec for specs in train.requests for spec in specs if spec.fold.index == 0}
+    errors = {number: trained([spec])[0].metrics["mae"] for number, spec in results.items()}
+    assert choice.settings == results[min(finished, key=errors.__getitem__)].settings
+    worst = max(errors, key=errors.__getitem__)
+    assert worst in train.stopped or worst < 5
+
+
+def test_a_search_again_stops_the_same_and_proposes_nothing_new(rows: Rows, runtime: Runtime) -> None:
+    first, again = PausingTrainer(), PausingTrainer()
+    choice = searched(rows, PRUNED, runtime, first)
+    assert searched(rows, PRUNED, runtime, again) == choice
+    assert [until for _, until in again.asked] == [None, 1, 2]
+    assert set.union(*(settings for settings, _ in again.asked)) == set(range(13))
+
+
+@pytest.mark.parametrize("most", [12, 18, 23])
+def test_an_interrupted_search_stops_the_same(rows: Rows, runtime: Runtime, tmp_path: Path, most: int) -> None:
+    search = PRUNED.model_copy(update={"together": 2})
+    other = runtime.model_copy(update={"workspace": tmp_path / "other"})
+    expected = searched(rows, search, runtime, PausingTrainer())
+    with pytest.raises(KeyboardInterrupt):
+        searched(rows, search, other, PausingTrainer(most))
+    assert searched(rows, search, other, PausingTrainer()) == expected
