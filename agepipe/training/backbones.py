@@ -9,10 +9,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from agepipe.config.pretrained import PRETRAINED, is_timm
+from agepipe.config.pretrained import FACE_RESNET, PACKAGES, PRETRAINED, is_timm, packaged
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import check_file, is_file
 from agepipe.core.errors import ConfigError, ModelError
+from agepipe.training import face_resnet
 from agepipe.training.job import IMAGENET, Channels
 
 MIN_MOMENTUM = 0.1
@@ -20,7 +21,7 @@ MIN_MOMENTUM = 0.1
 mnasnet 0.0003, for hundreds of epochs; in shorter trainings the running statistics then lag so far behind the weights
 that the evaluated network predicts the same for all pictures."""
 IMAGENET_CLASSES = 1000
-"""Number of outputs of torchvision's and timm's classifiers."""
+"""Number of outputs of all classifiers before their head is replaced."""
 DEFAULT = "DEFAULT"
 """Torchvision's name for the best weights of a network."""
 
@@ -155,6 +156,8 @@ def _plain(name: str) -> str:
 
 
 def _body(learn: LearnSettings) -> nn.Module:
+    if learn.network == FACE_RESNET:
+        return _face_resnet(learn)
     if not is_timm(learn.network):
         return _torchvision(learn)
     from agepipe.training import timm_models  # importing timm takes seconds
@@ -162,10 +165,25 @@ def _body(learn: LearnSettings) -> nn.Module:
     return timm_models.body_of(learn)
 
 
+def _face_resnet(learn: LearnSettings) -> nn.Module:
+    body = face_resnet.FaceResNet()
+    if learn.weights == PRETRAINED:
+        file = packaged(learn.network)
+        if file is None:
+            raise ModelError(
+                f"learn.weights: those of {learn.network} come in the package {PACKAGES[learn.network]}, which is not "
+                "installed; install the extra 'pretrained'."
+            )
+        face_resnet.fill(body, file)
+    return body
+
+
 def normalisation(learn: LearnSettings) -> tuple[Channels, Channels] | None:
     """Mean and standard deviation, in [0, 1], of pretrained weights; None for random weights and for files."""
     if learn.weights == "none" or is_file(learn.weights):
         return None
+    if learn.network == FACE_RESNET:
+        return face_resnet.MEAN, face_resnet.STD
     if not is_timm(learn.network):
         return IMAGENET
     from agepipe.training import timm_models
