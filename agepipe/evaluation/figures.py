@@ -15,7 +15,12 @@ UNITS = dict.fromkeys(WORDS, "points") | {"mae": "years", "loss": "nats"}
 
 def figure(value: float, name: str) -> str:
     """A figure as text: shares in percent, years and nats unchanged."""
-    return f"{value:.2f}" if name in PLAIN else f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
+    return f"{value:.2f}" if name in PLAIN else percent(value)
+
+
+def percent(share: float, form: str = ".1f") -> str:
+    """A share between 0 and 1 as text, such as `46.2 %` with a no-break space; `form` formats the number."""
+    return f"{100 * share:{form}}\N{NO-BREAK SPACE}%"
 
 
 def span(interval: tuple[float, float], name: str) -> str:
@@ -35,13 +40,13 @@ def gap_span(interval: tuple[float, float], name: str) -> str:
 
 
 def change(found: Difference, name: str, confidence: float) -> str:
-    """A difference with its unit and its interval, as in `+1.80 years, 95% CI +0.92 to +2.71`."""
+    """A difference with its unit and its interval, as in `+1.80 years, 95 % CI +0.92 to +2.71`."""
     return f"{gap(found.difference, name)} {UNITS[name]}, {ci(found.low, found.high, name, confidence)}"
 
 
 def ci(low: float, high: float, name: str, confidence: float) -> str:
     """The interval of a difference, with its confidence."""
-    return f"{confidence * 100:g}% CI {gap_span((low, high), name)}"
+    return f"{percent(confidence, 'g')} CI {gap_span((low, high), name)}"
 
 
 def listed(parts: list[str]) -> str:

@@ -22,7 +22,7 @@ from agepipe.core.progress import Progress, silent
 from agepipe.data.records import Rows
 from agepipe.evaluation.comparison import AGES_ONLY, Difference, SliceChange, paired_differences, significance
 from agepipe.evaluation.evaluate import check_model, labelled, predict_labelled, unseen
-from agepipe.evaluation.figures import WORDS, change, figure, gap
+from agepipe.evaluation.figures import WORDS, change, figure, gap, percent
 from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.slices import slices
 from agepipe.model.bundle import Card
@@ -156,13 +156,13 @@ def _reason(
         cost = worst.changes["mae"]
         return (
             f"Not promoted: {worst.kind} {worst.name} gets worse, by {gap(cost.difference, 'mae')} years to an age "
-            f"error of {cost.first:.2f} ({worst.rows:,} photographs; worse in {1 - cost.share_better:.1%} of draws); "
-            f"release.margin allows {release.margin:g}. Better over all: {figures}."
+            f"error of {cost.first:.2f} ({worst.rows:,} photographs; worse in {percent(1 - cost.share_better)} of the "
+            f"draws); release.margin allows {release.margin:g}. Better over all: {figures}."
         )
     if significance(found, name) < 0:
         return f"Not promoted: the champion is better: {figures}."
     short = "better, but not with enough confidence" if significance(found, name) > 0 else "no significant difference"
     return (
-        f"Not promoted: {short}: {figures}; better in {found.share_better:.1%} of the draws, "
-        f"{release.confidence * 100:g}% needed."
+        f"Not promoted: {short}: {figures}; better in {percent(found.share_better)} of the draws, "
+        f"{percent(release.confidence, 'g')} needed."
     )

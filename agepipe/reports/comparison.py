@@ -19,7 +19,7 @@ from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
 from agepipe.evaluation.comparison import Difference, Exact, PairedDifferences, SliceChange, compare_pair, significance
 from agepipe.evaluation.evaluate import check_model, labelled, predict_labelled, unseen
-from agepipe.evaluation.figures import UNITS, WORDS, figure, gap, gap_span, listed
+from agepipe.evaluation.figures import UNITS, WORDS, figure, gap, gap_span, listed, percent
 from agepipe.evaluation.predictions import read_rows
 from agepipe.evaluation.records import Compared
 from agepipe.model.bundle import Card
@@ -201,7 +201,7 @@ def verdict(title: str, first: str, one: PairedDifferences, found: ModelComparis
             f"{found.settings.min_slice} are needed (evaluate.min_slice)."
         )
     better, worse = ([n for n, d in one.figures.items() if significance(d, n) == sign] for sign in (1, -1))
-    sure = f"{found.settings.confidence * 100:g}% confidence for all figures together"
+    sure = f"{percent(found.settings.confidence, 'g')} confidence for all figures together"
     if not better and not worse:
         return f"No significant difference between {title} and {first} {on} ({sure})."
     parts = [f"{word} in {_changes(names, one)}" for word, names in (("better", better), ("worse", worse)) if names]

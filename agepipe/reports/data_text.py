@@ -9,6 +9,7 @@ from rich.text import Text
 
 from agepipe.core.words import counted
 from agepipe.data.audit import ROUND_FROM, Audit, Copies, Tally
+from agepipe.evaluation.figures import percent
 
 _BAR = 24
 
@@ -49,7 +50,8 @@ def notes(audit: Audit) -> list[str]:
         sentences.append(f"Ages far above their neighbours: {listed}.")
     if audit.round_share is not None:
         sentences.append(
-            f"{audit.round_share:.0%} of the ages from {ROUND_FROM} on are multiples of 5; 20% would be chance."
+            f"{percent(audit.round_share, '.0f')} of the ages from {ROUND_FROM} on are multiples of 5; "
+            f"{percent(0.2, '.0f')} would be chance."
         )
     if audit.foldered:
         sentences.append(
@@ -83,7 +85,7 @@ def _escaped(text: str) -> str:
 def _section(title: str, tallies: Sequence[Tally]) -> str:
     total = sum(tally.count for tally in tallies) or 1
     lines = [f"| {title} | Photographs | Share |", "|---|---:|---:|"]
-    lines += [f"| {_escaped(t.name)} | {t.count:,} | {t.count / total:.1%} |" for t in tallies]
+    lines += [f"| {_escaped(t.name)} | {t.count:,} | {percent(t.count / total)} |" for t in tallies]
     return "\n".join(lines)
 
 
@@ -122,7 +124,7 @@ def _counts(title: str, tallies: Sequence[Tally]) -> Table:
     most = max((tally.count for tally in tallies), default=0) or 1
     for t in tallies:
         bar = "█" * round(_BAR * t.count / most)
-        found.add_row(escape(t.name), f"{t.count:,}", f"{t.count / total:.1%}", bar)
+        found.add_row(escape(t.name), f"{t.count:,}", f"{percent(t.count / total)}", bar)
     return found
 
 

@@ -57,7 +57,7 @@ def draw_curves(curves: pl.DataFrame, best: int, folder: Path) -> None:
 
 
 def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
-    yield "confusion", confusion_plot(outcome.confusion, outcome.card.ranges.names)
+    yield "confusion", confusion_plot(outcome.confusion, outcome.card.ranges.words)
     if len(outcome.curves):
         yield "curves", curves_plot(outcome.curves)
     yield "age", age_plot(outcome.predictions)

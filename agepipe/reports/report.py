@@ -21,14 +21,14 @@ from agepipe.reports.inline_images import data_uri
 from agepipe.reports.pages import template
 
 TITLES = {
-    "accuracy": "right range",
+    "accuracy": "accuracy",
     "within_one": "within one range",
-    "macro_recall": "recall, mean over ranges",
-    "macro_precision": "precision, mean over ranges",
-    "macro_f1": "F1, mean over ranges",
-    "weighted_recall": "recall, weighted by rows",
-    "weighted_precision": "precision, weighted by rows",
-    "weighted_f1": "F1, weighted by rows",
+    "macro_recall": "macro recall",
+    "macro_precision": "macro precision",
+    "macro_f1": "macro F1",
+    "weighted_recall": "weighted recall",
+    "weighted_precision": "weighted precision",
+    "weighted_f1": "weighted F1",
     "mae": "age error, years",
     "loss": "loss, nats",
     "ece": "calibration error",

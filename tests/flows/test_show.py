@@ -7,6 +7,7 @@ import pytest
 from rich.progress import Progress
 
 from agepipe.evaluation.records import Evaluation
+from agepipe.reports.report import TITLES
 from flows import show
 from flows.table import duration
 from tasks.watch import Step, logger
@@ -39,6 +40,11 @@ def test_a_file_gets_lines_while_a_stage_goes_on_and_one_at_its_end(capsys: pyte
     assert "left" not in first  # nothing was seen to be done yet, for a training may go on from a checkpoint
     assert second.startswith("train: 4 of 42, macro recall 0.3 (") and second.endswith(" left)")
     assert last.startswith("train: 42 (")
+
+
+def test_the_terminal_and_the_pages_name_a_figure_alike() -> None:
+    shown = {name: title for name, title in show.FIGURES.items() if name != "mae"}
+    assert shown == {name: TITLES[name] for name in shown}
 
 
 def test_a_file_is_not_flooded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from agepipe.config.stages import LabelSettings
 from agepipe.core.errors import DataError
 from agepipe.data import ingest
-from agepipe.data.audit import Audit, Copies, Spike, Tally, audit, spikes
+from agepipe.data.audit import Audit, Copies, Quartiles, Spike, Tally, audit, spikes
 from agepipe.data.records import Catalogue
 from agepipe.reports import data_text
 from agepipe.reports.data_report import render
@@ -124,11 +124,19 @@ def test_markdown_has_the_ranges_in_their_order_and_quotes_names(tmp_path: Path)
     assert "2 of 3 photographs lie in the folder of another range" in text
 
 
+def test_the_page_writes_large_measures_in_full(tmp_path: Path) -> None:
+    record = catalogue(tmp_path, [{"age": 20}])
+    sharpness = Quartiles(low=231.4, first=730.0, median=954.0, third=1234.4, high=3222.9)
+    page = render(audit(record, LabelSettings()).model_copy(update={"sharpness": sharpness}), record)
+    for text in ("<td>231</td>", "<td>1,234</td>", "<td>3,223</td>", "<td>100.0\N{NO-BREAK SPACE}%</td>"):
+        assert text in page
+
+
 def test_the_terminal_shows_the_same_counts(tmp_path: Path) -> None:
     console = Console(width=110, record=True, file=StringIO())
     console.print(data_text.table(audit(planted(tmp_path), LabelSettings())))
     text = console.export_text()
-    assert re.search(r"41-50\s+3\s+30\.0%", text)
+    assert re.search(r"41-50\s+3\s+30\.0\N{NO-BREAK SPACE}%", text)
     assert re.search(r"identical files\s+3\s+3\s+2\s+1\s+1", text)
     assert re.search(r"not an image\s+2", text)
 

@@ -21,7 +21,7 @@ def test_it_says_what_the_evaluation_found(tmp_path: Path, runtime: Runtime) -> 
     rows, fitted = make_rows(tmp_path / "rows", 300), make_rows(tmp_path / "fitted", 50, seed=9)
     found = evaluated(make_bundle(tmp_path / "model", lineage=seen(fitted)), rows, QUICK, runtime)
     card = found.model_card.read_text(encoding="utf-8")
-    assert f"| right range | {found.metrics['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in card
+    assert f"| accuracy | {found.metrics['accuracy']:.1%}".replace("%", "\N{NO-BREAK SPACE}%") in card
     for needed in ("apparent ages", "non-commercial research", "## Slices", "fitted: 50 photographs"):
         assert needed in card
     assert str(tmp_path) not in card
