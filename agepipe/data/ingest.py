@@ -100,8 +100,8 @@ def _read_all(
     with _one_thread_each():
         for examined, position in _examined(_chunks(source, settings, journal.files), settings, runtime.worker_count):
             journal.add(examined)
-            progress(min(position, total), total, f"{journal.pictures} photographs")
-    progress(total, total, f"{journal.pictures} photographs")
+            progress(min(position, total), total, f"{journal.pictures:,} different photographs")
+    progress(total, total, f"{journal.pictures:,} different photographs")
     return journal.close()
 
 
