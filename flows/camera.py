@@ -7,7 +7,7 @@ from prefect import flow
 from agepipe.config.runtime import Runtime
 from agepipe.serving.camera_session import CameraOptions
 from flows.beginning import begin
-from tasks.camera import Looked
+from tasks.camera import CameraResult
 from tasks.camera import camera as look
 
 
@@ -21,7 +21,7 @@ def camera(
     frames: int = 0,
     name: str = "",
     runtime: Runtime = Runtime(),
-) -> Looked:
+) -> CameraResult:
     """Run until the source ends, the number of frames is reached, or the run is cancelled; no window is opened.
 
     Args:

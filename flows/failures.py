@@ -1,6 +1,6 @@
 """Convert errors of the operating system, Prefect, MLflow and their HTTP clients into sentences for users."""
 
-from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError
+from agepipe.core.errors import AgepipeError, OutputError, ServiceError, TrackingError, first_line
 from agepipe.core.system_errors import full_disk, of_system
 
 HTTP = ("httpx", "httpcore", "requests", "urllib3", "websockets")
@@ -19,12 +19,14 @@ def understood(error: BaseException) -> AgepipeError | None:
         return OutputError(full)
     libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if libraries & set(HTTP) or "Prefect API" in str(error):
-        return ServiceError(f"{_asked(error)} failed ({_first(error)}); check that the server runs and can be reached.")
+        return ServiceError(
+            f"{_asked(error)} failed ({first_line(error)[:LONGEST]}); check that the server runs and can be reached."
+        )
     if "prefect" in libraries:
         return ServiceError(f"Prefect: {' '.join(str(error).split())[:LONGEST] or type(error).__name__}")
     if libraries & set(STORES):
         return TrackingError(
-            f"tracking: the store failed ({_first(error)}); check it, then give the same command again."
+            f"tracking: the store failed ({first_line(error)[:LONGEST]}); check it, then give the same command again."
         )
     return of_system(error) if isinstance(error, OSError) else None
 
@@ -41,8 +43,3 @@ def _asked(error: BaseException) -> str:
         return f"A request to {error.request.url}"  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):  # httpx raises the latter if no request is attached
         return "A request to Prefect's server"
-
-
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:LONGEST] if lines else type(error).__name__

@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 from http.client import HTTPException
 
-from agepipe.core.errors import ServiceError
+from agepipe.core.errors import ServiceError, first_line
 
 SECONDS = 5.0
 """Timeout of a request."""
@@ -57,4 +57,4 @@ def _fault(error: BaseException) -> str:
         return f"does not answer ({error}); {REMEDY}."
     if "incompatible" in str(error):
         return f"is a server of another version ({error}); install one of the same, or {REMEDY}."
-    return f"does not answer as Prefect's server does ({str(error).splitlines()[0][:200]}); check the address."
+    return f"does not answer as Prefect's server does ({first_line(error)[:200]}); check the address."

@@ -54,9 +54,8 @@ class Cached(Generic[P, R]):
         folder, workspace = self.folder(arguments), runtime_of(arguments.values()).workspace
         with turn(folder):
             if (found := self._found(folder, workspace)) is not None:
-                shutil.rmtree(
-                    progress_of(folder), ignore_errors=True
-                )  # left if the process was killed after the rename
+                # left if the process was killed after the rename
+                shutil.rmtree(progress_of(folder), ignore_errors=True)
                 return found
             remove(folder, workspace)
             with unfinished(folder) if self._resumes else whole(folder) as draft:

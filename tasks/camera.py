@@ -20,7 +20,7 @@ WIDE = 640
 """Width of the picture in the artifact in px; small, since Prefect stores artifacts in its database."""
 
 
-class Looked(BaseModel):
+class CameraResult(BaseModel):
     """Summary of a camera run."""
 
     model_config = ConfigDict(frozen=True)
@@ -42,7 +42,7 @@ class Looked(BaseModel):
 
 
 @task
-def camera(asked: CameraOptions, runtime: Runtime) -> Looked:
+def camera(asked: CameraOptions, runtime: Runtime) -> CameraResult:
     """Run until the source ends, the number of frames is reached, or the run is cancelled.
 
     Prefect cancels by an exception in the middle of a frame; files and artifact are still completed.
@@ -51,35 +51,35 @@ def camera(asked: CameraOptions, runtime: Runtime) -> Looked:
     try:
         camera_session.run(asked, runtime, watch("camera"), summary_only=True, summary=found)
     finally:
-        looked = None if found.last is None else _summary(found, found.last, asked, runtime)
-    assert looked is not None, "a session without a frame has raised"
-    return looked
+        result = None if found.last is None else _summary(found, found.last, asked, runtime)
+    assert result is not None, "a session without a frame has raised"
+    return result
 
 
-def _summary(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -> Looked:
+def _summary(found: Summary, last: Image, asked: CameraOptions, runtime: Runtime) -> CameraResult:
     """Write the last picture and create the artifact."""
     folder = runtime.workspace / "snapshots"
     folder.mkdir(parents=True, exist_ok=True)
-    looked = Looked(
+    result = CameraResult(
         frames=found.frames, faces=found.faces, people=len(found.tracks), rate=found.rate, models=tuple(found.models),
         detector=found.detector,
         picture=write_picture(folder / "last.jpg", last), notes=tuple(found.notes),
     )  # fmt: skip
     create_markdown_artifact(
-        key="camera", markdown=markdown(looked, asked, last), description="Summary of the camera run"
+        key="camera", markdown=markdown(result, asked, last), description="Summary of the camera run"
     )
-    return looked
+    return result
 
 
-def markdown(looked: Looked, asked: CameraOptions, last: Image) -> str:
+def markdown(result: CameraResult, asked: CameraOptions, last: Image) -> str:
     """Counts, models and the last picture."""
     rows = {
-        "model": ", ".join(looked.models), "source": asked.source, "frames": looked.frames, "faces": looked.people,
-        "faces found by": looked.detector,
-        "frames a second": f"{looked.rate:.1f}",
+        "model": ", ".join(result.models), "source": asked.source, "frames": result.frames, "faces": result.people,
+        "faces found by": result.detector,
+        "frames a second": f"{result.rate:.1f}",
     }  # fmt: skip
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    notes = "\n".join(f"- {note}" for note in looked.notes)
+    notes = "\n".join(f"- {note}" for note in result.notes)
     return f"| | |\n|---|---|\n{table}\n\n{notes}\n\n![The last frame]({_inline(last)})\n"
 
 

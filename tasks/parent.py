@@ -23,7 +23,7 @@ from agepipe.registry.records import Registered
 from agepipe.reports import audit_artifact, comparison, data_text, report
 from agepipe.training import check as work
 from agepipe.training import warm_start
-from agepipe.training.records import Choice  # fmt: skip
+from agepipe.training.records import Choice
 from tasks.context import Context
 from tasks.tidy import tidy
 from tasks.track import name_in_prefect, prefect_tags

@@ -11,6 +11,9 @@ from agepipe.core.progress import Progress
 
 logger = logging.getLogger("agepipe.progress")
 
+LOG_EVERY = 0.2
+"""Minimum time between two records of a stage, s; the last is always logged."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -30,14 +33,14 @@ class Step:
         return f"{self.stage}: {self.done} of {self.total}" + (f", {self.note}" if self.note else "")
 
 
-def watch(stage: str, interval: float = 0.2) -> Progress:
-    """A progress callback that logs at most one `Step` in `interval` seconds, and always the last."""
+def watch(stage: str) -> Progress:
+    """A progress callback that logs at most one `Step` in `LOG_EVERY` seconds, and always the last."""
     latest = 0.0
 
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal latest
         step, now = Step(stage, done, total, note), time.monotonic()
-        if step.finished or now - latest >= interval:
+        if step.finished or now - latest >= LOG_EVERY:
             latest = now
             logger.info("%s", step, extra={"step": step})
 

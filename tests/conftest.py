@@ -10,6 +10,7 @@ from browser import Browser, started
 from filelock import FileLock
 from hostile import Hostile
 from servers import MlflowServer
+from workspaces import runtime_in
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import tracking
@@ -19,9 +20,7 @@ from flows import environment
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
     """A workspace and a tracking store of the test's own."""
-    return Runtime(
-        workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db", device="cpu", workers=2
-    )
+    return runtime_in(tmp_path, workers=2)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ SPIKE_LEAST = 4.0
 """...whose mean is taken to be at least this, so that a handful of photographs is no spike."""
 ROUND_FROM = 60
 """From this age on the share of multiples of five is reported; one fifth would be expected by chance."""
+SIZES = 5
+"""Most frequent picture sizes that are listed; the others are counted together."""
 
 
 class Finding(BaseModel):
@@ -228,10 +230,10 @@ def _folder_place(ranges: AgeRanges) -> pl.Expr:
     return pl.col("folder").replace_strict(places, default=None, return_dtype=pl.Int16)
 
 
-def _sizes(table: pl.DataFrame, shown: int = 5) -> tuple[Tally, ...]:
+def _sizes(table: pl.DataFrame) -> tuple[Tally, ...]:
     every = _most(table.select(pl.format("{} × {}", "width", "height")).to_series())
-    rest = sum(tally.count for tally in every[shown:])
-    return (*every[:shown], *([Tally(name="others", count=rest)] if rest else []))
+    rest = sum(tally.count for tally in every[SIZES:])
+    return (*every[:SIZES], *([Tally(name="others", count=rest)] if rest else []))
 
 
 def _quartiles(values: pl.Series) -> Quartiles:

@@ -57,13 +57,13 @@ def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray
     return [name.decode() for name in names[component[rank]].tolist()]
 
 
-def linked(hashes: Sequence[bytes], limit: int = COPY_BITS) -> NDArray[np.int64]:
+def linked(hashes: Sequence[bytes]) -> NDArray[np.int64]:
     """Connected components of perceptual hashes, int64 `(n,)`: rows with equal numbers belong together.
 
-    Two hashes are joined if they differ in at most `limit` bits, directly or with one picture mirrored. The cost does
+    Two hashes are joined if they differ in at most `COPY_BITS`, directly or with one picture mirrored. The cost does
     not grow with the square of the rows, and the components do not depend on their order.
     """
     if len(hashes) == 0:
         return np.empty(0, dtype=np.int64)
     unique, kind = np.unique(words(hashes), axis=1, return_inverse=True)
-    return alike(unique, words([mirror()])[:, 0], limit)[kind.reshape(-1)]
+    return alike(unique, words([mirror()])[:, 0], COPY_BITS)[kind.reshape(-1)]

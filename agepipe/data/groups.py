@@ -20,7 +20,7 @@ Links = Sequence[tuple[str, str]]
 """Pairs of rows that show one photograph, by their content digests."""
 
 
-def bound(frame: pl.DataFrame, before: pl.DataFrame, links: Links = ()) -> pl.DataFrame:
+def bound(frame: pl.DataFrame, before: pl.DataFrame, links: Links) -> pl.DataFrame:
     """Group rows that show one photograph, and assign the side of an earlier split to them.
 
     Rows are grouped by content digest, by the catalogue's group, by perceptual hashes within `COPY_BITS` (which find
@@ -63,7 +63,7 @@ def bound(frame: pl.DataFrame, before: pl.DataFrame, links: Links = ()) -> pl.Da
     )
 
 
-def components(stack: pl.DataFrame, links: Links = ()) -> NDArray[np.int64]:
+def components(stack: pl.DataFrame, links: Links) -> NDArray[np.int64]:
     """The component of each row, int64 `(rows,)`: rows are joined by digest, group, perceptual hash and `links`."""
     labels = np.arange(len(stack), dtype=np.int64)
     _link(labels, _codes(stack["digest"]))

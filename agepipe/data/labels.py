@@ -54,9 +54,9 @@ def relabel(catalogue: Catalogue, settings: LabelSettings, folder: Path) -> Rows
     )  # fmt: skip
 
 
-def class_column(ranges: AgeRanges, age: str = "age") -> pl.Expr:
+def class_column(ranges: AgeRanges) -> pl.Expr:
     """A polars expression for the class of the column `age`, Int16; null outside all ranges."""
-    column = pl.col(age).cast(pl.Int64)
+    column = pl.col("age").cast(pl.Int64)
     label = pl.lit(None, dtype=pl.Int16)
     for position, low in enumerate(ranges.lows.tolist()):
         label = pl.when(column >= low).then(pl.lit(position, dtype=pl.Int16)).otherwise(label)

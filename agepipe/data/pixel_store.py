@@ -16,13 +16,12 @@ _KEPT = 32 << 20
 """Bytes last written that stay in the page cache; pages before them may be written to disk and evicted."""
 
 
-def open_pixels(path: Path, size: int | None = None, count: int | None = None) -> NDArray[np.uint8]:
+def open_pixels(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     """The store as a read-only memory map, uint8 `(count, size, size, 3)`, RGB.
 
     Args:
         path: the `.npy` file.
         size: side that it must have, px, if known.
-        count: rows that it must have, if known.
 
     Raises:
         DataError: the file is missing, damaged, or of another shape.
@@ -31,7 +30,7 @@ def open_pixels(path: Path, size: int | None = None, count: int | None = None) -
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a pixel store ({error}); ingest again.") from error
-    wanted = (pixels.shape[0] if count is None else count, *([size] * 2 if size else pixels.shape[1:3]), 3)
+    wanted = (*pixels.shape[:1], *([size] * 2 if size else pixels.shape[1:3]), 3)
     if pixels.dtype != np.uint8 or pixels.shape != wanted:
         raise DataError(f"{path}: holds {pixels.dtype} {pixels.shape}, but uint8 {wanted} is expected; ingest again.")
     return cast(NDArray[np.uint8], pixels)

@@ -55,11 +55,6 @@ class Predictions(NamedTuple):
         """Absolute difference of predicted and true age in years, `(n,)`."""
         return np.abs(self.ages - self.years)
 
-    def subset(self, rows: NDArray[np.bool_]) -> "Predictions":
-        """The rows of a mask, `(n,)`."""
-        columns = (self.labels[rows], self.probabilities[rows], self.ages[rows], self.years[rows])
-        return Predictions(*columns, decoding=self.decoding)
-
 
 def figures(rows: Predictions) -> dict[str, float]:
     """All figures of `FIGURES`; macro averages are over all classes, a class without rows counting as 0."""

@@ -21,6 +21,7 @@ from agepipe.core.artifacts import remove, replacing
 from agepipe.core.errors import DataError, ModelError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
+from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Rows
 from agepipe.model.bundle import Card
 from agepipe.model.imaging import fit
@@ -162,14 +163,8 @@ def pixels_of(rows: Rows, table: pl.DataFrame) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read, or does not fit the table.
     """
-    try:
-        pixels: NDArray[np.uint8] = np.load(rows.pixels, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{rows.pixels}: not a readable pixel store; run ingest again.") from error
+    pixels = open_pixels(rows.pixels, rows.size)
     last = int(table["index"].cast(pl.Int64).max() or 0)  # type: ignore[arg-type]
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (rows.size, rows.size, 3) or last >= len(pixels):
-        raise DataError(
-            f"{rows.pixels}: {pixels.dtype} {pixels.shape}, but the rows need uint8 (more than {last}, {rows.size}, "
-            f"{rows.size}, 3); run ingest again."
-        )
+    if last >= len(pixels):
+        raise DataError(f"{rows.pixels}: holds {len(pixels)} pictures, but the rows need number {last}; ingest again.")
     return pixels

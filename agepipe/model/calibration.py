@@ -76,13 +76,13 @@ def bins_of(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
-def by_chance(confidence: Floats, bins: int = BINS) -> float:
+def by_chance(confidence: Floats) -> float:
     """The mean calibration error of a perfectly calibrated model with these confidences, which is due to chance alone.
 
     Its correct predictions are independent. The difference between their number in a bin and the sum of confidences is
     about normal with variance `sum p (1 - p)`, and its mean absolute value is `sqrt(2 / pi)` standard deviations.
     """
-    variance = np.bincount(bins_of(confidence, bins), weights=confidence * (1 - confidence), minlength=bins)
+    variance = np.bincount(bins_of(confidence), weights=confidence * (1 - confidence), minlength=BINS)
     return float(np.sqrt(2 / np.pi * np.maximum(variance, 0)).sum() / len(confidence))
 
 
@@ -134,8 +134,8 @@ def scores(
     return found
 
 
-def thresholds(scores_: Floats, levels: tuple[int, ...] = LEVELS) -> dict[int, float]:
-    """The conformal threshold of each level, in percent: the `ceil((n + 1) * level)`-th smallest score.
+def thresholds(scores_: Floats) -> dict[int, float]:
+    """The conformal threshold of each of `LEVELS`, in percent: the `ceil((n + 1) * level)`-th smallest score.
 
     The threshold is 1 if there are too few rows for the level, so that a set then contains all ranges.
 
@@ -145,5 +145,5 @@ def thresholds(scores_: Floats, levels: tuple[int, ...] = LEVELS) -> dict[int, f
     if len(scores_) == 0:
         raise DataError("prediction sets: there are no rows to calibrate on; reserve some (final.validation).")
     ordered = np.sort(scores_)
-    ranks = {level: -(-(len(ordered) + 1) * level // 100) for level in levels}
+    ranks = {level: -(-(len(ordered) + 1) * level // 100) for level in LEVELS}
     return {level: float(ordered[rank - 1]) if rank <= len(ordered) else 1.0 for level, rank in ranks.items()}

@@ -41,7 +41,7 @@ class Header(NamedTuple):
     """Bytes of memory that decoding takes besides the picture itself."""
 
 
-def turn_of(exif: bytes, xmp: bytes = b"") -> int:
+def turn_of(exif: bytes, xmp: bytes) -> int:
     """The orientation in an EXIF block, else in an XMP block, else 1; a damaged block is ignored."""
     block = Exif()
     try:

@@ -152,7 +152,7 @@ def _in_folder(folder: Path) -> Model:
     return Model(digest=bundle.digest(folder), folder=folder, lineage=bundle.read_card(folder).lineage)
 
 
-def title(reference: str, model: Model, runtime: Runtime, name: str = "") -> str:
+def title(reference: str, model: Model, runtime: Runtime, name: str) -> str:
     """The title of a model: `version 2 (champion)` if it is registered, else the last part of the reference."""
     found = of_digest(model.digest, name, runtime)
     if found is None:

@@ -26,9 +26,9 @@ _TYPES: tuple[tuple[frozenset[str], str], ...] = (
 )
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(values: Mapping[str, Any]) -> dict[str, str]:
     """Flatten nested mappings and settings to dotted names with texts; an empty mapping becomes `{}`."""
-    return {name: short(value, VALUE_LENGTH) for name, value in _leaves(values, prefix)}
+    return {name: short(value, VALUE_LENGTH) for name, value in _leaves(values, "")}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

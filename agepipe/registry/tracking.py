@@ -137,7 +137,7 @@ class Run:
     """An MLflow run that any thread or process can write to."""
 
     def __init__(self, runtime: Runtime, found: "Entity", *, resumed: bool = False) -> None:
-        """Use `run`; `resumed` is true if an earlier process created the run."""
+        """Write to the run `found`; `resumed` is true if an earlier process created it."""
         self.run_id: str = found.info.run_id
         self.resumed = resumed
         self._runtime = runtime

@@ -63,7 +63,7 @@ def optuna(
                 stopped += [one for one in complete if one.setting not in continuing]
                 paused = [one for one in batch if one.setting in continuing]
                 stop = [one for one in batch if one.setting not in continuing]
-                specs = [TrialSpec(one.setting, one.settings, one.fold) for one in paused]
+                specs = [spec for spec in specs if spec.setting in continuing]
             complete = on_every_fold((yield Request(specs, None, paused, stop)), search)
             _record(study, proposed, complete, stopped, search)
             trials += complete

@@ -88,7 +88,7 @@ def halving(search: SearchSettings) -> Strategy:
         stop = [one for one in trials if one.setting not in best]
         stopped += [one for one in complete if one.setting not in best]
         at_rungs += trials
-        specs = [TrialSpec(one.setting, one.settings, one.fold) for one in paused]
+        specs = [spec for spec in specs if spec.setting in best]
     trials = yield Request(specs, None, paused, stop)
     forget(at_rungs)
     return choose(trials, search, stopped)

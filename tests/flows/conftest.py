@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from chips import detector_file
+from workspaces import runtime_in
 
 from agepipe.config import presets
 from agepipe.config.runtime import Runtime
@@ -46,8 +47,7 @@ def tiny(drawn: Path) -> Config:
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """The workspace of the run that several tests look at."""
-    folder = tmp_path_factory.mktemp("home")
-    return Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
+    return runtime_in(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from commands import AGEPIPE, lives
 from test_kill import finished, under_way
+from workspaces import runtime_in
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import tracking
@@ -107,7 +108,7 @@ def test_a_signal_ends_all_trainings_and_all_runs(
     moment: str, number: signal.Signals, group: bool, runner: str, drawn: Path, tmp_path: Path, prefect_server: None
 ) -> None:
     """Ctrl-C and Prefect's worker signal the whole group of processes, `kill` the command alone."""
-    runtime = Runtime(workspace=tmp_path / "workspace", tracking=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    runtime = runtime_in(tmp_path)
     process = start(tmp_path, drawn, moment, runner)
     try:
         wait_for(moment, runtime.workspace)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from commands import AGEPIPE, environ
+from workspaces import runtime_in
 
-from agepipe.config.runtime import Runtime
 from agepipe.registry import lookup, tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -77,7 +77,7 @@ def test_copies_of_a_folder_have_no_part_in_one_another(tmp_path: Path) -> None:
     for folder, others, words in ((one, (base, two), said[0]), (two, (base, one), said[1])):
         assert f"{folder}/workspace/evaluations/" in words
         assert [mentions(folder, other) for other in others] == [[], []]
-        runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+        runtime = runtime_in(folder)
         runs = tracking.client(runtime).search_runs([tracking.prepare(runtime)], max_results=1000)
         assert {run.info.status for run in runs} == {"FINISHED"}
         champion = lookup.champion("agepipe-sample", runtime)

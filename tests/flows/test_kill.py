@@ -16,8 +16,8 @@ import polars as pl
 import psutil
 import pytest
 from commands import AGEPIPE, lives
+from workspaces import runtime_in
 
-from agepipe.config.runtime import Runtime
 from agepipe.core.artifacts import MANIFEST, read_manifest
 from agepipe.model import bundle
 from agepipe.model.bundle_files import read_curves
@@ -101,7 +101,7 @@ def kill_at(moment: Moment, folder: Path, drawn: Path) -> None:
     process = start(folder, drawn)
     while not moment.reached(folder / "workspace"):
         assert process.poll() is None, f"ended before {moment.name}: {(folder / 'output').read_text()}"
-        time.sleep(0.001)
+        time.sleep(0.01)
     process.send_signal(signal.SIGSTOP)  # so that no child starts between the listing and the kill
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -158,7 +158,7 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def assert_tidy(folder: Path) -> None:
     """No run is left running, one version is registered, and no work in progress lies about."""
-    runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+    runtime = runtime_in(folder)
     client = tracking.client(runtime)
     runs = client.search_runs([tracking.prepare(runtime)], max_results=1000)
     assert [run.info.run_name for run in runs if run.info.status == "RUNNING"] == []

@@ -64,6 +64,15 @@ def test_an_invalid_address_is_refused(url: str) -> None:
         reach.check_alive(url)
 
 
+def test_an_error_without_a_message_is_named_by_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("prefect.client.orchestration.get_client", broken)
+    with pytest.raises(ServiceError, match="RuntimeError"):
+        reach.check()
+
+
 @pytest.mark.slow
 def test_a_real_server_is_accepted(prefect_server: None) -> None:
     reach.check()

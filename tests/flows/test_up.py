@@ -25,6 +25,7 @@ from pages import served as page_served
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from test_cancel import FOR_EVER, check_killed, wait_for
+from workspaces import runtime_in
 
 from agepipe.config.runtime import Runtime
 from agepipe.serving.detect.haar import Haar
@@ -100,7 +101,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     shutil.copy(ROOT / "prefect.yaml", folder)
     ports = [free_port(), free_port()]
-    runtime = Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db")
+    runtime = runtime_in(folder)
     try:
         done = agepipe(folder, "up", "--prefect-port", ports[0], "--mlflow-port", ports[1], timeout=300)
         assert done.returncode == 0, done.stderr

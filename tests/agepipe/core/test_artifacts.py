@@ -1,5 +1,6 @@
 """A result folder is there whole or not at all."""
 
+import functools
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from holders import order_around_a_kill
 
 from agepipe.config.stages import LabelSettings
 from agepipe.core import artifacts
@@ -226,27 +228,7 @@ def test_without_locks_drafts_are_filled_and_never_swept(tmp_path: Path, monkeyp
 
 
 def test_a_turn_ends_with_a_killed_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from agepipe.core.artifacts import turn\n"
-        "with turn(Path(sys.argv[1])):\n    print('ready', flush=True)\n    time.sleep(300)"
-    )
-    order = []
-
-    def second() -> None:
-        with turn(tmp_path / "x"):
-            order.append("second")
-
-    command = [sys.executable, "-c", code, str(tmp_path / "x")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        waiting.join(0.2)
-        order.append("killed")
-        process.kill()
-        waiting.join(10)
-    assert order == ["killed", "second"]
+    assert order_around_a_kill(functools.partial(turn, tmp_path / "x")) == ["killed", "entered"]
 
 
 def test_a_result_of_the_workspace_is_removed(tmp_path: Path) -> None:

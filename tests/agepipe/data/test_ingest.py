@@ -46,8 +46,9 @@ def test_rows_and_pictures_belong_together(tmp_path: Path, runtime: Runtime) -> 
     made = chips(tmp_path / "faces", 20)
     catalogue = take(runtime, tmp_path / "faces")
     table = pl.read_parquet(catalogue.table)
-    pixels = open_pixels(catalogue.pixels, size=32, count=20)
+    pixels = open_pixels(catalogue.pixels, size=32)
     assert dict(table.schema) == SCHEMA
+    assert len(pixels) == 20
     assert table["index"].to_list() == list(range(20))
     assert table["path"].to_list() == sorted(path.name for path in made)
     for row in table.rows(named=True):

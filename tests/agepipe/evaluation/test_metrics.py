@@ -122,9 +122,3 @@ def test_one_class_only_and_sure_of_it(decoding: Any) -> None:
 def test_names_must_be_as_many_as_classes() -> None:
     with pytest.raises(DataError, match="3 names for 2 columns"):
         by_range(("a", "b", "c"), checked(**GOOD))
-
-
-def test_a_subset_keeps_rows_together() -> None:
-    rows = checked(**GOOD).subset(np.array([False, True]))
-    assert (rows.labels.tolist(), rows.ages.tolist(), rows.years.tolist()) == ([1], [40], [38])
-    assert rows.predicted.tolist() == [1]

@@ -12,15 +12,12 @@ from pathlib import Path
 import pytest
 import versions as made
 from unprivileged import unprivileged
+from workspaces import runtime_in
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import ReleaseSettings
 from agepipe.core.errors import ConfigError, ModelError, TrackingError
 from agepipe.registry import lookup, register, store, tables, tracking
-
-
-def at(folder: Path) -> Runtime:
-    return Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     for sharpness, decide in ((60.0, made.better), (30.0, made.worse)):
         model = made.model(home, sharpness)
         register.register(
-            model, made.judged(model), ReleaseSettings(model="agepipe-sample"), at(home), decide=decide
+            model, made.judged(model), ReleaseSettings(model="agepipe-sample"), runtime_in(home), decide=decide
         )  # fmt: skip
     return home
 
@@ -44,7 +41,7 @@ def copy(kept: Path, tmp_path: Path) -> Path:
 
 
 def test_it_reads_what_mlflow_has_written(kept: Path) -> None:
-    runtime = at(kept)
+    runtime = runtime_in(kept)
     client = tracking.client(runtime)
     found = lookup.versions("agepipe-sample", runtime)
     told = {int(one.version): one for one in client.search_model_versions("name = 'agepipe-sample'")}
@@ -58,15 +55,15 @@ def test_it_reads_what_mlflow_has_written(kept: Path) -> None:
 def test_a_store_that_was_moved_is_read_where_it_lies(kept: Path, copy: Path) -> None:
     """A disk of a camera machine may be mounted anywhere, and read-only, so that no address in it can be rewritten."""
     (copy / "mlruns" / "mlflow.db").chmod(0o444)
-    model = lookup.resolve("champion", at(copy))
+    model = lookup.resolve("champion", runtime_in(copy))
     assert model.folder.is_relative_to(copy)
     run = model.run or ""
-    assert lookup.resolve(run, at(copy)).digest == model.digest
+    assert lookup.resolve(run, runtime_in(copy)).digest == model.digest
 
 
 def test_reading_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=str(tmp_path / "mlruns")):
-        lookup.resolve("champion", at(tmp_path))
+        lookup.resolve("champion", runtime_in(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,7 +92,7 @@ def test_a_locked_database_is_one_error_in_time(
     path, start = copy / "mlruns" / "mlflow.db", time.monotonic()
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        for work in (lambda: lookup.resolve("champion", at(copy)), lambda: tracking.prepare(at(copy))):
+        for work in (lambda: lookup.resolve("champion", runtime_in(copy)), lambda: tracking.prepare(runtime_in(copy))):
             with pytest.raises(TrackingError, match="locked"):
                 work()
         with pytest.raises(TrackingError, match="locked"):
@@ -115,13 +112,13 @@ def test_what_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").write_text("not a database at all, whatever its name says" * 40)
     with pytest.raises(TrackingError, match=r"mlflow\.db"):
-        lookup.resolve("champion", at(tmp_path))
+        lookup.resolve("champion", runtime_in(tmp_path))
     with pytest.raises(ConfigError, match="mlruns"):
         lookup.resolve("champion", Runtime(tracking=f"sqlite:///{tmp_path}/mlruns"))
 
 
 def test_other_programs_models_do_not_hide_ours(copy: Path) -> None:
-    runtime = at(copy)
+    runtime = runtime_in(copy)
     tracking.client(runtime).create_registered_model("churn-model")
     assert lookup.named("", runtime) == "agepipe-sample"
     assert lookup.resolve("champion", runtime).digest
@@ -130,7 +127,7 @@ def test_other_programs_models_do_not_hide_ours(copy: Path) -> None:
 
 
 def test_several_models_of_ours_are_named_in_the_error(copy: Path) -> None:
-    runtime = at(copy)
+    runtime = runtime_in(copy)
     model = made.model(copy, 45.0)
     register.register(model, made.judged(model), ReleaseSettings(model="agepipe-laptop"), runtime)
     with pytest.raises(ModelError) as told:
@@ -144,7 +141,7 @@ def test_several_models_of_ours_are_named_in_the_error(copy: Path) -> None:
 def test_any_letter_may_stand_in_the_path(name: str, tmp_path: Path, empty_store: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(empty_store, folder / "mlruns")
-    runtime = at(folder)
+    runtime = runtime_in(folder)
     run = tracking.client(runtime).create_run(tracking.prepare(runtime))
     tracking.client(runtime).log_text(run.info.run_id, "text", "note.txt")
     kept = tables.run(folder / "mlruns" / "mlflow.db", run.info.run_id)
@@ -157,7 +154,7 @@ def test_settings_of_another_mlflow_reach_no_child(tmp_path: Path, monkeypatch: 
     for name in store.FOREIGN:
         monkeypatch.setenv(name, "sqlite:////elsewhere/other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
-    runtime = at(tmp_path)
+    runtime = runtime_in(tmp_path)
     ours = {name: value for name, value in store.environ(runtime).items() if name.startswith("MLFLOW_")}
     here = {"MLFLOW_TRACKING_URI": store.address(runtime), "MLFLOW_REGISTRY_URI": store.address(runtime)}
     assert {name: ours[name] for name in here} == here

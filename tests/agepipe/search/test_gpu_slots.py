@@ -1,13 +1,13 @@
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from holders import order_around_a_kill
 
 from agepipe.config.runtime import Runtime
 from agepipe.search.gpu_slots import gpu_slot, slot
@@ -43,33 +43,8 @@ def test_a_slot_is_free_again_after_an_error(tmp_path: Path) -> None:
             assert error.args == (0,)
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from agepipe.search.gpu_slots import slot
-with slot(1, 1, Path(sys.argv[1])):
-    print("placed", flush=True)
-    time.sleep(300)
-"""
-
-
 def test_a_slot_is_free_again_when_its_process_is_killed(tmp_path: Path) -> None:
-    order: list[str] = []
-
-    def second() -> None:
-        with slot(1, 1, tmp_path):
-            order.append("second")
-
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "placed\n"
-        waiting = threading.Thread(target=second)
-        waiting.start()
-        waiting.join(0.5)
-        order.append("killed")
-        process.kill()
-        waiting.join(10)
-    assert order == ["killed", "second"]
+    assert order_around_a_kill(partial(slot, 1, 1, tmp_path)) == ["killed", "entered"]
 
 
 def test_workers_of_a_running_cluster_share_the_slots_of_their_machine(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bundles import make_bundle
 from versions import registered
+from workspaces import runtime_in
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ModelError
@@ -18,18 +19,14 @@ from agepipe.serving.deploy import Check, checked, current, deploy, difference, 
 from agepipe.serving.model_source import DeployedModel
 
 
-def at(folder: Path) -> Runtime:
-    return Runtime(workspace=folder / "workspace", tracking=f"sqlite:///{folder}/mlruns/mlflow.db", device="cpu")
-
-
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A folder with a store of two versions, of which the first is deployed; MLflow takes seconds to run one."""
     folder = tmp_path_factory.mktemp("origin")
     shutil.copytree(empty_store, folder / "mlruns")
     for number, sharpness in ((1, 60.0), (2, 20.0)):
-        registered(make_bundle(folder / f"bundle-{number}", sharpness=sharpness).folder, at(folder))
-    deploy("champion", at(folder))
+        registered(make_bundle(folder / f"bundle-{number}", sharpness=sharpness).folder, runtime_in(folder))
+    deploy("champion", runtime_in(folder))
     return folder
 
 
@@ -37,8 +34,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
 def deployed(origin: Path, tmp_path: Path) -> Runtime:
     """A copy of that folder, whose store leads to its own files."""
     shutil.copytree(origin, tmp_path / "copy")
-    tracking.prepare(at(tmp_path / "copy"))
-    return at(tmp_path / "copy")
+    tracking.prepare(runtime_in(tmp_path / "copy"))
+    return runtime_in(tmp_path / "copy")
 
 
 def test_nothing_is_deployed_at_first(runtime: Runtime) -> None:
