@@ -37,11 +37,12 @@ from agepipe.config.stages import (
     SourceSettings,
     SplitSettings,
 )
+from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Rows
 from agepipe.data.sources import fingerprint
 from agepipe.data.stratify import folds, holdout
 from agepipe.search.strategies import plan
-from agepipe.training.batches import Batches, open_store
+from agepipe.training.batches import Batches
 from agepipe.training.epoch_predictions import EpochPredictions
 from agepipe.training.job import Examples, Fitted, Job
 from agepipe.training.loop import BEST, CHECKPOINT, VALIDATION_BATCH, fit, network_of
@@ -138,7 +139,9 @@ def _figures(job: Job, fitted: Fitted, rows: pl.DataFrame) -> dict[str, float]:
     network = network_of(job, fitted, job.folder / BEST)
     answers = EpochPredictions(network, job.learn.decoding)
     device = next(network.parameters()).device
-    for batch in Batches.for_validation(open_store(job.pixels), Examples.of(rows), VALIDATION_BATCH, device).in_order():
+    for batch in Batches.for_validation(
+        open_pixels(job.pixels), Examples.of(rows), VALIDATION_BATCH, device
+    ).in_order():
         answers.add(batch, *(part.detach() for part in network(batch.images)))
     return answers.figures("")
 

@@ -16,12 +16,13 @@ from agepipe.config.stages import LearnSettings
 from agepipe.core.artifacts import replacing, turn
 from agepipe.core.errors import ConfigError
 from agepipe.core.record import digest_of
+from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Rows
 from agepipe.data.stratify import holdout
 from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.model.decoding import Decoding
 from agepipe.search.trial import VERSION
-from agepipe.training.batches import Batches, open_store
+from agepipe.training.batches import Batches
 from agepipe.training.job import Examples, Job
 from agepipe.training.loop import BEST, VALIDATION_BATCH, network_of
 from agepipe.training.network import AgeNetwork
@@ -197,7 +198,7 @@ class Bench:
         return network, fitted.seconds
 
     def _distribution(self, network: AgeNetwork) -> torch.Tensor:
-        store = open_store(self.rows.pixels)
+        store = open_pixels(self.rows.pixels)
         device = torch.device("cuda" if self.runtime.device == "cuda" else "cpu")
         batches = Batches.for_validation(store, Examples.of(self.held), VALIDATION_BATCH, device)
         network = network.to(device)

@@ -13,7 +13,6 @@ from agepipe.data.pixel_store import open_pixels
 from agepipe.evaluation.predictions import _kept
 from agepipe.training import checkpoints
 from agepipe.training.backbones import state_of
-from agepipe.training.batches import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 UNPICKLERS = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle", "pickletools"}
@@ -67,7 +66,7 @@ def test_a_planted_one_is_seen(planted: str) -> None:
 
 PLACES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "pixels": ("pixels.npy", open_pixels),
-    "pixels of a training": ("pixels.npy", open_store),
+    "pixels of a training": ("pixels.npy", open_pixels),
     "part of the answers": ("part.npz", lambda path: _kept(path, 1)),
     "checkpoint": ("checkpoint.pt", checkpoints.load),
     "weights": ("weights.pt", lambda path: state_of(path)),

@@ -28,9 +28,10 @@ def open_pixels(path: Path, size: int | None = None) -> NDArray[np.uint8]:
     """
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: not a pixel store ({error}); ingest again.") from error
-    wanted = (*pixels.shape[:1], *([size] * 2 if size else pixels.shape[1:3]), 3)
+    side = pixels.shape[1] if size is None and pixels.ndim > 1 else size
+    wanted = (*pixels.shape[:1], side, side, 3)
     if pixels.dtype != np.uint8 or pixels.shape != wanted:
         raise DataError(f"{path}: holds {pixels.dtype} {pixels.shape}, but uint8 {wanted} is expected; ingest again.")
     return cast(NDArray[np.uint8], pixels)

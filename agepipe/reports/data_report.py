@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agepipe import __version__
 from agepipe.data.audit import ROUND_FROM, Audit
 from agepipe.data.filenames import GENDERS
+from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Catalogue
 from agepipe.reports.data_text import copy_rows, notes, summary
 from agepipe.reports.inline_images import data_uri
@@ -32,7 +33,7 @@ SIDE = 96
 def render(audit: Audit, catalogue: Catalogue) -> str:
     """Render the page as HTML; file names, like all text, are escaped."""
     table = pl.read_parquet(catalogue.table)
-    pixels = np.load(catalogue.pixels, mmap_mode="r", allow_pickle=False)
+    pixels = open_pixels(catalogue.pixels)
     return template("data_report.html.j2").render(
         a=audit,
         summary=summary(audit),

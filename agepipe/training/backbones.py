@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from agepipe.config.pretrained import FACE_RESNET, PACKAGES, PRETRAINED, is_timm, packaged
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import check_file, is_file
-from agepipe.core.errors import ConfigError, ModelError
+from agepipe.core.errors import ConfigError, ModelError, first_line
 from agepipe.training import face_resnet
 from agepipe.training.job import IMAGENET, Channels
 
@@ -139,8 +139,9 @@ def state_of(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"learn.weights: {path} is not a file of weights ({reason}); give a state dict.") from error
+        raise ModelError(
+            f"learn.weights: {path} is not a file of weights ({first_line(error)}); give a state dict."
+        ) from error
     for key in ("state_dict", "model_state_dict", "network"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]

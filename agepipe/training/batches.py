@@ -1,7 +1,6 @@
 """Batches from the memory-mapped pixel store, without decoding and without a Python loop over pictures."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -114,21 +113,6 @@ class Batches:
             rows = self._index[start : start + BLOCK]
             resident[start : start + len(rows)] = torch.from_numpy(self._pixels[rows]).to(self.device)
         return resident
-
-
-def open_store(path: Path) -> NDArray[np.uint8]:
-    """Memory-map the pixel store, uint8 RGB `(n, s, s, 3)`.
-
-    Raises:
-        DataError: the file is missing or damaged, or has another dtype or shape.
-    """
-    try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a readable pixel store ({error}); run the ingest again.") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.shape[1] != pixels.shape[2]:
-        raise DataError(f"{path}: {pixels.dtype} {pixels.shape}, not uint8 (n, size, size, 3); run the ingest again.")
-    return pixels  # type: ignore[no-any-return]
 
 
 def statistics(pictures: Iterable[Tensor]) -> tuple[Channels, Channels]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import hub
 
-from agepipe.core.errors import ModelError
+from agepipe.core.errors import ModelError, first_line
 from agepipe.training.network import AgeNetwork
 
 TOLERANCE = 1e-4
@@ -78,7 +78,7 @@ def _onnx(network: AgeNetwork, example: torch.Tensor) -> bytes:
                 output_names=["probabilities", "years"], dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
-        raise ModelError(f"model.onnx: this network cannot be exported ({str(error).splitlines()[0]}).") from error
+        raise ModelError(f"model.onnx: this network cannot be exported ({first_line(error)}).") from error
     if program is None:
         raise ModelError("model.onnx: torch's exporter returned nothing; report this with the name of the network.")
     return _without_metadata(program.model_proto)

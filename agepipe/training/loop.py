@@ -18,10 +18,11 @@ from torch.utils import deterministic
 
 from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DivergedError, ModelError, TrainingError
+from agepipe.data.pixel_store import open_pixels
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.backbones import normalisation
-from agepipe.training.batches import Batch, Batches, open_store, statistics
+from agepipe.training.batches import Batch, Batches, statistics
 from agepipe.training.distributed import Processes
 from agepipe.training.epoch_predictions import EpochPredictions
 from agepipe.training.job import Channels, EpochEvent, Fitted, Job
@@ -90,7 +91,7 @@ class Training:
         self.device = _device(job)
         self.processes = Processes(job.seat, self.device)
         saved = checkpoints.load(job.folder / CHECKPOINT)
-        store = open_store(job.pixels)
+        store = open_pixels(job.pixels)
         self.train = Batches(store, job.train, self.learn.batch, self.device)
         self.mean, self.std = _statistics(saved, self.train, job)
         torch.manual_seed(self.learn.seed)

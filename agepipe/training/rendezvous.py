@@ -17,7 +17,7 @@ from typing import IO
 from pydantic import TypeAdapter, ValidationError
 
 from agepipe.config.runtime import Runtime, meeting
-from agepipe.core.errors import ConfigError, TrainingError, WorkerError
+from agepipe.core.errors import ConfigError, TrainingError, WorkerError, first_line
 from agepipe.core.ports import bound
 from agepipe.training.job import EpochEvent, Fitted, Job, Seat
 from agepipe.training.workdir import fitting, machine_jobs, train_in_processes
@@ -153,7 +153,7 @@ def invited(meet: str, runtime: Runtime) -> Invitation | None:
             return _FORM.validate_json(file.read())
         except (ValidationError, ConfigError) as error:
             raise TrainingError(
-                f"{path}: not an invitation of this version of agepipe ({str(error).splitlines()[0]}); install the "
+                f"{path}: not an invitation of this version of agepipe ({first_line(error)}); install the "
                 "same version on all machines, or delete the file if no run made it."
             ) from error
 

@@ -104,10 +104,10 @@ def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> Non
 
 
 def _pictures(job: Job) -> NDArray[np.uint8]:
-    from agepipe.training.batches import open_store
+    from agepipe.data.pixel_store import open_pixels
 
     index = np.concatenate([job.validation.index, job.train.index])[:COMPARED]
-    return np.ascontiguousarray(open_store(job.pixels)[index])
+    return np.ascontiguousarray(open_pixels(job.pixels)[index])
 
 
 def _card(

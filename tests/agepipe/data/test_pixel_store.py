@@ -63,3 +63,16 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
     for name in ("absent.npy", "text.npy"):
         with pytest.raises(DataError, match="not a pixel store"):
             open_pixels(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (4, 8, 9, 3), (4, 8, 8, 1), ()])
+def test_pictures_that_are_not_square_or_not_rgb_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "pixels.npy", np.zeros(shape, dtype=np.uint8))
+    with pytest.raises(DataError, match=r"pixels\.npy"):
+        open_pixels(tmp_path / "pixels.npy")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pixels.npy").touch()
+    with pytest.raises(DataError, match=r"pixels\.npy"):
+        open_pixels(tmp_path / "pixels.npy")

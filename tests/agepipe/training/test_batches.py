@@ -1,12 +1,11 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from agepipe.core.errors import ConfigError, DataError
-from agepipe.training.batches import Batches, open_store, statistics
+from agepipe.data.pixel_store import open_pixels
+from agepipe.training.batches import Batches, statistics
 from agepipe.training.job import Examples, Job
 
 CPU = torch.device("cpu")
@@ -14,11 +13,11 @@ CPU = torch.device("cpu")
 
 def _shuffled(job: Job, seed: int, size: int = 16) -> list[tuple[torch.Tensor, ...]]:
     torch.manual_seed(seed)
-    return list(Batches(open_store(job.pixels), job.train, size, CPU).shuffled())
+    return list(Batches(open_pixels(job.pixels), job.train, size, CPU).shuffled())
 
 
 def test_an_epoch_gives_each_row_once_with_its_own_picture(job: Job) -> None:
-    store = open_store(job.pixels)
+    store = open_pixels(job.pixels)
     batches = _shuffled(job, 1, size=15)
     assert len(batches) == 8
     images, labels, ages, genders, races = (torch.cat(column) for column in zip(*batches, strict=True))
@@ -39,28 +38,19 @@ def test_batches_are_full_and_their_order_is_the_seeds(job: Job) -> None:
 
 
 def test_judging_goes_through_all_rows_in_order(job: Job) -> None:
-    batches = list(Batches.for_validation(open_store(job.pixels), job.validation, 16, CPU).in_order())
+    batches = list(Batches.for_validation(open_pixels(job.pixels), job.validation, 16, CPU).in_order())
     assert torch.cat([batch.ages for batch in batches]).tolist() == job.validation.ages.tolist()
 
 
 def test_a_batch_larger_than_the_rows_is_refused(job: Job) -> None:
     with pytest.raises(ConfigError, match=r"learn\.batch: 500, but there are 120 training rows"):
-        Batches(open_store(job.pixels), job.train, 500, CPU)
+        Batches(open_pixels(job.pixels), job.train, 500, CPU)
 
 
 def test_a_row_outside_the_store_is_refused(job: Job) -> None:
     wrong = Examples(np.array([0, 900]), *(np.array([0, 0]) for _ in range(4)))
     with pytest.raises(DataError, match="holds 160 pictures, but row 900"):
-        Batches(open_store(job.pixels), wrong, 2, CPU)
-
-
-def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pixels.npy").write_bytes(b"not pixels")
-    with pytest.raises(DataError, match="not a readable pixel store"):
-        open_store(tmp_path / "pixels.npy")
-    np.save(tmp_path / "grey.npy", np.zeros((4, 8, 8), dtype=np.uint8))
-    with pytest.raises(DataError, match="not uint8"):
-        open_store(tmp_path / "grey.npy")
+        Batches(open_pixels(job.pixels), wrong, 2, CPU)
 
 
 def _of(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -68,7 +58,7 @@ def _of(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]
 
 
 def test_statistics_come_from_the_given_rows_alone(job: Job) -> None:
-    store = np.asarray(open_store(job.pixels))
+    store = np.asarray(open_pixels(job.pixels))
     mean, std = statistics(Batches(store, job.train, 16, CPU).blocks())
     rows = store[job.train.index].astype(np.float64) / 255
     assert mean == pytest.approx(rows.mean((0, 1, 2)))
