@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 library = logging.getLogger("agepipe")
 console = Console(highlight=False, soft_wrap=True)
-FIGURES = {
+SHOWN = {
     "accuracy": "accuracy",
     "within_one": "within one range",
     "macro_precision": "macro precision",
@@ -167,7 +167,7 @@ def evaluation(done: Evaluation) -> None:
     table = Table(title=f"Results on {done.rows_in_words}", title_justify="left")
     for heading in ("figure", "value", f"{done.confidence * 100:g} % interval"):
         table.add_column(heading, justify="left" if heading == "figure" else "right")
-    for name, label in FIGURES.items():
+    for name, label in SHOWN.items():
         low, high = done.intervals[name]
         table.add_row(label, f"{done.metrics[name]:.3f}{done.doubt}", f"{low:.3f} to {high:.3f}")
     console.print(table)

@@ -23,12 +23,11 @@ from agepipe.config.stages import LOWER_IS_BETTER, EvaluateSettings
 from agepipe.core.errors import DataError
 from agepipe.evaluation.bootstrap import Floats, column_sums, drawn, group_sums, scores_of
 from agepipe.evaluation.metrics import FIGURES, Predictions, check_figures
+from agepipe.evaluation.slice_table import SLICE_FIGURES
 from agepipe.evaluation.slices import Slice, slices
 
 COMPARED = ("accuracy", "within_one", "macro_recall", "mae", "loss")
 """The figures of `FIGURES` that a comparison page shows; all of `FIGURES` are in the family of its intervals."""
-SLICE_FIGURES = ("accuracy", "mae")
-"""The figures by which two models are compared on a slice; both are means over rows."""
 AGES_ONLY = ("mae",)
 """The figures that do not depend on the ranges."""
 NOISE = 1e-9

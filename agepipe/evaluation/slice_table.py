@@ -18,13 +18,13 @@ from agepipe.evaluation.bootstrap import column_sums, interval
 from agepipe.evaluation.metrics import Predictions
 from agepipe.evaluation.slices import Slice
 
-FIGURES = ("accuracy", "mae")
+SLICE_FIGURES = ("accuracy", "mae")
 """The figures of a slice: the share of right ranges, and the mean age error in years."""
-_SUMS = 1 + len(FIGURES)
+_SUMS = 1 + len(SLICE_FIGURES)
 _COLUMNS = ("low", "high", "gap", "gap_low", "gap_high", "p")
 SCHEMA: dict[str, type[pl.DataType]] = {
     "kind": pl.String, "slice": pl.String, "rows": pl.Int64, "photographs": pl.Int64, "enough": pl.Boolean,
-    **{f"{name}{part}": pl.Float64 for name in FIGURES for part in ("", *(f"_{column}" for column in _COLUMNS))},
+    **{f"{name}{part}": pl.Float64 for name in SLICE_FIGURES for part in ("", *(f"_{column}" for column in _COLUMNS))},
 }  # fmt: skip
 """One row per slice: `gap` is slice minus rest, `p` is corrected; both are null if `enough` is false."""
 
@@ -80,7 +80,7 @@ def _figures(
     whole: tuple[Floats, Floats], drawn: tuple[Floats, Floats], sizes: tuple[int, int], confidence: float
 ) -> dict[str, float]:
     found: dict[str, float] = {}
-    for column, name in enumerate(FIGURES, start=1):
+    for column, name in enumerate(SLICE_FIGURES, start=1):
         (value, rest), (values, rests) = (_means(pair, column) for pair in (whole, drawn))
         gap, gaps = float(value[0] - rest[0]), values - rests
         bounds = (*interval(values, confidence), gap, *interval(gaps, confidence), _p_value(gap, gaps, sizes))
@@ -116,11 +116,11 @@ def _p_value(gap: float, gaps: Floats, sizes: tuple[int, int]) -> float:
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     from scipy.stats import false_discovery_control
 
-    names = [f"{name}_p" for name in FIGURES]
+    names = [f"{name}_p" for name in SLICE_FIGURES]
     large = table["enough"].to_numpy()
     values = table.select(names).to_numpy().copy()
     if large.any():
         values[large] = false_discovery_control(values[large].ravel()).reshape(-1, len(names))
-    unsure = [f"{name}_{part}" for name in FIGURES for part in ("gap", "gap_low", "gap_high", "p")]
+    unsure = [f"{name}_{part}" for name in SLICE_FIGURES for part in ("gap", "gap_low", "gap_high", "p")]
     table = table.with_columns(pl.Series(name, values[:, at]) for at, name in enumerate(names))
     return table.with_columns(pl.when("enough").then(pl.col(name)).alias(name) for name in unsure)

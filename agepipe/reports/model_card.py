@@ -10,7 +10,7 @@ import polars as pl
 
 from agepipe import __version__
 from agepipe.evaluation.result import Outcome
-from agepipe.evaluation.slice_table import FIGURES
+from agepipe.evaluation.slice_table import SLICE_FIGURES
 from agepipe.reports import sentences
 from agepipe.reports.pages import template
 from agepipe.reports.report import TITLES
@@ -35,5 +35,5 @@ def model_card(outcome: Outcome) -> str:
 def _slices(outcome: Outcome) -> list[dict[str, Any]]:
     """The slices of the card: first those that are significantly worse in a figure, then the least accurate ones."""
     large, chance = outcome.slices.filter(pl.col("enough")), 1 - outcome.settings.confidence
-    worse = [sentences.behind(large, name, chance) for name in FIGURES]
+    worse = [sentences.behind(large, name, chance) for name in SLICE_FIGURES]
     return list(pl.concat([*worse, large]).unique(maintain_order=True).head(WORST).iter_rows(named=True))

@@ -40,7 +40,7 @@ def draw(outcome: Outcome, folder: Path) -> dict[str, str]:
         The plots as SVG, by name. `curves` is missing for an imported model, `sets` for one without prediction sets.
     """
     with mpl.rc_context(STYLE):
-        return {name: save(figure, name, folder) for name, figure in _figures(outcome)}
+        return {name: save(figure, name, folder) for name, figure in _plots(outcome)}
 
 
 def draw_curves(curves: pl.DataFrame, best: int, folder: Path) -> None:
@@ -56,7 +56,7 @@ def draw_curves(curves: pl.DataFrame, best: int, folder: Path) -> None:
             curve_plot(curves, curve, best).savefig(folder / f"{name}.png", dpi=130, facecolor="white")
 
 
-def _figures(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
+def _plots(outcome: Outcome) -> Iterator[tuple[str, Figure]]:
     yield "confusion", confusion_plot(outcome.confusion, outcome.card.ranges.words)
     if len(outcome.curves):
         yield "curves", curves_plot(outcome.curves)

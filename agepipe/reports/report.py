@@ -13,7 +13,7 @@ from agepipe.evaluation.figures import figure, span
 from agepipe.evaluation.mistakes import DOUBTS, confident_mistakes
 from agepipe.evaluation.records import Evaluation
 from agepipe.evaluation.result import Outcome
-from agepipe.evaluation.slice_table import FIGURES
+from agepipe.evaluation.slice_table import SLICE_FIGURES
 from agepipe.model.imaging import Image
 from agepipe.model.lineage import LIMIT
 from agepipe.reports import sentences
@@ -71,7 +71,8 @@ def _slices(outcome: Outcome) -> list[dict[str, Any]]:
         row
         | {
             "sides": {
-                name: sentences.side(row[f"{name}_gap"], name) if row[f"{name}_p"] < chance else "" for name in FIGURES
+                name: sentences.side(row[f"{name}_gap"], name) if row[f"{name}_p"] < chance else ""
+                for name in SLICE_FIGURES
             }
         }
         for row in table.iter_rows(named=True)

@@ -8,7 +8,7 @@ from agepipe.evaluation.constant import DECISIVE
 from agepipe.evaluation.coverage import no_sets
 from agepipe.evaluation.figures import UNITS, WORDS, change, figure, gap, listed, span
 from agepipe.evaluation.result import Outcome
-from agepipe.evaluation.slice_table import FIGURES
+from agepipe.evaluation.slice_table import SLICE_FIGURES
 from agepipe.model.calibration import BINS, by_chance
 
 MAX_NAMED = 4
@@ -146,7 +146,7 @@ def worst_slices(outcome: Outcome) -> str:
     if large.is_empty():
         return f"None of the {len(table)} slices is large enough to compare."
     count = f"{len(large)} of {len(table)} slices are large enough to compare"
-    worse = {name: behind(large, name, 1 - outcome.settings.confidence) for name in FIGURES}
+    worse = {name: behind(large, name, 1 - outcome.settings.confidence) for name in SLICE_FIGURES}
     if all(one.is_empty() for one in worse.values()):
         return f"{count}. None is significantly worse than the rest in accuracy or age error."
     both = pl.concat([one.select("kind", "slice") for one in worse.values()]).unique()

@@ -18,7 +18,7 @@ from agepipe.evaluation.compute import numbers
 from agepipe.evaluation.constant import DECISIVE
 from agepipe.evaluation.metrics import Predictions, checked
 from agepipe.evaluation.result import Champion, Outcome
-from agepipe.evaluation.slice_table import FIGURES
+from agepipe.evaluation.slice_table import SLICE_FIGURES
 from agepipe.model.ages import AgeRanges
 from agepipe.model.lineage import Overlap
 from agepipe.model.records import Model
@@ -192,7 +192,7 @@ def check_sets(o: Outcome) -> None:
 
 def check_slices(o: Outcome) -> None:
     text, judged = sentences.worst_slices(o), o.slices.filter("enough")
-    worse = {name: sentences.behind(judged, name, 0.05) for name in FIGURES}
+    worse = {name: sentences.behind(judged, name, 0.05) for name in SLICE_FIGURES}
     for name, table in worse.items():
         for row in table.iter_rows(named=True):
             rest = o.predictions.right if name == "accuracy" else -o.predictions.errors
