@@ -2,6 +2,7 @@
 
     python -m studies.recipes PATH [PATH ...] [--preset laptop] [--rows 6000] [--epochs 6] [--seeds 1 2]
         [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER] [--device cuda --together 8 --minutes 6]
+        [--stored 160]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
 of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is. Figures are the
@@ -37,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config import presets
+from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, EvaluateSettings
 from agepipe.core.errors import AgepipeError
@@ -81,6 +83,8 @@ LARGER = {name: Recipe({"network": name}) for name in ("regnet_y_400mf", "effici
 """Those that take many times as long an epoch."""
 LITE = {"network": "timm/tf_efficientnet_lite0", "weights": "pretrained"}
 GROWING = {"sizes": (64, 80, 96)}
+FACE = {"network": "face_resnet", "weights": "pretrained", "layer_decay": 0.85, "clip": 1.0,
+        "size": 144, "sizes": (96, 120, 144)}  # fmt: skip
 PRETRAINED = {
     "pretrained": Recipe({**LITE, "lr": 0.002}, epochs=16),
     "pretrained, layer decay 0.8": Recipe({**LITE, "lr": 0.003, "layer_decay": 0.8}, epochs=16),
@@ -91,10 +95,14 @@ PRETRAINED = {
     "pretrained, flip, crop and rotate": Recipe({**LITE, **PLAIN, "augment.rotate": 10.0, "lr": 0.002}, epochs=16),
     "pretrained, dropout 0.4": Recipe({**LITE, "lr": 0.002, "dropout": 0.4}, epochs=16),
     "lite0 from random weights": Recipe({**LITE, "weights": "none"}, epochs=16),
+    "face_resnet": Recipe({**FACE, "lr": 0.0005}, epochs=9),
+    "face_resnet, half the rate": Recipe({**FACE, "lr": 0.00025}, epochs=9),
+    "face_resnet, at 96 px": Recipe({**FACE, "lr": 0.0005, "size": 96, "sizes": (64, 80, 96)}, epochs=20),
     "pretrained, 32 epochs": Recipe({**LITE, "lr": 0.002}, epochs=32),
     "growing sizes, 54 epochs": Recipe(GROWING, epochs=54),
 }
-"""Changes that begin with ImageNet weights, each for the time of the preset's 42 epochs unless its name says more."""
+"""Changes that begin with weights of ImageNet or of face recognition, each for about
+the time of the preset's 42 epochs unless its name says more. Those of `face_resnet` need `--stored 160`."""
 ON_GPU = {
     "gpu, pretrained": Recipe(
         {**LITE, "lr": 0.003, "optimizer": "adamw", "batch": 128, "weight_decay": 0.05, "average": 0.998,
@@ -119,6 +127,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("paths", nargs="+", help="folders or archives of UTKFace photographs")
     parser.add_argument("--preset", default="laptop", help="preset that the recipes change")
+    parser.add_argument("--stored", type=int, help="side at which photographs are stored, px; the preset's by default")
     parser.add_argument("--rows", type=int, default=6000, help="photographs to use")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of weights and batches")
@@ -134,8 +143,11 @@ def _arguments() -> argparse.Namespace:
 
 def _tried(given: argparse.Namespace) -> dict[str, Told]:
     """Every recipe that was asked for; those that cannot work are refused before any is trained."""
-    config = presets.load(given.preset, {"source.data": tuple(given.paths)})
+    stored = {"ingest.size": given.stored} if given.stored else {}
+    config = presets.load(given.preset, {"source.data": tuple(given.paths), **stored})
     recipes = {name: ALL[name] for name in (FIRST, *(given.only or RECIPES))}
+    for recipe in recipes.values():
+        changed(config, {f"learn.{name}": value for name, value in recipe.changes.items()})  # refuses too large sizes
     if not given.equal_time:
         for name, recipe in recipes.items():
             recipe.check(name, config.learn, given.epochs)

@@ -49,7 +49,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_recipe_can_be_trained(name: str) -> None:
-    laptop = presets.load("laptop")
+    laptop = presets.load("laptop", {"ingest.size": 160})
     learn = ALL[name].learn(laptop.learn, 6)
     Config(learn=learn, ingest=laptop.ingest)
     ALL[name].check(name, laptop.learn, 6)
@@ -105,6 +105,15 @@ def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> N
     done = _run(tmp_path / "nothing", "--epochs", "1", "--only", "two networks, half as long")
     assert done.returncode == 1
     assert done.stderr.strip() == "--epochs: 1, but 'two networks, half as long' has 2 networks to train; give more."
+
+
+@pytest.mark.slow
+def test_a_network_for_larger_pictures_than_are_stored_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    done = _run(tmp_path / "nothing", "--epochs", "3", "--only", "face_resnet")
+    assert done.returncode == 1
+    assert "learn.size: 144 px" in done.stderr
+    stored = _run(tmp_path / "nothing", "--epochs", "3", "--only", "face_resnet", "--stored", "160")
+    assert "nothing" in stored.stderr, "the folder that is not there is what is left to refuse"
 
 
 @pytest.mark.slow
