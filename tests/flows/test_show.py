@@ -43,7 +43,7 @@ def test_a_file_gets_lines_while_a_stage_goes_on_and_one_at_its_end(capsys: pyte
 
 
 def test_the_terminal_and_the_pages_name_a_figure_alike() -> None:
-    shown = {name: title for name, title in show.FIGURES.items() if name != "mae"}
+    shown = {name: title for name, title in show.SHOWN.items() if name != "mae"}
     assert shown == {name: TITLES[name] for name in shown}
 
 
@@ -61,7 +61,7 @@ def test_durations_have_the_unit_that_fits(seconds: float, words: str) -> None:
 def test_a_model_that_is_no_better_than_a_guess_is_warned_of(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, warning: str
 ) -> None:
-    figures = dict.fromkeys(show.FIGURES, 0.5)
+    figures = dict.fromkeys(show.SHOWN, 0.5)
     done = Evaluation(
         digest="e" * 64, model="m" * 64, rows="r" * 64, count=100, folder=tmp_path, metrics=figures,
         intervals=dict.fromkeys(figures, (0.4, 0.6)), verdict="Picks the right one of [14] ranges.", warning=warning,
