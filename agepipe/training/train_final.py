@@ -14,6 +14,7 @@ from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.artifacts import partial
+from agepipe.data.pixel_store import open_pixels
 from agepipe.data.records import Rows
 from agepipe.data.stratify import holdout
 from agepipe.model.bundle import CURVES, NETWORK, WEIGHTS, Card, digest
@@ -104,8 +105,6 @@ def exporting(job: Job, fitted: Fitted, temperature: float, folder: Path) -> Non
 
 
 def _pictures(job: Job) -> NDArray[np.uint8]:
-    from agepipe.data.pixel_store import open_pixels
-
     index = np.concatenate([job.validation.index, job.train.index])[:COMPARED]
     return np.ascontiguousarray(open_pixels(job.pixels)[index])
 

@@ -13,7 +13,7 @@ from agepipe.config.learn import LearnSettings
 from agepipe.config.pretrained import FACE_RESNET, packaged
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.model.ages import AgeRanges
-from agepipe.training import backbones
+from agepipe.training import backbones, face_resnet
 from agepipe.training.export import export
 from agepipe.training.face_resnet import MEAN, STD, FaceResNet, fill
 from agepipe.training.network import Normalise, build
@@ -66,14 +66,14 @@ def test_it_takes_any_size(side: int) -> None:
     assert body(torch.zeros(2, 3, side, side)).shape == (2, 14)
 
 
-def test_a_picture_of_one_level_is_normalised_as_in_dlib() -> None:
-    network = FaceResNet()
-    fill(network, _file())
-    normalised = Normalise(MEAN, STD)(torch.full((1, 21, 21, 3), 200, dtype=torch.uint8))
-    own = functional.conv2d(normalised, network.stem.weight)
-    dlib = (200 - 255 * torch.tensor(MEAN)).view(1, 3, 1, 1).expand(1, 3, 21, 21) / 256
-    meant = functional.conv2d(dlib, network.stem.weight / (STD[0] * 255 / 256))
-    assert torch.allclose(own, meant, atol=1e-3)
+def test_pictures_are_normalised_as_in_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, dlibs = FaceResNet(), FaceResNet()
+    fill(own, _file())
+    monkeypatch.setattr(face_resnet, "STD", (256 / 255,) * 3)
+    fill(dlibs, _file())
+    levels = torch.randint(0, 256, (1, 21, 21, 3), dtype=torch.uint8, generator=torch.manual_seed(0))
+    as_dlib = ((levels.float() - 255 * torch.tensor(MEAN)) / 256).permute(0, 3, 1, 2)
+    assert torch.allclose(own.stem(Normalise(MEAN, STD)(levels)), dlibs.stem(as_dlib), atol=1e-3)
 
 
 @pytest.mark.parametrize("kept", [0, 1000, 1_000_000])
