@@ -1,4 +1,4 @@
-"""A pipeline that a signal cancels: every training ends at once, every MLflow run of it is KILLED within ten seconds.
+"""A pipeline that a signal cancels: every training ends at once, every MLflow run of it is KILLED in time.
 
 That Prefect cancels one is in `test_up.py`, which has its servers.
 """
@@ -21,8 +21,9 @@ from flows import services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-LIMIT = 10.0
-"""Seconds from the signal to the end of all MLflow runs."""
+LIMIT = 30.0
+"""Seconds from the signal to the end of all MLflow runs; then Prefect's worker would kill the flow. It takes about four
+on two cores, and longer beside other tests."""
 SMALL = {
     "ingest.size": "36",
     "learn.size": "32",
@@ -122,3 +123,4 @@ def test_a_signal_ends_all_trainings_and_all_runs(
     finally:
         if process.poll() is None:
             services.end_family(psutil.Process(process.pid))
+            process.wait()  # a child that is not waited for is a warning in a later test
