@@ -276,7 +276,7 @@ def trials(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     """Small trainings that share the device: images a second of all of them together."""
     from benchmarks.gpu import epochs_of  # as above
 
-    learn = presets.load("laptop", {}).learn
+    learn = presets.load("laptop", variant="scratch").learn
     if device == "cpu":
         learn = learn.model_copy(update={"network": "shufflenet_v2_x0_5", "size": scale.side, "batch": 16})
     alone = 0.0

@@ -131,7 +131,7 @@ def plan(config: Config, runtime: Runtime) -> None:
     trials = f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if search.trains else "no search"
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
-        f"{trials}, then {config.final.epochs} epochs at most. Workspace {runtime.workspace}"
+        f"{trials}, then {config.final.count} epochs. Workspace {runtime.workspace}"
     )
     if learn.network in SLOW and learn.size >= 160:
         console.print(

@@ -1,4 +1,4 @@
-"""What each part of a recipe is worth: one change at a time to the laptop preset, same rows, same seeds, from scratch.
+"""What each part of a recipe is worth: one change at a time to `laptop` from random weights, same rows, same seeds.
 
     python -m studies.recipes PATH [PATH ...] [--preset laptop] [--rows 6000] [--epochs 6] [--seeds 1 2]
         [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER] [--device cuda --together 8 --minutes 6]
@@ -54,7 +54,9 @@ from tasks.data import ingest, relabel, split
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip
-FIRST = "laptop preset"
+FIRST = "from random weights"
+VARIANTS = {"laptop": "scratch"}
+"""Variant of a preset that is changed; of other presets the preset itself."""
 RECIPES: dict[str, Recipe] = {
     FIRST: Recipe(),
     "ranges, cross-entropy": Recipe({"target": "ranges"}),
@@ -78,7 +80,7 @@ RECIPES: dict[str, Recipe] = {
     "shufflenet_v2_x0_5": Recipe({"network": "shufflenet_v2_x0_5"}),
     "mobilenet_v3_small": Recipe({"network": "mobilenet_v3_small"}),
 }
-"""Changes to the laptop preset, by name; the first is what the others are compared with."""
+"""Changes to the preset, by name; the first is what the others are compared with."""
 LARGER = {name: Recipe({"network": name}) for name in ("regnet_y_400mf", "efficientnet_b0", "resnet18")}
 """Those that take many times as long an epoch."""
 LITE = {"network": "timm/tf_efficientnet_lite0", "weights": "pretrained"}
@@ -144,7 +146,8 @@ def _arguments() -> argparse.Namespace:
 def _tried(given: argparse.Namespace) -> dict[str, Told]:
     """Every recipe that was asked for; those that cannot work are refused before any is trained."""
     stored = {"ingest.size": given.stored} if given.stored else {}
-    config = presets.load(given.preset, {"source.data": tuple(given.paths), **stored})
+    changes = {"source.data": tuple(given.paths), **stored}
+    config = presets.load(given.preset, changes, VARIANTS.get(given.preset, ""))
     recipes = {name: ALL[name] for name in (FIRST, *(given.only or RECIPES))}
     for recipe in recipes.values():
         changed(config, {f"learn.{name}": value for name, value in recipe.changes.items()})  # refuses too large sizes

@@ -6,6 +6,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.config.stages import FinalSettings, LearnSettings
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
+from agepipe.model.bundle import read_card
 from agepipe.model.records import Model
 from agepipe.training import train_final as work
 from agepipe.training.records import Choice
@@ -32,6 +33,7 @@ def _train(
         run.dataset(rows, "training")
         model = work.train(rows, learn, choice, settings, folder, runtime, epochs(run, watch("train")))
         run.description(_described(learn, model, rows, settings))
+        run.tags({"agepipe.precision": read_card(model.folder).precision})
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(folder, "bundle")
         pictures(run, model)
@@ -41,7 +43,5 @@ def _train(
 def _described(learn: LearnSettings, model: Model, rows: Rows, settings: FinalSettings) -> str:
     judged = "all development rows" if settings.refit else f"all but {settings.validation:.0%} of the development rows"
     weights = "random" if learn.weights == "none" else learn.weights
-    return (
-        f"{learn.network} at {learn.size} px, from {weights} weights, trained on {judged} of {rows.name}; epoch "
-        f"{model.epochs} of at most {settings.epochs} was kept."
-    )
+    kept = f"epoch {model.epochs} of {settings.count} was kept"
+    return f"{learn.network} at {learn.size} px, from {weights} weights, trained on {judged} of {rows.name}; {kept}."

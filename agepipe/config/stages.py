@@ -115,6 +115,11 @@ class FinalSettings(Settings):
     seed: Seed = 40
     """Seed for drawing the validation groups; weights and batches use `learn.seed`."""
 
+    @property
+    def count(self) -> str:
+        """The number of epochs, as a sentence has it."""
+        return str(self.epochs) if self.refit or self.keep == "last" else f"at most {self.epochs}"
+
     @model_validator(mode="after")
     def _check_refit(self) -> Self:
         for field in ("validation", "keep", "patience", "metric", "seed"):

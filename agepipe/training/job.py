@@ -11,6 +11,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter
 
 from agepipe.config.stages import LearnSettings, Metric
 from agepipe.model.ages import AgeRanges
+from agepipe.model.bundle import Precision
 
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""
@@ -134,6 +135,8 @@ class Fitted:
     """Validation figures of the best epoch, without a prefix."""
     probabilities: NDArray[np.float32] | None = None
     """Predictions for the validation rows in the best epoch, in the job's order, `(rows, classes)`."""
+    precision: Precision = "float32"
+    """Precision of the convolutions."""
     parameters: int = 0
     """Number of parameters of the network."""
     seconds: float = 0.0

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils import deterministic
 from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DivergedError, ModelError, TrainingError
 from agepipe.data.pixel_store import open_pixels
+from agepipe.model.bundle import Precision
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.backbones import normalisation
@@ -108,6 +108,7 @@ class Training:
         self.optimizer = optimizer(self.learn, self.network)
         self.schedule = schedule(self.learn, self.optimizer, self.learn.epochs * len(self.train))
         self.forward = self.processes.data_parallel(self.network)
+        self.precision = precision(self.device, self.network)
         self.curves: list[dict[str, float]] = []
         self.best, self.best_score = 0, -math.inf
         # probabilities of the validation rows in the last and in the best epoch, (n, classes)
@@ -142,6 +143,10 @@ class Training:
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._stops_early and done < epochs)
 
+    def autocast(self) -> torch.autocast:
+        """A block in which the network computes in the precision of this training."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
     def _save_best(self) -> None:
         """Write `BEST`; the last epoch must be the best one."""
         network = self.evaluated_network.state_dict()
@@ -169,7 +174,7 @@ class Training:
         return Fitted(
             curves=self.curves, best=self.best, metrics=metrics, mean=self.mean, std=self.std,
             probabilities=self._best_probabilities.numpy(),
-            parameters=sum(one.numel() for one in self.network.parameters()),
+            precision=self.precision, parameters=sum(one.numel() for one in self.network.parameters()),
             seconds=sum(row["seconds"] for row in self.curves),
         )  # fmt: skip
 
@@ -194,7 +199,7 @@ class Training:
         side = side_of(self.learn, len(self.curves) + 1)
         levels = augment(shrunk(batch.images, self.learn.size, side), side, self.learn.augment)
         mixed = mix(levels, batch.ages, self.learn.augment.mix)
-        with _precision(self.device), self.processes.fork_rng(self.learn.seed, self.schedule.last_epoch):
+        with self.autocast(), self.processes.fork_rng(self.learn.seed, self.schedule.last_epoch):
             logits = self.forward(mixed.levels[shard])
         loss = self._loss(logits, batch, shard)
         if mixed.share < 1:
@@ -230,7 +235,7 @@ class Training:
         network = self.evaluated_network.eval()
         predictions = EpochPredictions(network, self.learn.decoding)
         for batch in self.validation.in_order(self.processes.shard(len(self.job.validation))):
-            with _precision(self.device):
+            with self.autocast():
                 predictions.add(batch, *network(batch.images))
         predictions.gather(self.processes)
         self._check(predictions.total())  # the weights may have diverged in the last step, after its loss
@@ -295,9 +300,15 @@ def _device(job: Job) -> torch.device:
     return torch.device(kind) if kind == "cpu" or job.gpu is None else torch.device(kind, job.gpu)
 
 
-def _precision(device: torch.device) -> AbstractContextManager[Any]:
-    # bf16 is 7 to 16 times slower on CPUs without its instructions
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+def precision(device: torch.device, network: nn.Module) -> Precision:
+    """The faster precision for the convolutions of a training.
+
+    bfloat16 is faster on a GPU, and on a CPU with AMX if no convolution is grouped; docs/measured.md has figures.
+    """
+    if device.type == "cuda":
+        return "bfloat16"
+    grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
+    return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") and not grouped else "float32"
 
 
 def network_of(job: Job, fitted: Fitted, path: Path) -> AgeNetwork:

@@ -117,7 +117,7 @@ def _card(
         mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage, decoding=job.learn.decoding,
         temperature=calibration.temperature, thresholds=calibration.thresholds, calibrated=calibration.on,
         config={"learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json")},
-        versions=made_with(),
+        precision=fitted.precision, versions=made_with(),
     )  # fmt: skip
 
 

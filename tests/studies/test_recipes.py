@@ -49,7 +49,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_recipe_can_be_trained(name: str) -> None:
-    laptop = presets.load("laptop", {"ingest.size": 160})
+    laptop = presets.load("laptop", {"ingest.size": 160}, "scratch")
     learn = ALL[name].learn(laptop.learn, 6)
     Config(learn=learn, ingest=laptop.ingest)
     ALL[name].check(name, laptop.learn, 6)
@@ -64,7 +64,7 @@ def test_the_first_is_the_preset_and_the_larger_ones_are_on_demand() -> None:
 
 
 def test_several_networks_share_out_the_epochs() -> None:
-    laptop = presets.load("laptop").learn
+    laptop = presets.load("laptop", variant="scratch").learn
     assert Recipe(networks=3).learn(laptop, 42).epochs == 14
     with pytest.raises(ConfigError, match="--epochs: 2, but 'three' has 3 networks"):
         Recipe(networks=3).check("three", laptop, 2)

@@ -93,10 +93,15 @@ def test_what_the_refusal_names_instead_works() -> None:
     assert (alone.learn.lr, alone.search.grid) == (0.005, {})
 
 
-def test_the_notebook_has_its_history_and_no_other_preset_has_variants() -> None:
+def test_the_notebook_has_its_history_and_laptop_begins_with_trained_or_random_weights() -> None:
     assert tuple(presets.variants("notebook")) == tuple(HISTORY)
-    assert all(variant.about for variant in presets.variants("notebook").values())
-    assert [presets.variants(preset) for preset in ("sample", "laptop", "gpu")] == [{}, {}, {}]
+    assert {preset: tuple(presets.variants(preset)) for preset in ("sample", "laptop", "gpu")} == {
+        "sample": (), "laptop": ("scratch",), "gpu": ()
+    }  # fmt: skip
+    assert all(one.about for preset in presets.names() for one in presets.variants(preset).values())
+    trained, random = presets.load("laptop"), presets.load("laptop", variant="scratch")
+    assert (trained.learn.weights, random.learn.weights) == ("pretrained", "none")
+    assert trained.split == random.split  # the same rows are locked
 
 
 @pytest.mark.parametrize("name", HISTORY)
