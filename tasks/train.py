@@ -33,7 +33,7 @@ def _train(
         run.dataset(rows, "training")
         model = work.train(rows, learn, choice, settings, folder, runtime, epochs(run, watch("train")))
         run.description(_described(learn, model, rows, settings))
-        run.tags({"agepipe.precision": read_card(model.folder).precision})
+        run.tags({"agepipe.precision": read_card(model.folder).config["precision"]})
         run.metrics({**model.metrics, "best_epoch": model.epochs, "seconds": model.seconds})
         run.artifacts(folder, "bundle")
         pictures(run, model)

@@ -27,8 +27,6 @@ WEIGHTS = "network.pt"
 
 Calibrated = Literal["", "validation rows", "out-of-fold predictions"]
 """The predictions that temperature and thresholds were fitted on; empty if nothing was calibrated."""
-Precision = Literal["float32", "bfloat16"]
-"""Precision of the convolutions of a training; weights, loss and optimizer are always float32."""
 
 
 class Card(BaseModel):
@@ -57,9 +55,7 @@ class Card(BaseModel):
     rows: str
     """Digest of the rows that the network was fitted on."""
     config: dict[str, Any] = {}
-    """The `learn` and `final` settings that it was trained with, as JSON values."""
-    precision: Precision = "float32"
-    """Precision of the convolutions in the training; the exported network computes in float32."""
+    """The `learn` and `final` settings and the `precision` that it was trained with, as JSON values."""
     lineage: Literal["known", "unknown"] = "known"
     versions: dict[str, str] = {}
     """Versions of the packages that trained and exported it."""

@@ -11,12 +11,13 @@ from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter
 
 from agepipe.config.stages import LearnSettings, Metric
 from agepipe.model.ages import AgeRanges
-from agepipe.model.bundle import Precision
 
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""
 IMAGENET: tuple[Channels, Channels] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet, with which all of torchvision's weights were trained."""
+Precision = Literal["float32", "bfloat16"]
+"""Precision of the convolutions of a training; weights, loss, optimizer and predictions are always float32."""
 Order = Literal["age", "text"]
 """Order of an imported network's outputs; see `agepipe.training.import_weights.read`."""
 

@@ -18,14 +18,13 @@ from torch.utils import deterministic
 from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DivergedError, ModelError, TrainingError
 from agepipe.data.pixel_store import open_pixels
-from agepipe.model.bundle import Precision
 from agepipe.training import checkpoints
 from agepipe.training.augment import augment, mix
 from agepipe.training.backbones import normalisation
 from agepipe.training.batches import Batch, Batches, statistics
 from agepipe.training.distributed import Processes
 from agepipe.training.epoch_predictions import EpochPredictions
-from agepipe.training.job import Channels, EpochEvent, Fitted, Job
+from agepipe.training.job import Channels, EpochEvent, Fitted, Job, Precision
 from agepipe.training.network import AgeNetwork, build
 from agepipe.training.objective import Objective, known_counts
 from agepipe.training.optimizer import Average, optimizer, schedule
@@ -144,7 +143,7 @@ class Training:
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._stops_early and done < epochs)
 
     def autocast(self) -> torch.autocast:
-        """A block in which the network computes in the precision of this training."""
+        """A block in which convolutions and products of matrices have the precision of this training."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _save_best(self) -> None:
@@ -236,7 +235,9 @@ class Training:
         predictions = EpochPredictions(network, self.learn.decoding)
         for batch in self.validation.in_order(self.processes.shard(len(self.job.validation))):
             with self.autocast():
-                predictions.add(batch, *network(batch.images))
+                distribution = network.distribution(batch.images)
+            # outside, since the sums over years would be rounded to three digits, and the calibration with them
+            predictions.add(batch, *network.readout(distribution))
         predictions.gather(self.processes)
         self._check(predictions.total())  # the weights may have diverged in the last step, after its loss
         self._last_probabilities = predictions.probabilities

@@ -116,8 +116,11 @@ def _card(
         ranges=job.ranges, size=rows.size, input=job.learn.size, network=job.learn.network,
         mean=fitted.mean, std=fitted.std, rows=rows.digest, lineage=lineage, decoding=job.learn.decoding,
         temperature=calibration.temperature, thresholds=calibration.thresholds, calibrated=calibration.on,
-        config={"learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json")},
-        precision=fitted.precision, versions=made_with(),
+        config={
+            "learn": job.learn.model_dump(mode="json"), "final": final.model_dump(mode="json"),
+            "precision": fitted.precision,
+        },
+        versions=made_with(),
     )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ def test_a_training_computes_in_its_precision_and_reports_it(job: Job, amx: bool
         if isinstance(part, nn.Conv2d):
             part.register_forward_hook(lambda _, __, output: computed.add(output.dtype))
     training.epoch()
+    said = torch.from_numpy(training.result().probabilities)
+    assert not torch.equal(said, said.bfloat16().float())  # sums of many years, which are calibrated
     assert computed == {torch.bfloat16 if amx else torch.float32}
     assert training.result().precision == ("bfloat16" if amx else "float32")
     assert {weights.dtype for weights in training.network.parameters()} == {torch.float32}

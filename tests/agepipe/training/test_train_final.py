@@ -61,7 +61,7 @@ def test_the_card_says_what_the_network_is(model: Model, rows: Rows, learn: Lear
     assert card.config["learn"]["epochs"] == 14
     assert LearnSettings.model_validate(card.config["learn"]).lr == learn.lr
     assert {"agepipe", "torch"} <= card.versions.keys()
-    assert card.precision == "float32"  # of a network with grouped convolutions
+    assert card.config["precision"] == "float32"  # of a network with grouped convolutions
     curves = read_curves(model.folder)
     assert curves["epoch"].to_list() == list(range(1, len(curves) + 1))
     assert {"lr", "seconds", "train_loss", "validation_mae", "validation_macro_precision"} <= set(curves.columns)
