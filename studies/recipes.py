@@ -1,8 +1,8 @@
-"""What each part of a recipe is worth: one change at a time to `laptop` from random weights, same rows, same seeds.
+"""What each part of a recipe is worth: one change at a time to a preset, same rows, same seeds.
 
-    python -m studies.recipes PATH [PATH ...] [--preset laptop] [--rows 6000] [--epochs 6] [--seeds 1 2]
-        [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER] [--device cuda --together 8 --minutes 6]
-        [--stored 160]
+    python -m studies.recipes PATH [PATH ...] [--preset laptop] [--variant scratch] [--rows 6000] [--epochs 6]
+        [--seeds 1 2] [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER]
+        [--device cuda --together 8 --minutes 6]
 
 The rows that the preset locks away as test rows are set aside first and not read. A fifth of the others, whole groups
 of duplicates, is held out to judge on. Every recipe is trained once a seed, and said as soon as it is. Figures are the
@@ -17,8 +17,8 @@ seconds do not compare.
 
 All recipes get the same epochs, and those of several networks share them out. With `--equal-time` all get the time that
 the first one's epochs take, which is how backbones and sizes should be compared: the pace of each is measured by an
-epoch before it is trained. Larger backbones and pretrained ones are only tried where `--only` names them; those that
-have epochs of their own take as long as the preset's 42 on two cores.
+epoch before it is trained. A preset with pretrained weights has other changes than one with random weights. Other
+networks are only tried where `--only` names them.
 
 On a GPU small networks leave most of it idle, so several are trained at a time (`--together`); no training is begun
 after `--minutes`, those that run then are ended, and the tables have what is finished.
@@ -40,7 +40,7 @@ from rich.table import Table
 from agepipe.config import presets
 from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
-from agepipe.config.stages import Config, EvaluateSettings
+from agepipe.config.stages import Config, EvaluateSettings, LearnSettings
 from agepipe.core.errors import AgepipeError
 from agepipe.data import sources
 from agepipe.data.records import Rows
@@ -54,65 +54,59 @@ from tasks.data import ingest, relabel, split
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip
-FIRST = "from random weights"
-VARIANTS = {"laptop": "scratch"}
-"""Variant of a preset that is changed; of other presets the preset itself."""
-RECIPES: dict[str, Recipe] = {
+FIRST = "the preset"
+ALWAYS: dict[str, Recipe] = {
     FIRST: Recipe(),
     "ranges, cross-entropy": Recipe({"target": "ranges"}),
-    "ranges, label smoothing 0.1": Recipe({"target": "ranges", "label_smoothing": 0.1}),
-    "ranges, class weights": Recipe({"target": "ranges", "class_weights": True}),
-    "ranges, ordinal": Recipe({"target": "ordinal"}),
     "without helper heads": Recipe({"helpers": 0.0}),
     "without the average of weights": Recipe({"average": 0.0}),
     "without the mirror image": Recipe({"mirror": False}),
     "flip and crop only": Recipe(PLAIN),
     "no augmentation": Recipe({**PLAIN, "augment.flip": 0.0, "augment.shift": False}),
     "with blur and JPEG": Recipe({"augment.blur": 0.2, "augment.jpeg": 0.2}),
+    "half the rate": Recipe(rate=0.5),
+    "twice the rate": Recipe(rate=2.0),
+}
+"""Changes to any preset, by name; the first is what the others are compared with."""
+RANDOM = {
+    "ranges, label smoothing 0.1": Recipe({"target": "ranges", "label_smoothing": 0.1}),
+    "ranges, class weights": Recipe({"target": "ranges", "class_weights": True}),
+    "ranges, ordinal": Recipe({"target": "ordinal"}),
     "with C-Mixup": Recipe({"augment.mix": 1.0}),
-    "half the rate": Recipe({"lr": 0.0025}),
-    "twice the rate": Recipe({"lr": 0.01}),
-    "batches of 128, twice the rate": Recipe({"batch": 128, "lr": 0.01}),
+    "batches of 128, twice the rate": Recipe({"batch": 128}, rate=2.0),
     "growing sizes": Recipe({"sizes": (64, 80, 96)}),
     "two processes, half a batch each": Recipe(processes=2),
     "two networks, half as long": Recipe(networks=2),
     "three networks, a third as long": Recipe(networks=3),
-    "shufflenet_v2_x0_5": Recipe({"network": "shufflenet_v2_x0_5"}),
-    "mobilenet_v3_small": Recipe({"network": "mobilenet_v3_small"}),
 }
-"""Changes to the preset, by name; the first is what the others are compared with."""
-LARGER = {name: Recipe({"network": name}) for name in ("regnet_y_400mf", "efficientnet_b0", "resnet18")}
-"""Those that take many times as long an epoch."""
-LITE = {"network": "timm/tf_efficientnet_lite0", "weights": "pretrained"}
-GROWING = {"sizes": (64, 80, 96)}
-FACE = {"network": "face_resnet", "weights": "pretrained", "layer_decay": 0.85, "clip": 1.0,
-        "size": 144, "sizes": (96, 120, 144)}  # fmt: skip
+"""Changes to a preset with random weights."""
+LITE = {"network": "timm/tf_efficientnet_lite0", "size": 96, "sizes": (), "layer_decay": 1.0, "clip": 0.0, "lr": 0.002}
 PRETRAINED = {
-    "pretrained": Recipe({**LITE, "lr": 0.002}, epochs=16),
-    "pretrained, layer decay 0.8": Recipe({**LITE, "lr": 0.003, "layer_decay": 0.8}, epochs=16),
-    "pretrained, growing sizes": Recipe({**LITE, **GROWING, "lr": 0.002}, epochs=22),
-    "pretrained, half the rate": Recipe({**LITE, "lr": 0.001}, epochs=16),
-    "pretrained, twice the rate": Recipe({**LITE, "lr": 0.004}, epochs=16),
-    "pretrained, gradients clipped": Recipe({**LITE, "lr": 0.002, "clip": 1.0}, epochs=16),
-    "pretrained, flip, crop and rotate": Recipe({**LITE, **PLAIN, "augment.rotate": 10.0, "lr": 0.002}, epochs=16),
-    "pretrained, dropout 0.4": Recipe({**LITE, "lr": 0.002, "dropout": 0.4}, epochs=16),
-    "lite0 from random weights": Recipe({**LITE, "weights": "none"}, epochs=16),
-    "face_resnet": Recipe({**FACE, "lr": 0.0005}, epochs=9),
-    "face_resnet, half the rate": Recipe({**FACE, "lr": 0.00025}, epochs=9),
-    "face_resnet, at 96 px": Recipe({**FACE, "lr": 0.0005, "size": 96, "sizes": (64, 80, 96)}, epochs=20),
-    "pretrained, 32 epochs": Recipe({**LITE, "lr": 0.002}, epochs=32),
-    "growing sizes, 54 epochs": Recipe(GROWING, epochs=54),
+    "from random weights": Recipe({"network": "face_resnet_bn", "weights": "none", "layer_decay": 1.0, "lr": 0.002}),
+    "one rate for all layers": Recipe({"layer_decay": 1.0}),
+    "layer decay 0.7": Recipe({"layer_decay": 0.7}),
+    "gradients not clipped": Recipe({"clip": 0.0}),
+    "without growing sizes": Recipe({"sizes": ()}),
+    "at 96 px": Recipe({"size": 96, "sizes": (64, 80, 96)}),
+    "at 96 px, lite0 with weights of ImageNet": Recipe(LITE),
 }
-"""Changes that begin with weights of ImageNet or of face recognition, each for about
-the time of the preset's 42 epochs unless its name says more. Those of `face_resnet` need `--stored 160`."""
-ON_GPU = {
-    "gpu, pretrained": Recipe(
-        {**LITE, "lr": 0.003, "optimizer": "adamw", "batch": 128, "weight_decay": 0.05, "average": 0.998,
-         "nesterov": False, "helpers": 0.3}, epochs=24,
+"""Changes to a preset with pretrained weights."""
+NETWORKS = ("shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf", "efficientnet_b0", "resnet18")
+ON_DEMAND = {
+    **{name: Recipe({"network": name, "weights": "none"}) for name in NETWORKS},
+    "lite0": Recipe({**LITE, "weights": "pretrained"}),
+    "lite0, for the gpu preset": Recipe(
+        {**LITE, "weights": "pretrained", "lr": 0.003, "optimizer": "adamw", "batch": 128, "weight_decay": 0.05,
+         "average": 0.998, "nesterov": False, "helpers": 0.3},
     ),
 }  # fmt: skip
-"""Changes to the gpu preset."""
-ALL = RECIPES | LARGER | PRETRAINED | ON_GPU
+"""Other networks, some many times as long an epoch."""
+ALL = ALWAYS | RANDOM | PRETRAINED | ON_DEMAND
+
+
+def usual(learn: LearnSettings) -> dict[str, Recipe]:
+    """The recipes to compare with a preset that learns so."""
+    return ALWAYS | (RANDOM if learn.weights == "none" else PRETRAINED)
 
 
 def main() -> None:
@@ -129,7 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("paths", nargs="+", help="folders or archives of UTKFace photographs")
     parser.add_argument("--preset", default="laptop", help="preset that the recipes change")
-    parser.add_argument("--stored", type=int, help="side at which photographs are stored, px; the preset's by default")
+    parser.add_argument("--variant", default="", help="variant of the preset")
     parser.add_argument("--rows", type=int, default=6000, help="photographs to use")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of weights and batches")
@@ -145,10 +139,8 @@ def _arguments() -> argparse.Namespace:
 
 def _tried(given: argparse.Namespace) -> dict[str, Told]:
     """Every recipe that was asked for; those that cannot work are refused before any is trained."""
-    stored = {"ingest.size": given.stored} if given.stored else {}
-    changes = {"source.data": tuple(given.paths), **stored}
-    config = presets.load(given.preset, changes, VARIANTS.get(given.preset, ""))
-    recipes = {name: ALL[name] for name in (FIRST, *(given.only or RECIPES))}
+    config = presets.load(given.preset, {"source.data": tuple(given.paths)}, given.variant)
+    recipes = {name: ALL[name] for name in (FIRST, *(given.only or usual(config.learn)))}
     for recipe in recipes.values():
         changed(config, {f"learn.{name}": value for name, value in recipe.changes.items()})  # refuses too large sizes
     if not given.equal_time:

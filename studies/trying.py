@@ -43,12 +43,13 @@ class Recipe(NamedTuple):
     """Networks whose distributions are averaged; the epochs are shared out among them."""
     processes: int = 1
     """Processes that share every batch of a training."""
-    epochs: int | None = None
-    """How many it takes, whatever the others take; None takes as many as all."""
+    rate: float = 1.0
+    """By what its learning rate is multiplied."""
 
     def learn(self, base: LearnSettings, epochs: int) -> LearnSettings:
         """The setting of each of its networks, for so many epochs in all."""
-        return changed(base, {**self.changes, "epochs": max(1, (self.epochs or epochs) // self.networks)})
+        learn = changed(base, {**self.changes, "epochs": max(1, epochs // self.networks)})
+        return changed(learn, {"lr": learn.lr * self.rate})
 
     def check(self, name: str, base: LearnSettings, epochs: int) -> None:
         """Refuse so few epochs that some network or size would have none.

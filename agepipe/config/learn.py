@@ -48,7 +48,7 @@ class LearnSettings(Settings):
 
     network: str = "shufflenet_v2_x0_5"
     """A classifier of torchvision by name, or one of timm as `timm/NAME`, that ends in a linear layer, or
-    `face_resnet`, whose pretrained weights recognise faces."""
+    `face_resnet`, whose pretrained weights recognise faces; `face_resnet_bn` is made to begin with random ones."""
     weights: str = "none"
     """`none` for random weights, `pretrained` for the network's own, a name of torchvision's such as `IMAGENET1K_V1`, a
     local file, or a registered version such as `models:/agepipe@champion`. With pretrained weights, pictures are

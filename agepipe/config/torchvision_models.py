@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from agepipe.config.pretrained import FACE_RESNET, PRETRAINED, is_timm
+from agepipe.config.pretrained import FACE_RESNET, FACE_RESNET_BN, PRETRAINED, is_timm
 from agepipe.core.errors import ConfigError
 
 _BY_WEIGHTS = {
@@ -46,6 +46,8 @@ NETWORKS: dict[str, tuple[str, ...]] = {
 }
 """Each classifier that ends in a linear layer (all but SqueezeNet), and the names of its pretrained weights."""
 
+_FACE_RESNETS = (FACE_RESNET, FACE_RESNET_BN)
+
 _WEIGHTS = frozenset(("none", PRETRAINED, *(name for names in NETWORKS.values() for name in names)))
 """Values of `learn.weights` that are never read as the name of a file."""
 
@@ -63,10 +65,10 @@ def check_names(network: str, weights: str) -> None:
     Raises:
         ConfigError: names the nearest one.
     """
-    if network not in NETWORKS and network != FACE_RESNET and not is_timm(network):
-        nearest = _nearest(network, (*NETWORKS, FACE_RESNET))
+    if network not in NETWORKS and network not in _FACE_RESNETS and not is_timm(network):
+        nearest = _nearest(network, (*NETWORKS, *_FACE_RESNETS))
         raise ConfigError(f"learn.network: '{network}' is not known; the nearest is '{nearest}'.")
-    known = ("none", PRETRAINED, *NETWORKS.get(network, ()))
+    known = ("none",) if network == FACE_RESNET_BN else ("none", PRETRAINED, *NETWORKS.get(network, ()))
     if weights not in known and not _is_path(weights) and not is_file(weights):
         raise ConfigError(
             f"learn.weights: '{weights}' is neither a file nor known for {network}; the nearest is "

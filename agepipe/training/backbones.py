@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from agepipe.config.pretrained import FACE_RESNET, PACKAGES, PRETRAINED, is_timm, packaged
+from agepipe.config.pretrained import FACE_RESNET, FACE_RESNET_BN, PACKAGES, PRETRAINED, is_timm, packaged
 from agepipe.config.stages import LearnSettings
 from agepipe.config.torchvision_models import check_file, is_file
 from agepipe.core.errors import ConfigError, ModelError, first_line
@@ -159,6 +159,8 @@ def _plain(name: str) -> str:
 def _body(learn: LearnSettings) -> nn.Module:
     if learn.network == FACE_RESNET:
         return _face_resnet(learn)
+    if learn.network == FACE_RESNET_BN:
+        return face_resnet.FaceResNet(batch_norm=True)
     if not is_timm(learn.network):
         return _torchvision(learn)
     from agepipe.training import timm_models  # importing timm takes seconds

@@ -1,9 +1,10 @@
-"""The residual network with which dlib recognises faces, with or without its trained weights.
+"""The residual network with which dlib recognises faces, for its trained weights or for random ones.
 
 It was trained on three million photographs of 7,485 people to tell people apart, and no age was used:
 https://github.com/davisking/dlib-models (`dlib_face_recognition_resnet_model_v1`, in the public domain). Its last stage
-is left out, since it leaves a single position of pictures as small as those here. Convolutions and the scales and
-shifts that follow them are one operation: the network has no batch norm.
+is left out, since it leaves a single position of pictures as small as those here. The batch norm that followed each
+convolution in training is a scale and a shift in dlib's file, and part of the convolution here. From random weights the
+network needs batch norm again.
 """
 
 from pathlib import Path
@@ -29,7 +30,7 @@ STD: Channels = (0.5, 0.5, 0.5)
 class FaceResNet(nn.Module):
     """Map normalised pictures, float32 `(n, 3, s, s)`, to 1,000 logits, which a head replaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batch_norm: bool = False) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, STEM, 7, stride=2, padding=3)
         blocks, before = [], STEM
@@ -39,6 +40,8 @@ class FaceResNet(nn.Module):
                 before = channels
         self.blocks = nn.Sequential(*blocks)
         self.fc = nn.Linear(before, 1000)
+        if batch_norm:
+            self._normalise()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Compute the logits, `(n, 1000)`."""
@@ -46,6 +49,16 @@ class FaceResNet(nn.Module):
         found = self.blocks(functional.max_pool2d(found, 3, stride=2, padding=1))
         logits: Tensor = self.fc(found.mean((2, 3)))
         return logits
+
+    def _normalise(self) -> None:
+        """Follow each convolution by batch norm; blocks begin as their shortcuts (Goyal et al. 2017, section 5.1)."""
+        for name, convolution in list(self.named_modules()):
+            if isinstance(convolution, nn.Conv2d):
+                norm = nn.BatchNorm2d(convolution.out_channels)
+                if name.endswith("conv2"):
+                    nn.init.zeros_(norm.weight)
+                convolution.bias = None
+                self.set_submodule(name, nn.Sequential(convolution, norm))
 
     def convolutions(self) -> list[nn.Conv2d]:
         """All convolutions, from the input to the output."""

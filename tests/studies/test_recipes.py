@@ -22,17 +22,21 @@ from agepipe.training.job import Fitted, Job
 from agepipe.training.loop import CHECKPOINT
 from agepipe.training.workdir import labelled, train_in_processes
 from agepipe.training.worker import interrupt, resume
-from studies.recipes import ALL, FIRST, LARGER, RECIPES, development
+from studies.recipes import ALL, ALWAYS, FIRST, ON_DEMAND, development, usual
 from studies.trying import Bench, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def _usual(variant: str) -> dict[str, Recipe]:
+    return usual(presets.load("laptop", variant=variant).learn)
+
+
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "studies.recipes", str(folder), "--rows", "150", "--seeds", "1"]
+    few = ("--variant", "scratch", "--rows", "150", "--seeds", "1", "--threads", "1")
     return subprocess.run(
-        [*command, "--threads", "1", *words], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "studies.recipes", str(folder), *few, *words], cwd=ROOT, capture_output=True, text=True,
+        timeout=280, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
 
@@ -47,9 +51,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_recipe_can_be_trained(name: str) -> None:
-    laptop = presets.load("laptop", {"ingest.size": 160}, "scratch")
+@pytest.mark.parametrize(
+    ("variant", "name"), [(variant, name) for variant in ("", "scratch") for name in (*_usual(variant), *ON_DEMAND)]
+)
+def test_every_recipe_can_be_trained(variant: str, name: str) -> None:
+    laptop = presets.load("laptop", variant=variant)
     learn = ALL[name].learn(laptop.learn, 6)
     Config(learn=learn, ingest=laptop.ingest)
     ALL[name].check(name, laptop.learn, 6)
@@ -57,10 +63,20 @@ def test_every_recipe_can_be_trained(name: str) -> None:
     assert differs == (name != FIRST)
 
 
-def test_the_first_is_the_preset_and_the_larger_ones_are_on_demand() -> None:
-    assert next(iter(RECIPES)) == FIRST
-    assert RECIPES[FIRST] == Recipe()
-    assert not LARGER.keys() & RECIPES.keys()
+def test_the_first_is_the_preset_and_other_networks_are_on_demand() -> None:
+    for variant in ("", "scratch"):
+        names = _usual(variant)
+        assert next(iter(names)) == FIRST
+        assert not names.keys() & ON_DEMAND.keys()
+    assert ALWAYS[FIRST] == Recipe()
+    assert "layer decay 0.7" in _usual("")
+    assert "layer decay 0.7" not in _usual("scratch")
+
+
+def test_a_recipe_can_multiply_the_rate_of_any_preset() -> None:
+    for variant in ("", "scratch"):
+        learn = presets.load("laptop", variant=variant).learn
+        assert ALL["twice the rate"].learn(learn, 6).lr == pytest.approx(2 * learn.lr)
 
 
 def test_several_networks_share_out_the_epochs() -> None:
@@ -109,11 +125,9 @@ def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_network_for_larger_pictures_than_are_stored_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    done = _run(tmp_path / "nothing", "--epochs", "3", "--only", "face_resnet")
+    done = _run(tmp_path / "nothing", "--preset", "sample", "--variant", "", "--epochs", "3", "--only", "at 96 px")
     assert done.returncode == 1
-    assert "learn.size: 144 px" in done.stderr
-    stored = _run(tmp_path / "nothing", "--epochs", "3", "--only", "face_resnet", "--stored", "160")
-    assert "nothing" in stored.stderr, "the folder that is not there is what is left to refuse"
+    assert "learn.size: 96 px" in done.stderr
 
 
 @pytest.mark.slow

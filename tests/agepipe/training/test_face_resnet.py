@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from agepipe.config.learn import LearnSettings
-from agepipe.config.pretrained import FACE_RESNET, packaged
+from agepipe.config.pretrained import FACE_RESNET, FACE_RESNET_BN, packaged
 from agepipe.core.errors import ConfigError, ModelError
 from agepipe.model.ages import AgeRanges
 from agepipe.training import backbones, face_resnet
@@ -60,10 +60,23 @@ def test_its_weights_come_with_their_normalisation_and_their_digest() -> None:
     assert len(weights_digest(PRETRAINED)) == 64
 
 
+@pytest.mark.parametrize("network", [FACE_RESNET, FACE_RESNET_BN])
 @pytest.mark.parametrize("side", [32, 47, 64, 97])
-def test_it_takes_any_size(side: int) -> None:
-    body = backbones.backbone(LearnSettings(network=FACE_RESNET, size=64), 14)
+def test_it_takes_any_size(side: int, network: str) -> None:
+    body = backbones.backbone(LearnSettings(network=network, size=64), 14)
     assert body(torch.zeros(2, 3, side, side)).shape == (2, 14)
+
+
+def test_with_batch_norm_a_block_begins_as_its_shortcut_and_no_convolution_has_a_bias() -> None:
+    network = FaceResNet(batch_norm=True)
+    levels = torch.rand(4, 32, 8, 8)
+    assert torch.equal(network.blocks[0](levels), levels)
+    assert all(convolution.bias is None for convolution in network.convolutions())
+
+
+def test_the_form_with_batch_norm_has_no_pretrained_weights() -> None:
+    with pytest.raises(ConfigError, match="neither a file nor known for face_resnet_bn; the nearest is 'none'"):
+        LearnSettings(network=FACE_RESNET_BN, weights="pretrained")
 
 
 def test_pictures_are_normalised_as_in_dlib(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +108,10 @@ def test_a_mistyped_name_is_answered_with_it() -> None:
 
 
 @pytest.mark.slow
-def test_the_exported_network_agrees_with_torch_on_real_photographs(tmp_path: Path, faces: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("learn", [PRETRAINED, LearnSettings(network=FACE_RESNET_BN, size=64)])
+def test_the_exported_network_agrees_with_torch_on_real_photographs(
+    tmp_path: Path, faces: NDArray[np.uint8], learn: LearnSettings
+) -> None:
     _file()
-    export(build(PRETRAINED, AgeRanges.of("utkface"), MEAN, STD), faces[:8], tmp_path / "model.onnx")
+    export(build(learn, AgeRanges.of("utkface"), MEAN, STD), faces[:8], tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx").stat().st_size > 10e6
