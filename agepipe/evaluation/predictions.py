@@ -100,8 +100,8 @@ def check_order(card: Card, found: Prediction) -> None:
     if apart > CONTRADICTION:
         raise ModelError(
             f"{card.network}: its classes and its years are {apart:.0f} years apart on average (allowed are "
-            f"{CONTRADICTION:.0f}), so its classes are not in the order {', '.join(card.ranges.names[:3])}, ...; "
-            "export it again with the ranges that it was trained with."
+            f"{CONTRADICTION:.0f}): either its classes are not in the order {', '.join(card.ranges.names[:3])}, ... "
+            "or it has hardly been trained; export it again with the ranges of its training, or train it longer."
         )
 
 
