@@ -200,6 +200,14 @@ def web(
         str, typer.Option(help="Address to listen on; 127.0.0.1 is reachable from this machine only.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the page; 0 means any free port.", min=0, max=65535)] = 8000,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="AGEPIPE_WEB_TOKEN",
+            show_envvar=True,
+            help="What a browser must know: it opens the page once with ?token=TOKEN at the end of the address.",
+        ),
+    ] = "",
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
@@ -208,8 +216,10 @@ def web(
     from agepipe.core.ports import bound
     from agepipe.serving.camera_session import CameraOptions
     from agepipe.serving.web import server as work
+    from agepipe.serving.web.token_check import check_token
     from flows import show
 
+    check_token(token)
     place = runtime(workspace=workspace, tracking=tracking)
     with bound("--port", host, port) as listener:
         with show.waiting("Loading the model"):
@@ -217,10 +227,10 @@ def web(
             status = shared.status()
         with suppress(KeyboardInterrupt):  # Ctrl-C is the documented way to end it
             typer.echo(f"{status['model'] or 'No model yet'} is at {work.address(listener)}, until Ctrl-C.")
-            for note in (status["problem"], *shared.detector_notes, work.warning(listener)):
+            for note in (status["problem"], *shared.detector_notes, work.warning(listener, token)):
                 if note:
                     typer.echo(note, err=True)
-            work.serve(shared, host, listener)
+            work.serve(shared, host, listener, token)
     for note in shared.notes():
         typer.echo(note, err=True)
     typer.echo("Ended.")

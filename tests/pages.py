@@ -18,10 +18,10 @@ from benchmarks.scenes import background, pasted
 
 
 @contextmanager
-def served(shared: SharedModel, port: int = 0) -> Iterator[str]:
+def served(shared: SharedModel, port: int = 0, token: str = "") -> Iterator[str]:
     """A server until the block ends; gives `127.0.0.1:PORT`."""
     listener = bound("--port", "127.0.0.1", port)
-    running = server.server(shared, "127.0.0.1")
+    running = server.server(shared, "127.0.0.1", token)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -30,7 +30,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Guard:
     """ASGI middleware that refuses requests before they reach the app."""
 
-    def __init__(self, app: App, host: str, auth: str = "", free: str = "", strict: bool = False) -> None:
+    def __init__(
+        self, app: App, host: str, auth: str = "", free: str = "", strict: bool = False, any_name: bool = False
+    ) -> None:
         """Wrap an app.
 
         Args:
@@ -39,9 +41,11 @@ class Guard:
             auth: the required USER:PASSWORD; empty requires none.
             free: a path that needs no password.
             strict: whether a WebSocket needs an `Origin`, which browsers send and other programs do not.
+            any_name: whether to serve under every name, as behind a reverse proxy; only with a password or a token,
+                which a browser does not send to a rebound name.
         """
         self._app, self._names = app, {"localhost", socket.gethostname().lower(), host.lower()}
-        self._auth, self._free, self._strict = auth, free, strict
+        self._auth, self._free, self._strict, self._any_name = auth, free, strict, any_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond with 403 or 401 and the reason, or call the app."""
@@ -69,7 +73,7 @@ class Guard:
             socket: whether it opens a WebSocket.
         """
         host, found, site = (headers.get(name) for name in ("host", "origin", "sec-fetch-site"))
-        if not self._is_local(host or ""):
+        if not (self._any_name or self._is_local(host or "")):
             return f"Host: {host!r} is no name of this machine; open the page by its address."
         origin_needed = found is not None or (socket and self._strict)
         if origin_needed and _netloc(found or "") != (host or "").lower():

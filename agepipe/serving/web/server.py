@@ -8,11 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from agepipe.config.runtime import Runtime
@@ -23,6 +25,7 @@ from agepipe.serving.detect.detector import load_detector
 from agepipe.serving.endpoint import Endpoint
 from agepipe.serving.web.host_check import Guard
 from agepipe.serving.web.session import MAX_PICTURE, Connection, Record, SharedModel
+from agepipe.serving.web.token_check import TokenCheck
 
 PAGE = Path(__file__).with_name("page")
 MAX_CONNECTIONS = 16
@@ -35,6 +38,8 @@ IDLE = 60.0
 """Time without a message after which a connection is closed, s."""
 TRY_AGAIN_LATER, GOING_AWAY = 1013, 1001
 """WebSocket close codes (RFC 6455, section 7.4, and IANA's registry)."""
+HEALTH = "/health"
+"""Path that answers 200 if there is a model and else 503, for probes; it needs no token."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
@@ -91,6 +96,11 @@ def app(shared: SharedModel) -> FastAPI:
     async def status() -> Record:
         return await asyncio.get_running_loop().run_in_executor(worker, shared.status)
 
+    @made.get(HEALTH)
+    async def health() -> Response:
+        found = await status()
+        return JSONResponse(found, HTTPStatus.OK if found["model"] else HTTPStatus.SERVICE_UNAVAILABLE)
+
     @made.websocket("/faces")
     async def faces(socket: WebSocket, apart: bool = False) -> None:
         await socket.accept()
@@ -139,30 +149,34 @@ def address(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-def warning(listener: socket.socket) -> str:
+def warning(listener: socket.socket, token: str) -> str:
     """A note if other machines can open the page; else empty."""
     if ip_address(listener.getsockname()[0]).is_loopback:
         return ""
+    if token:
+        return "Token and pictures are not encrypted; put a proxy before the page that serves https."
     return (
         "Everybody in this network can open the page, without a password; on other machines the browser allows "
         "pictures, but the camera only over https."
     )
 
 
-def server(shared: SharedModel, host: str) -> uvicorn.Server:
+def server(shared: SharedModel, host: str, token: str = "") -> uvicorn.Server:
     """Create the server; run it with a bound socket."""
+    checked = TokenCheck(app(shared), token, HEALTH) if token else app(shared)
     return uvicorn.Server(
         uvicorn.Config(
-            Guard(app(shared), host, strict=True), ws_max_size=MAX_MESSAGE, ws_per_message_deflate=False,
-            log_config=None, access_log=False, server_header=False, limit_concurrency=256, timeout_graceful_shutdown=3,
+            Guard(checked, host, strict=True, any_name=bool(token)), ws_max_size=MAX_MESSAGE,
+            ws_per_message_deflate=False, log_config=None, access_log=False, server_header=False, limit_concurrency=256,
+            timeout_graceful_shutdown=3,
         )
     )  # fmt: skip
 
 
-def serve(shared: SharedModel, host: str, listener: socket.socket) -> None:
+def serve(shared: SharedModel, host: str, listener: socket.socket, token: str = "") -> None:
     """Serve until Ctrl-C.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the server was shut down.
     """
-    server(shared, host).run(sockets=[listener])
+    server(shared, host, token).run(sockets=[listener])
