@@ -208,22 +208,22 @@ class Mirror:
         (draft / MARK).write_text(self.uri, encoding="utf-8")
 
     def _manifest(self, folder: Path) -> dict[str, Any] | None:
-        """The manifest in the bucket; None if there is none that can be used."""
+        """The manifest in the bucket; None if there is none."""
         fs, _ = self._store()
+        place = f"{self._place(folder)}/{MANIFEST}"
         try:
             with asking(FIELD, self.uri, missing_ok=True):
-                found = json.loads(fs.cat_file(f"{self._place(folder)}/{MANIFEST}"))
+                content = fs.cat_file(place)
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        try:
+            found = json.loads(content)
+            names = [PurePosixPath(name) for name in (*found["objects"], *found["files"])]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{FIELD}: {place} is not a manifest that agepipe wrote there; delete it.") from error
+        if any(name.is_absolute() or ".." in name.parts for name in names):
             raise StorageError(
-                f"workspace: {self._place(folder)}/{MANIFEST} in {self.uri} is not JSON; delete it there, and give the "
-                "same command again."
-            ) from error
-        if any(PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts for path in found["objects"]):
-            raise StorageError(
-                f"workspace: {self._place(folder)}/{MANIFEST} in {self.uri} names files outside its folder; delete it "
-                "there, and find out who wrote it."
+                f"{FIELD}: {place} names files outside its folder; delete it, and find out who wrote it."
             )
         return dict(found)
 

@@ -23,8 +23,8 @@ RUN = (
 )  # fmt: skip
 COMPUTED = ("trial", "train", "evaluate", "compare")
 """Kinds of MLflow runs that stand for work."""
-SOON = 60.0
-"""Seconds within which a command must refuse a bucket; S3 is asked five times, with pauses."""
+SOON = 120.0
+"""Seconds within which a command must refuse a bucket, also on a busy machine; S3 is asked five times, with pauses."""
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +80,11 @@ def work(server: MlflowServer) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_machines_that_share_a_bucket_share_all_results(
-    s3: str, server: MlflowServer, drawn: Path, tmp_path: Path
-) -> None:
+@pytest.mark.timeout(1800)
+def test_the_second_machine_computes_nothing(s3: str, server: MlflowServer, drawn: Path, tmp_path: Path) -> None:
     uri = new_bucket()
-    data = archive(drawn, uri)
     one, two, three = (Machine(tmp_path / name, uri, server.address) for name in ("one", "two", "three"))
-    run = (*RUN, "--data", data)
-
+    run = (*RUN, "--data", archive(drawn, uri))
     said = one.does(*run)
     done = work(server)
     assert done == {"trial": 4, "train": 1, "evaluate": 1}
@@ -105,21 +101,27 @@ def test_machines_that_share_a_bucket_share_all_results(
     three.does(*run, "final.epochs=1")
     assert work(server) == done
 
-    four = Machine(tmp_path / "four", uri, server.address)
-    assert figures(four.does("evaluate", "1")) == figures(said)
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_machine_with_nothing_evaluates_and_compares(
+    s3: str, server: MlflowServer, drawn: Path, tmp_path: Path
+) -> None:
+    uri = new_bucket()
+    one, two = (Machine(tmp_path / name, uri, server.address) for name in ("one", "two"))
+    data = archive(drawn, uri)
+    for epochs in (1, 2):
+        one.does(*RUN, "--data", data, "search.grid={}", f"final.epochs={epochs}")
+    assert figures(two.does("evaluate", "1"))  # with other draws than those of the run, so it is computed
+    done = work(server)
+    assert figures(one.does("evaluate", "1"))
     assert work(server) == done
+    assert one.results("evaluations", "metrics.json").items() >= two.results("evaluations", "metrics.json").items()
     one.does("compare", "1", "2")
     done = work(server)
-    four.does("compare", "1", "2")
+    two.does("compare", "1", "2")
     assert work(server) == done
-    assert four.results("comparisons", "comparison.json") == one.results("comparisons", "comparison.json") != {}
-
-    two.does(*run, "--refresh", "evaluate")
-    done = work(server)
-    five = Machine(tmp_path / "five", uri, server.address)
-    five.does(*run)
-    assert work(server) == done
-    assert five.results("evaluations", "metrics.json").items() >= two.results("evaluations", "metrics.json").items()
+    assert two.results("comparisons", "comparison.json") == one.results("comparisons", "comparison.json") != {}
 
 
 def figures(said: str) -> list[str]:

@@ -165,6 +165,16 @@ def test_a_manifest_may_not_name_files_outside_its_folder(one: Machine, two: Mac
     assert not list(two.workspace.rglob("card.json"))
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"files": [], "result": {}}'], ids=["empty", "list", "local"])
+def test_a_manifest_of_another_program_is_named(content: bytes, one: Machine) -> None:
+    fs, root = fsspec.url_to_fs(one.uri)
+    if one.uri.startswith("file"):
+        fs.makedirs(f"{root}/models/{NAME}")
+    fs.pipe_file(f"{root}/models/{NAME}/manifest.json", content)
+    with pytest.raises(StorageError, match=f"{NAME}/manifest.json"):
+        one.settle(one.folder)
+
+
 def test_what_only_the_bucket_has_is_listed_with_its_manifest(one: Machine, two: Machine) -> None:
     assert list(two.elsewhere("models")) == []
     one.finish()
@@ -217,7 +227,9 @@ def test_a_push_that_is_killed_at_any_moment_is_completed(one: Machine, tmp_path
         cut += not settle_and_kill(one, after)
         before = Machine(one.uri, tmp_path / f"before-{number}")
         before.folder = before.workspace / "models" / one.folder.name
-        if before.settle(before.folder):
+        visible = any(folder == before.folder for folder, _ in before.elsewhere("models"))
+        assert before.settle(before.folder) == visible, "the manifest was there before the files"
+        if visible:
             assert before.content() == one.content()
         else:
             assert not before.folder.exists()
