@@ -80,7 +80,7 @@ def work(server: MlflowServer) -> Counter[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_second_machine_computes_nothing(s3: str, server: MlflowServer, drawn: Path, tmp_path: Path) -> None:
     uri = new_bucket()
     one, two, three = (Machine(tmp_path / name, uri, server.address) for name in ("one", "two", "three"))
@@ -103,7 +103,7 @@ def test_the_second_machine_computes_nothing(s3: str, server: MlflowServer, draw
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_machine_with_nothing_evaluates_and_compares(
     s3: str, server: MlflowServer, drawn: Path, tmp_path: Path
 ) -> None:
