@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AgeModel", "AgeRanges", "AgepipeError", "ConfigError", "DataError", "DetectorError", "DiedError", "DivergedError",
     "FaceAge", "ImageError", "LeakageError", "ModelError", "OutputError", "ServiceError", "SourceError",
-    "TooManyRejectsError", "TrackingError", "TrainingError", "WorkerError", "__version__", "load",
+    "StorageError", "TooManyRejectsError", "TrackingError", "TrainingError", "WorkerError", "__version__", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from agepipe.core.errors import (  # noqa: I001 - one name a line would be long
         AgepipeError, ConfigError, DataError, DetectorError, DiedError, DivergedError, ImageError, LeakageError,
-        ModelError, OutputError, ServiceError, SourceError, TooManyRejectsError, TrackingError, TrainingError,
-        WorkerError,
+        ModelError, OutputError, ServiceError, SourceError, StorageError, TooManyRejectsError, TrackingError,
+        TrainingError, WorkerError,
     )  # fmt: skip
     from agepipe.model.ages import AgeRanges
     from agepipe.serving.age_model import AgeModel, FaceAge, load

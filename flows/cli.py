@@ -97,8 +97,10 @@ def join(
 ) -> None:
     """Join the final training of a run on another machine that shares the workspace; ends when the training ends."""
     from agepipe.training.rendezvous import join as joined
+    from flows import refuse
 
     runtime = _runtime(workspace=workspace)
+    refuse.join(meet, runtime)
     typer.echo(f"Waiting for a training at {meet} in {runtime.workspace}.")
     done = joined(meet, runtime, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
     typer.echo(f"The training has ended after {len(done.curves)} epochs.")
@@ -204,6 +206,7 @@ def audit(
     from flows import show
 
     check_folder("--workspace", runtime.workspace)
+    runtime.mirror.check()
     show.audit(data, ranges, runtime)
 
 

@@ -36,8 +36,9 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> "TemporaryServer | None"
         The temporary server, which starts with the first flow; None if the command uses a running server.
 
     Raises:
-        AgepipeError: the workspace or the store cannot be written, or the Prefect server does not answer.
+        AgepipeError: the workspace, its bucket or the store cannot be written, or the Prefect server does not answer.
     """
+    runtime.mirror.check()
     if tracked:
         check_writable(runtime)
     else:

@@ -36,11 +36,11 @@ def _filled(option: str, kind: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 Workspace = Annotated[
-    Path,
+    str,
     typer.Option(
-        **path("--workspace"),
+        **{**text("--workspace"), "metavar": "PATH|URI"},
         envvar="AGEPIPE_WORKSPACE",
-        help="Folder of data sets, checkpoints, bundles and evaluations.",
+        help="Folder of data sets, checkpoints, bundles and evaluations, or s3://BUCKET/FOLDER (also gs, az, file).",
     ),
 ]
 Tracking = Annotated[
@@ -73,7 +73,9 @@ Refresh = Annotated[list[str], typer.Option(help="Stage to compute again, with a
 Data = Annotated[
     list[str],
     typer.Option(
-        **text("--data"), help="Folder or archive of UTKFace photographs, kaggle:OWNER/NAME, or sample; repeatable."
+        **text("--data"),
+        help="Folder or archive of UTKFace photographs, the URI of an archive, kaggle:OWNER/NAME, or sample; "
+        "repeatable.",
     ),
 ]
 Deploy = Annotated[bool, typer.Option("--deploy/--no-deploy", help="Whether to deploy it to the cameras.")]
@@ -82,7 +84,7 @@ VariantNames = Annotated[
     typer.Option(help="Variant of the preset, such as fifth of notebook; repeatable; all runs every variant."),
 ]
 
-WORKSPACE, TRACKING = Path("workspace"), "sqlite:///mlruns/mlflow.db"
+WORKSPACE, TRACKING = "workspace", "sqlite:///mlruns/mlflow.db"
 
 
 def runtime(**values: Any) -> "Runtime":

@@ -131,7 +131,8 @@ def plan(config: Config, runtime: Runtime) -> None:
     trials = f"{counted(count, 'setting')} × {search.folds} folds ({search.strategy})" if search.trains else "no search"
     console.print(
         f"[bold]{config.title}[/bold]: {', '.join(config.source.data)} → {learn.network} at {learn.size} px, "
-        f"{trials}, then {config.final.count} epochs. Workspace {runtime.workspace}"
+        f"{trials}, then {config.final.count} epochs. Workspace "
+        f"{runtime.bucket + ', cached in ' if runtime.bucket else ''}{runtime.workspace}"
     )
     if learn.network in SLOW and learn.size >= 160:
         console.print(

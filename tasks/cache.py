@@ -3,8 +3,9 @@
 The key of a result consists of the name and version of its stage, the digests of its input records, and its settings,
 but not of the `Runtime`. So a second run computes nothing, in any process, and a changed setting recomputes its stage
 and those that follow. The manifest in a result's folder holds its record, with paths relative to the workspace, so that
-a copied or moved workspace never reads or removes files of another. This module does not import Prefect, which takes
-seconds.
+a copied or moved workspace never reads or removes files of another. If the workspace has a bucket, a result that is
+only there is fetched, and a new one is copied there before its record is returned. This module does not import Prefect,
+which takes seconds.
 """
 
 import inspect
@@ -49,19 +50,25 @@ class Cached(Generic[P, R]):
 
         Raises:
             DataError: an unusable folder lies outside the workspace.
+            StorageError: the bucket of the workspace cannot be used; a result that is finished is kept.
         """
         arguments = self.signature.bind(*args, **kwargs).arguments
-        folder, workspace = self.folder(arguments), runtime_of(arguments.values()).workspace
+        folder, runtime = self.folder(arguments), runtime_of(arguments.values())
+        workspace = runtime.workspace
         with turn(folder):
-            if (found := self._found(folder, workspace)) is not None:
+            if (found := self._found(folder, runtime)) is not None:
                 # left if the process was killed after the rename
                 shutil.rmtree(progress_of(folder), ignore_errors=True)
                 return found
+            if folder.exists():  # what the bucket has is not usable either
+                runtime.mirror.remove(folder)
             remove(folder, workspace)
             with unfinished(folder) if self._resumes else whole(folder) as draft:
                 record = self.body(draft, *args, **kwargs).moved(draft, folder)
                 result = record.relative_to(workspace).model_dump(mode="json")
                 write_manifest(draft, self.name, *_described(self._in_key(arguments)), result)
+            if runtime.mirror.settle(folder):  # another machine has finished it in the meantime
+                record = self._found(folder, runtime) or record
         return record
 
     def key(self, arguments: Mapping[str, Any]) -> str:
@@ -71,7 +78,7 @@ class Cached(Generic[P, R]):
     def finished(self, *args: P.args, **kwargs: P.kwargs) -> R | None:
         """The record of the finished folder; None if there is none."""
         arguments = self.signature.bind(*args, **kwargs).arguments
-        return self._found(self.folder(arguments), runtime_of(arguments.values()).workspace)
+        return self._found(self.folder(arguments), runtime_of(arguments.values()))
 
     def _in_key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments that are part of the key."""
@@ -84,14 +91,19 @@ class Cached(Generic[P, R]):
         name = f"{next(filter(None, names), self.name)}-{key[:10]}"
         return runtime_of(arguments.values()).workspace / self._kind / name
 
-    def _found(self, folder: Path, workspace: Path) -> R | None:
-        """The record of a finished folder; None if there is none or files that it names are missing."""
+    def _found(self, folder: Path, runtime: Runtime) -> R | None:
+        """The record of a finished folder, here or in the bucket; None if there is none or files of it are missing."""
+        runtime.mirror.settle(folder)
         manifest = read_manifest(folder)
         try:
             record = None if manifest is None else self._record.model_validate(manifest["result"])
         except ValidationError:
             return None
-        return record and usable(record.resolved_in(workspace), workspace)
+        if record is None:
+            return None
+        resolved = record.resolved_in(runtime.workspace)
+        runtime.mirror.fetch(resolved)
+        return usable(resolved, runtime.workspace)
 
 
 def _described(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings, LabelSettings, SplitSettings
 from agepipe.data import ingest as ingesting
-from agepipe.data import labels
+from agepipe.data import labels, sources
 from agepipe.data import split as splitting
 from agepipe.data.records import Catalogue, DataReport, Partition, Rows, Source
 from agepipe.reports import audit_artifact
@@ -20,6 +20,7 @@ from tasks.watch import watch
 @cached("ingest", "datasets", version=ingesting.VERSION, resumes=True)
 def catalogued(folder: Path, source: Source, settings: IngestSettings, runtime: Runtime) -> Catalogue:
     """Decode the photographs, drop exact copies, reject unusable files with a reason, and group duplicates."""
+    sources.fetch(source, watch("source"))
     return ingesting.ingest(source, settings, folder, runtime, watch("ingest"))
 
 

@@ -106,6 +106,7 @@ class Stage(Generic[P, R]):
         once = (flow_run.root_flow_run_id, folder)
         if once in _refreshed:
             return False
+        runtime.mirror.remove(folder)
         remove(folder, runtime.workspace)
         _refreshed.add(once)
         return True

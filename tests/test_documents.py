@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/evaluation.md", "docs/laws.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/evaluation.md",
+    "docs/laws.md",
+    "docs/scale.md",
+)
 BASES = (ROOT, ROOT / "agepipe", ROOT / "agepipe/core", ROOT / "tests", ROOT / "tests/agepipe")
 """Folders that paths in the documents start from."""
 

@@ -1,15 +1,18 @@
 """How and where the work is done: device, workers, folders. It never enters the digest of a result; `Config` does."""
 
+import hashlib
 import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from agepipe.config.base import Settings
+from agepipe.core import storage
 from agepipe.core.errors import ConfigError
+from agepipe.core.mirror import Mirror
 
 StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare"]
 STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare")
@@ -29,6 +32,13 @@ def _filled(path: object) -> object:
     return path
 
 
+def cache_of(uri: str) -> Path:
+    """The folder on this machine of a workspace that is named by a URI; AGEPIPE_CACHE says where all of them are."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", uri).strip("-.")[-60:]
+    folder = os.environ.get("AGEPIPE_CACHE") or Path.home() / ".cache" / "agepipe"
+    return Path(folder) / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+
+
 class Runtime(Settings):
     """Where and how the work is done; never part of a result's digest."""
 
@@ -36,7 +46,11 @@ class Runtime(Settings):
         Field(default_factory=lambda: Path(os.environ.get("AGEPIPE_WORKSPACE") or "workspace"), validate_default=True)
     )
     """Folder of data sets, checkpoints, bundles, evaluations and the stages' records. The default is AGEPIPE_WORKSPACE,
-    which `agepipe up` sets for its worker, or else `workspace`."""
+    which `agepipe up` sets for its worker, or else `workspace`. A URI such as `s3://BUCKET/FOLDER` stands for a folder
+    in the cache of this machine, and for `bucket`."""
+    bucket: str = ""
+    """URI into which finished results are copied, and from which those of other machines are fetched; set by a URI as
+    `workspace`."""
     tracking: Annotated[str, AfterValidator(_absolute)] = Field(
         default_factory=lambda: os.environ.get("AGEPIPE_TRACKING") or "sqlite:///mlruns/mlflow.db",
         validate_default=True,
@@ -70,6 +84,33 @@ class Runtime(Settings):
     def refreshes(self, stage: StageName) -> bool:
         """Whether the user requested that this stage, or one before it, be computed again."""
         return any(STAGES.index(asked) <= STAGES.index(stage) for asked in self.refresh)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_uri(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        uri = str(values.get("workspace") or os.environ.get("AGEPIPE_WORKSPACE") or "").rstrip("/")
+        if not storage.is_uri(uri) or values.get("workspace") == "":
+            return values
+        storage.check_uri("workspace", uri)
+        return {**values, "workspace": cache_of(uri), "bucket": uri}
+
+    @model_validator(mode="after")
+    def _check_bucket(self) -> Self:
+        if self.bucket:
+            storage.check_uri("bucket", self.bucket)
+        if self.bucket and self.machines > 1:
+            raise ConfigError(
+                f"machines: {self.machines} that share a training need a workspace folder that all of them see, not "
+                f"'{self.bucket}'; name one, or take 1."
+            )
+        return self
+
+    @property
+    def mirror(self) -> Mirror:
+        """The copy of the workspace in the bucket, if there is one."""
+        return Mirror(self.bucket, self.workspace)
 
     @model_validator(mode="after")
     def _check_runner(self) -> Self:

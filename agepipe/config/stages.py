@@ -26,7 +26,8 @@ class SourceSettings(Settings):
     """Where the photographs come from."""
 
     data: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ("sample",)
-    """Folders or archives of UTKFace photographs, `kaggle:OWNER/NAME`, or `sample` for drawn faces."""
+    """Folders or archives of UTKFace photographs, archives by URI (`s3://BUCKET/FACES.tar`), `kaggle:OWNER/NAME`, or
+    `sample` for drawn faces."""
     sample_count: Annotated[int, Field(ge=28, le=100_000)] = 2400
     """Number of faces that `sample` draws."""
     sample_seed: Seed = 7

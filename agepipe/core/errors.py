@@ -15,6 +15,7 @@ AgepipeError                 catch this to catch them all
 ├── ModelError               a bundle, checkpoint or registered version that cannot be used
 │   └── DetectorError        the face detector's file is not there and cannot be fetched
 ├── OutputError              a file or folder that cannot be written or read by this user
+├── StorageError             a bucket, or a file in one, that cannot be reached, read or written
 └── ServiceError             a server that cannot be started, reached or ended
 
 A message is one sentence that names the field or file, the value received and what is allowed, and what to do.
@@ -89,6 +90,10 @@ class DetectorError(ModelError):
 
 class OutputError(AgepipeError):
     """A file or folder that cannot be written or read by this user."""
+
+
+class StorageError(AgepipeError):
+    """A bucket, or a file in one, that cannot be reached, read or written."""
 
 
 class ServiceError(AgepipeError):

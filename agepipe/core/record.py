@@ -63,7 +63,11 @@ class Record(BaseModel):
 
     def lies_in(self, folder: Path) -> bool:
         """Whether every path of the record is inside this folder."""
-        return all(path.is_relative_to(folder) and ".." not in path.parts for path in _paths(self))
+        return all(path.is_relative_to(folder) and ".." not in path.parts for path in self.paths())
+
+    def paths(self) -> Iterator[Path]:
+        """All paths of the record and of the records in it."""
+        return _paths(self)
 
     def _changed(self, change: Callable[[Path], Path]) -> Self:
         return self.model_copy(update={name: _with_paths(value, change) for name, value in self})

@@ -14,6 +14,8 @@ class Source(Record):
     """A short readable name for folders and titles, such as `utkface`."""
     locations: tuple[Path, ...]
     """Folders and archives to read, in order."""
+    origins: tuple[str, ...] = ()
+    """For each location how `agepipe.data.sources.fetch` makes it if it is not on this machine; empty if it cannot."""
 
     def files(self) -> tuple[Path, ...]:
         """The locations: the only files that must exist."""

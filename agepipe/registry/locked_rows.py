@@ -15,13 +15,22 @@ def test_rows(model: Model, name: str, runtime: Runtime) -> Rows:
     Raises:
         ModelError: the model is not registered, or the rows are not in this workspace.
     """
-    partition = lookup.partition_of(model, name, runtime)
-    if partition is None or not partition.test.intact():
+    rows = _test_rows(model, name, runtime)
+    if rows is None:
         raise ModelError(
             f"model: the locked test rows of {model.digest[:10]} are not in {runtime.workspace}; "
             "run the pipeline again on its photographs, or name photographs with --data."
         )
-    return partition.test
+    return rows
+
+
+def _test_rows(model: Model, name: str, runtime: Runtime) -> Rows | None:
+    """The test rows of a registered model; None if it is not registered, or they are not in this workspace."""
+    partition = lookup.partition_of(model, name, runtime)
+    if partition is None:
+        return None
+    runtime.mirror.fetch(partition.test)
+    return partition.test if partition.test.intact() else None
 
 
 def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew: bool, runtime: Runtime) -> Rows:
@@ -30,8 +39,7 @@ def shared_rows(models: Sequence[Model], titles: Sequence[str], name: str, anew:
     Raises:
         ModelError: the models have different test rows, or none are in this workspace.
     """
-    partitions = [lookup.partition_of(model, name, runtime) for model in models]
-    found = [one.test if one is not None and one.test.intact() else None for one in partitions]
+    found = [_test_rows(model, name, runtime) for model in models]
     there = [rows for rows in found if rows is not None]
     if not there:
         raise ModelError(

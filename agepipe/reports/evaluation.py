@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import EvaluateSettings
-from agepipe.core.artifacts import read_manifest
+from agepipe.core.artifacts import read_manifest, turn
 from agepipe.core.errors import DataError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
@@ -81,6 +81,10 @@ def finished(model: str, rows: Rows, runtime: Runtime) -> Evaluation | None:
         rows: the rows.
         runtime: the workspace.
     """
+    for folder, manifest in runtime.mirror.elsewhere("evaluations"):
+        if (manifest["inputs"].get("model"), manifest["inputs"].get("rows")) == (model, rows.digest):
+            with turn(folder):
+                runtime.mirror.settle(folder)
     folders = sorted((runtime.workspace / "evaluations").glob("*/metrics.json"), key=lambda path: -path.stat().st_mtime)
     return next((read(path.parent) for path in folders if _is_of(path, model, rows)), None)
 

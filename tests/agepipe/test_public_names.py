@@ -14,7 +14,8 @@ from agepipe.core import errors
 NAMES = {
     "AgeModel", "AgeRanges", "AgepipeError", "ConfigError", "DataError", "DetectorError", "DiedError",
     "DivergedError", "FaceAge", "ImageError", "LeakageError", "ModelError", "OutputError", "ServiceError",
-    "SourceError", "TooManyRejectsError", "TrackingError", "TrainingError", "WorkerError", "__version__", "load",
+    "SourceError", "StorageError", "TooManyRejectsError", "TrackingError", "TrainingError", "WorkerError",
+    "__version__", "load",
 }  # fmt: skip
 
 

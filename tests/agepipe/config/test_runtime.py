@@ -5,6 +5,7 @@ import pytest
 from agepipe.config import runtime as module
 from agepipe.config.base import checked
 from agepipe.config.runtime import Runtime, cores, visible
+from agepipe.core import storage
 from agepipe.core.errors import ConfigError
 
 
@@ -51,3 +52,42 @@ def test_processes_are_refused_without_the_extra_and_when_there_are_none(monkeyp
     with pytest.raises(ConfigError, match=r"processes: 2 .* install agepipe\[distributed\]"):
         Runtime(processes=2)
     assert Runtime(processes=1, workspace=Path("w")).threads <= cores()
+
+
+def test_a_uri_is_a_folder_in_the_cache_and_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGEPIPE_CACHE", str(tmp_path))
+    runtime = Runtime(workspace="s3://bucket/team/")
+    assert runtime.bucket == runtime.mirror.uri == "s3://bucket/team"
+    assert runtime.workspace.parent == tmp_path
+    assert runtime.workspace != Runtime(workspace="s3://bucket/other").workspace
+    assert Runtime.model_validate_json(runtime.model_dump_json()) == runtime
+    monkeypatch.setenv("AGEPIPE_WORKSPACE", "s3://bucket/team")
+    assert Runtime() == runtime
+    assert Runtime(workspace=tmp_path).bucket == ""
+
+
+def test_the_cache_is_in_the_home_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGEPIPE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Runtime(workspace="file:///mnt/team").workspace.parent == tmp_path / ".cache" / "agepipe"
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("ftp://host/team", "ftp"),
+        ("s3:///team", "s3://BUCKET/FOLDER"),
+        ("file://team", "file:///FOLDER"),
+        ("gs://bucket/team", r"agepipe\[gcs\]"),
+        ("az://bucket/team", r"agepipe\[azure\]"),
+    ],
+)
+def test_a_uri_that_cannot_be_used_is_refused(uri: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "find_spec", lambda name: None if name in ("gcsfs", "adlfs") else object())
+    with pytest.raises(ConfigError, match=f"workspace: '{uri}' .*{told}"):
+        Runtime(workspace=uri)
+
+
+def test_machines_that_share_a_training_need_a_folder() -> None:
+    with pytest.raises(ConfigError, match=r"machines: 2 .*'s3://bucket/team'"):
+        Runtime(workspace="s3://bucket/team", machines=2, meet="10.0.0.5:29500")
