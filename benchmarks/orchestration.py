@@ -113,9 +113,10 @@ def _rows(count: int, runtime: Runtime) -> Rows:
 
 
 def _searched(rows: Rows, search: SearchSettings, runtime: Runtime) -> Cost:
-    from flows import environment
+    from flows.entry import enter
 
-    environment.prepare(runtime, None)
+    server = enter(runtime)
+    assert server is not None
     from prefect import flow
 
     from agepipe.registry import tracking
@@ -134,6 +135,7 @@ def _searched(rows: Rows, search: SearchSettings, runtime: Runtime) -> Cost:
         return searching.search(rows, learn, search, runtime), time.perf_counter() - start
 
     warm()
+    server.wait()
     _, wall = pipeline()
     trials = [done for done in library.answers if done is not None]
     epochs = sum(done.seconds for done in trials)
