@@ -187,11 +187,12 @@ def ours(photographs: Path, options: argparse.Namespace) -> Seconds:
     with tempfile.TemporaryDirectory() as name:
         runtime = _where(Path(name), workers=0)
         server = enter(runtime)
-        assert server is not None
         return _flow(photographs, options, runtime, server)
 
 
-def _flow(photographs: Path, options: argparse.Namespace, runtime: Runtime, server: "TemporaryServer") -> Seconds:
+def _flow(
+    photographs: Path, options: argparse.Namespace, runtime: Runtime, server: "TemporaryServer | None"
+) -> Seconds:
     from prefect import flow
 
     from agepipe.training.worker import warm
@@ -216,7 +217,8 @@ def _flow(photographs: Path, options: argparse.Namespace, runtime: Runtime, serv
     with clock("pictures"):  # as `flows.pipelines` does: while the server starts
         data.ingest(fingerprint(config.source, runtime), config.ingest, runtime)
     with clock("server"):
-        server.wait()
+        if server:
+            server.wait()
     pipeline()
     return {**clock.seconds, "network": _epochs(runtime) / runtime.trial_count}
 
