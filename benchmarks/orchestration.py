@@ -34,7 +34,7 @@ from agepipe.config.stages import IngestSettings, LabelSettings, LearnSettings, 
 from agepipe.data.records import Rows
 from agepipe.training.records import Choice
 
-AIM = 0.5
+AIM = 0.3
 """Seconds a trial."""
 GROWTH = 1.1
 """By which factor a trial of the largest search may cost more than one of the smallest; more is growth, not noise."""
@@ -113,9 +113,9 @@ def _rows(count: int, runtime: Runtime) -> Rows:
 
 
 def _searched(rows: Rows, search: SearchSettings, runtime: Runtime) -> Cost:
-    from flows import environment
+    from flows.entry import enter
 
-    environment.prepare(runtime, None)
+    server = enter(runtime)
     from prefect import flow
 
     from agepipe.registry import tracking
@@ -134,6 +134,8 @@ def _searched(rows: Rows, search: SearchSettings, runtime: Runtime) -> Cost:
         return searching.search(rows, learn, search, runtime), time.perf_counter() - start
 
     warm()
+    if server:
+        server.wait()
     _, wall = pipeline()
     trials = [done for done in library.answers if done is not None]
     epochs = sum(done.seconds for done in trials)

@@ -124,10 +124,12 @@ def evaluate(
 
     runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
     refuse.evaluate(model, data, name, runtime)
-    enter(runtime)
+    server = enter(runtime)
     from flows import show
     from flows.evaluate import evaluate as flow
 
+    if server:
+        server.wait()
     with show.progress():
         evaluation = flow(model, tuple(data), name=name, exclude_seen=exclude_seen, runtime=runtime)
     show.evaluation(evaluation)
@@ -154,10 +156,12 @@ def compare(
 
     runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
     refuse.compare(models, data, name, anew, runtime)
-    enter(runtime)
+    server = enter(runtime)
     from flows import show
     from flows.compare import compare as flow
 
+    if server:
+        server.wait()
     with show.progress():
         done = flow(tuple(models), tuple(data), anew=anew, name=name, runtime=runtime)
     show.contrasted(done)
@@ -181,10 +185,12 @@ def release(
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
     runtime = _runtime(workspace=workspace, tracking=tracking)
     refuse.release(candidate, name, runtime)
-    enter(runtime)
+    server = enter(runtime)
     from flows import show
     from flows.release import release as flow
 
+    if server:
+        server.wait()
     with show.progress():
         done = flow(candidate, name, settings, runtime=runtime)
     show.registered(done)

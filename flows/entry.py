@@ -1,15 +1,12 @@
 """Preparation before the command line starts a flow: check outputs and servers, set the environment."""
 
 import os
-from typing import TYPE_CHECKING
 
 from agepipe.config.runtime import Runtime
 from agepipe.registry import store
 from agepipe.serving.outputs import check_folder
 from flows import environment, reach, services
-
-if TYPE_CHECKING:  # imports Prefect, whose environment is not yet set
-    from flows.temporary import TemporaryServer
+from flows.temporary import TemporaryServer
 
 
 def check_writable(runtime: Runtime) -> None:
@@ -25,7 +22,7 @@ def check_writable(runtime: Runtime) -> None:
         store.check_writable(path)
 
 
-def enter(runtime: Runtime, *, tracked: bool = True) -> "TemporaryServer | None":
+def enter(runtime: Runtime, *, tracked: bool = True) -> TemporaryServer | None:
     """Prepare the environment for Prefect; must come before the first import of a flow.
 
     Args:
@@ -33,7 +30,8 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> "TemporaryServer | None"
         tracked: whether the flow writes to the store.
 
     Returns:
-        The temporary server, which starts with the first flow; None if the command uses a running server.
+        The temporary server, whose `wait` must be called before the first flow; None if the command uses a running
+        server.
 
     Raises:
         AgepipeError: the workspace, its bucket or the store cannot be written, or the Prefect server does not answer.
@@ -49,10 +47,12 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> "TemporaryServer | None"
         reach.check_alive(api_url)
     else:
         store.check_writable(environment.prefect_home(runtime) / "prefect.db", "--workspace")
-    environment.prepare(runtime, kept)
+    environment.change(runtime, kept)
+    home, server = environment.prefect_home(runtime), None
+    if not api_url:
+        server = TemporaryServer(home)
+        os.environ.update({"PREFECT_API_URL": server.api_url, "PREFECT_UI_URL": ""})  # it has no page to link to
+    environment.ignore_files(home)
     if api_url:
         reach.check()
-        return None
-    from flows.temporary import TemporaryServer
-
-    return TemporaryServer()
+    return server

@@ -18,6 +18,8 @@ from flows import access, shell
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
+HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+"""For a server that outlives the command and so may have to notice its death; each flow ends up to a second later."""
 LONGEST = 480
 """Maximum length of the path of an SQLite file, bytes; its journal adds an ending."""
 USERS = (
@@ -32,7 +34,7 @@ UVICORN = ("UVICORN_", "WEB_CONCURRENCY")
 
 def settings(runtime: Runtime) -> dict[str, str]:
     """The variables for a flow that runs on this workspace."""
-    return {**own(runtime), **defaults()}
+    return {**own(runtime), **defaults(), **HEARTBEATS}
 
 
 def own(runtime: Runtime) -> dict[str, str]:
@@ -53,7 +55,6 @@ def defaults() -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "agepipe",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # photographs are read while the server starts
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -76,7 +77,13 @@ def inherited() -> dict[str, str]:
 
 
 def prepare(runtime: Runtime, api_url: str | None) -> None:
-    """Set the environment of Prefect and MLflow, and import Prefect without reading other programs' settings.
+    """As `change`; then import Prefect without reading other programs' settings."""
+    change(runtime, api_url)
+    ignore_files(prefect_home(runtime))
+
+
+def change(runtime: Runtime, api_url: str | None) -> None:
+    """Set the environment of Prefect and MLflow, without importing them.
 
     Args:
         runtime: the workspace.
@@ -99,12 +106,12 @@ def prepare(runtime: Runtime, api_url: str | None) -> None:
     if not named or _same_server(named, api_url):  # otherwise the user's own password applies
         os.environ.update(access.client(access.kept(runtime)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
-    for name, value in {**defaults(), **QUIET_CONSOLE, **extra}.items():
+    kept_alive = HEARTBEATS if named or api_url else {}
+    for name, value in {**defaults(), **QUIET_CONSOLE, **kept_alive, **extra}.items():
         os.environ.setdefault(name, value)
     os.environ.update(own(runtime))
     shell.bypass_proxies()
     shell.drop_proxies()
-    ignore_files(home)
 
 
 def _same_server(named: str, kept: str | None) -> bool:

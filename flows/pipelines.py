@@ -1,7 +1,6 @@
 """Run pipelines one after another and show their progress; several end with a table of their results."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
@@ -22,7 +21,7 @@ def run(configs: Sequence[Config], runtime: Runtime, server: TemporaryServer | N
     Args:
         configs: the configurations.
         runtime: where and how to run them.
-        server: the temporary server that the first pipeline starts, if there is one.
+        server: the temporary server, which may still be starting, if there is one.
 
     Raises:
         AgepipeError: the only one failed; or, after all have run, some of several failed.
@@ -45,16 +44,10 @@ def _one(config: Config, runtime: Runtime, server: TemporaryServer | None) -> Pi
     show.plan(config, runtime)
     warm()  # import torch while the Prefect server starts
     with show.progress():
-        if server is not None and not runtime.refreshes("ingest"):
-            _start_and_read(server, config, runtime)
+        if server is not None:
+            if not runtime.refreshes("ingest"):  # while the server starts; the pipeline then finds them in the cache
+                data.ingest(sources.fingerprint(config.source, runtime, watch("source")), config.ingest, runtime)
+            server.wait()
         result = pipeline(config, runtime)
     show.outcome(result)
     return result
-
-
-def _start_and_read(server: TemporaryServer, config: Config, runtime: Runtime) -> None:
-    """Read the photographs while the temporary server starts; the pipeline then finds them in the cache."""
-    with ThreadPoolExecutor(1) as pool:
-        started = pool.submit(server.start)
-        data.ingest(sources.fingerprint(config.source, runtime, watch("source")), config.ingest, runtime)
-        started.result()

@@ -124,9 +124,11 @@ def deploy(
 
     place = runtime(workspace=workspace, tracking=tracking)
     find(model, place, name)
-    enter(place, tracked=False)
+    server = enter(place, tracked=False)
     from flows.deploy import deploy as flow
 
+    if server:
+        server.wait()
     done = flow(model, name, place)
     typer.echo(f"{done.title} is deployed in {folder_of(place) / done.folder}.")
 

@@ -40,7 +40,10 @@ _refreshed: set[tuple[str | None, Path]] = set()
 
 
 class Stage(Generic[P, R]):
-    """A Prefect task that uses a stored record only if the files that it names exist."""
+    """A Prefect task that uses a stored record only if the files that it names exist.
+
+    It has no tags, because Prefect asks the server for a concurrency limit of each before a tagged task runs.
+    """
 
     def __init__(self, body: Cached[P, R], run_name: str = "", revivals: int = 0) -> None:
         self.without_prefect = body
@@ -48,7 +51,6 @@ class Stage(Generic[P, R]):
         self.name, self.signature = body.name, body.signature
         self.task: Task[P, R] = task(
             task_run_name=run_name or body.name,
-            tags=[f"stage:{body.name}"],
             cache_key_fn=lambda _, arguments: body.key(arguments),
             persist_result=True,
             result_serializer="json",

@@ -53,8 +53,8 @@ def trial(
         start = paused.epochs if paused else 0
         progress = trial_progress(progress_folder(runtime), (setting, fold.index), name, start)
         done = work.trial(rows, learn, fold, folder, runtime, epochs(run, progress), metric, until, paused, finished)
-        run.metrics({**done.metrics, "seconds": done.seconds})
-        run.tags({"epochs": f"{done.epochs} of {done.planned}"})
+        tags = {"epochs": f"{done.epochs} of {done.planned}"}
+        run.metrics({**done.metrics, "seconds": done.seconds}, tags=tags)
     return done.model_copy(update={"run": run.run_id})
 
 

@@ -6,9 +6,9 @@ chunks are journaled, so that a killed ingest resumes where it stopped and write
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import chain, cycle
 from pathlib import Path
@@ -98,9 +98,11 @@ def _read_all(
     """Read all files into the pixel store; returns the whole ledger."""
     total = sum(_bytes(location) for location in source.locations)
     with _one_thread_each():
-        for examined, position in _examined(_chunks(source, settings, journal.files), settings, runtime.worker_count):
-            journal.add(examined)
-            progress(min(position, total), total, f"{journal.pictures:,} different photographs")
+        chunks = _chunks(source, settings, journal.files)
+        with closing(_examined(chunks, settings, runtime.worker_count)) as found:
+            for examined, position in found:
+                journal.add(examined)
+                progress(min(position, total), total, f"{journal.pictures:,} different photographs")
     progress(total, total, f"{journal.pictures:,} different photographs")
     return journal.close()
 
@@ -153,14 +155,15 @@ def _loaded(entry: Entry, settings: IngestSettings) -> Entry:
 
 def _examined(
     chunks: Iterable[tuple[list[Entry], int]], settings: IngestSettings, workers: int
-) -> Iterator[tuple[Examined, int]]:
+) -> Generator[tuple[Examined, int], None, None]:
     """Examine chunks in parallel and yield them in order; each must be used before the iterator is advanced."""
     pending: deque[tuple[Future[Examined], int]] = deque()
     most = workers + _WAITING
     # one for each pending chunk, and one for the chunk that the caller uses
     shape = (_most(settings), settings.size, settings.size, 3)
     room = cycle([np.empty(shape, dtype=np.uint8) for _ in range(most + 2)])
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
         for chunk, position in chunks:
             pending.append((pool.submit(examine, chunk, settings, next(room)), position))
             if len(pending) > most:
@@ -168,6 +171,8 @@ def _examined(
                 yield future.result(), end
         for future, end in pending:
             yield future.result(), end
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interruption the chunks that are read ahead are not decoded
 
 
 @contextmanager

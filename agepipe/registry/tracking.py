@@ -153,18 +153,19 @@ class Run:
             self._client.log_batch(self.run_id, params=new[start : start + BATCH])
         self._logged.update(param.key for param in new)
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures in one call, which takes as long for ten as for one; `step` is the epoch."""
-        from mlflow.entities import Metric
+    def metrics(
+        self, values: Mapping[str, float], step: int | None = None, tags: Mapping[str, object] | None = None
+    ) -> None:  # fmt: skip
+        """Log figures and tags in one call, which takes as long for ten as for one; `step` is the epoch."""
+        from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, [Metric(k, float(v), now, step or 0) for k, v in values.items()])
+        figures = [Metric(name, float(value), now, step or 0) for name, value in values.items()]
+        self._client.log_batch(self.run_id, figures, tags=[RunTag(k, short(v)) for k, v in (tags or {}).items()])
 
     def tags(self, values: Mapping[str, object]) -> None:
         """Set tags; existing ones are replaced."""
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(self.run_id, tags=[RunTag(name, short(value)) for name, value in values.items()])
+        self.metrics({}, tags=values)
 
     def description(self, sentence: str) -> None:
         """Set the description at the top of the run's page; Markdown."""
@@ -222,8 +223,9 @@ def run(
         watch: Log the load of the machine every few seconds as well.
     """
     given = {**({PARENT: parent} if parent else {}), **(tags or {})}
-    found = _continued(runtime, after, parent) or _reopened(runtime, kind, key)
-    opened = found or _created(runtime, kind, name, key, given)
+    experiment = prepare(runtime)
+    found = _continued(runtime, after, parent) or _reopened(runtime, experiment, kind, key)
+    opened = found or _created(runtime, experiment, kind, name, key, given)
     try:
         if found is not None:
             opened.tags(given)
@@ -239,17 +241,19 @@ def run(
     end(runtime, opened.run_id, "FINISHED")
 
 
-def _created(runtime: Runtime, kind: Kind, name: str, key: str, given: Mapping[str, object]) -> Run:
+def _created(
+    runtime: Runtime, experiment: str, kind: Kind, name: str, key: str, given: Mapping[str, object]
+) -> Run:  # fmt: skip
     tags = {KEY: digest_of(kind, key), KIND: kind, PROCESS: process(), "mlflow.source.name": "agepipe"}
     tags.update({name: short(value) for name, value in given.items()})
     if commit := environment().get("git.commit"):
         tags["mlflow.source.git.commit"] = commit
-    return Run(runtime, client(runtime).create_run(prepare(runtime), tags=tags, run_name=name))
+    return Run(runtime, client(runtime).create_run(experiment, tags=tags, run_name=name))
 
 
-def _reopened(runtime: Runtime, kind: Kind, key: str) -> Run | None:
+def _reopened(runtime: Runtime, experiment: str, kind: Kind, key: str) -> Run | None:
     query = f"tags.`{KEY}` = '{digest_of(kind, key)}' AND attributes.status != 'FINISHED'"
-    for found in client(runtime).search_runs([prepare(runtime)], query):
+    for found in client(runtime).search_runs([experiment], query):
         owner = found.data.tags.get(PROCESS, "")
         if found.info.status == "RUNNING" and not gone(owner):
             continue  # another process works on it

@@ -79,6 +79,7 @@ def trial(
                 folder=work, pixels=rows.pixels, ranges=rows.ranges, learn=learn, metric=metric,
                 train=Examples.of(train), validation=Examples.of(validation),
                 device=runtime.device, threads=trial_threads(learn, runtime), gpu=gpu, until=until,
+                keep_last=until is not None,  # to continue; otherwise saving takes longer than a small epoch
             )  # fmt: skip
             fitted = isolated(fitting, job, on_event=on_epoch)
         if until is not None:

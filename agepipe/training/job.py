@@ -98,6 +98,8 @@ class Job:
     """Epochs without improvement after which the training stops early; None never stops early."""
     until: int | None = None
     """Epoch after which to pause; the schedule is that of all epochs, and a later job resumes from the checkpoint."""
+    keep_last: bool = True
+    """Whether the last epoch is saved too; a training of which only the result is needed repeats it after a kill."""
     device: str = "auto"
     threads: int = 1
     """Threads of each process."""

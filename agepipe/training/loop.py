@@ -126,7 +126,10 @@ class Training:
         return self.job.patience is not None and len(self.curves) - since >= self.job.patience
 
     def epoch(self) -> EpochEvent:
-        """Train and validate one epoch, and write the checkpoint, and `BEST` if the epoch is the best so far."""
+        """Train and validate one epoch, and write the checkpoint, and `BEST` if the epoch is the best so far.
+
+        Without `Job.keep_last` neither is written after the last epoch.
+        """
         start = time.perf_counter()
         metrics = self.processes.broadcast({**self._train(), **self._validate()})
         lr = max(float(group["lr"]) for group in self.optimizer.param_groups)
@@ -135,9 +138,10 @@ class Training:
             self.best, self.best_score = len(self.curves), score
             self._best_probabilities = self._last_probabilities
         self.curves[-1]["seconds"] = time.perf_counter() - start
-        self._save(self._state(), CHECKPOINT)
-        if better:
-            self._save_best()
+        if self.job.keep_last or not self.finished:
+            self._save(self._state(), CHECKPOINT)
+            if better:
+                self._save_best()
         self.processes.barrier()  # all processes may read the files now
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._stops_early and done < epochs)

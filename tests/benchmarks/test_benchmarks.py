@@ -96,4 +96,4 @@ def test_what_a_search_costs_beside_its_epochs_is_the_sum_of_its_parts(run: Run,
     assert epochs > 0
     assert all(part > 0 for part in parts)
     assert beside == pytest.approx(sum(parts), abs=0.005)
-    assert status == int(beside > 0.5)
+    assert status == int(beside > orchestration.AIM)

@@ -71,6 +71,7 @@ def test_a_command_takes_the_password_of_the_kept_server(runtime: Runtime, monke
     auth = access.made(runtime)
     environment.prepare(runtime, KEPT)
     assert [os.environ.get(name) for name in NAMES] == [auth, None, KEPT]
+    assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30", "a server that stays notices dead runs by it"
 
 
 def test_the_temporary_server_of_each_command_has_one_of_its_own(runtime: Runtime) -> None:
@@ -81,6 +82,7 @@ def test_the_temporary_server_of_each_command_has_one_of_its_own(runtime: Runtim
         assert (ours == servers, address, len(ours or "")) == (True, None, 40)
         found.add(ours)
     assert len(found) == 2
+    assert "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" not in os.environ, "each flow would end up to a second later"
     assert not access.file(runtime).exists(), "nobody else needs to know it"
     assert os.environ["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
     assert os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == access.NOBODY

@@ -214,6 +214,10 @@ def test_the_place_of_a_setting_in_a_search_is_no_part_of_a_trial() -> None:
     assert keys == {trial.without_prefect.key(names)}
 
 
+def test_the_server_is_asked_for_no_concurrency_limit_before_a_trial() -> None:
+    assert not trial.task.tags
+
+
 def test_refresh_reaches_later_stages_only() -> None:
     runtime = Runtime(refresh=("split",))
     assert runtime.refreshes("train")

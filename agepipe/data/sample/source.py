@@ -7,8 +7,9 @@ copies, and a few have no race.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context, parent_process
@@ -32,7 +33,7 @@ SMALLEST_SHARE = 0.045
 """No range has a smaller share, so that each fold of a small sample has rows of each."""
 COPIES = 0.01
 """Share of the files that are exact copies of others, and again of re-encoded ones."""
-_CHUNK = 32
+_CHUNK = 8  # an interrupted drawing still finishes a few
 
 
 @dataclass(frozen=True)
@@ -153,19 +154,23 @@ def draw(folder: Path, count: int, seed: int, progress: Progress = silent, worke
     chunks = [missing[k : k + _CHUNK] for k in range(0, len(missing), _CHUNK)]
     done = count - len(missing)
     progress(done, count, "drawing faces")
-    for written in _drawn(folder, chunks, seed, min(workers or cores(), len(chunks))):
-        done += written
-        progress(done, count, "drawing faces")
+    with closing(_drawn(folder, chunks, seed, min(workers or cores(), len(chunks)))) as drawn:
+        for written in drawn:
+            done += written
+            progress(done, count, "drawing faces")
 
 
-def _drawn(folder: Path, chunks: list[list[Chip]], seed: int, workers: int) -> Iterator[int]:
+def _drawn(folder: Path, chunks: list[list[Chip]], seed: int, workers: int) -> Generator[int, None, None]:
     if workers <= 1:
         yield from (_write(folder, chunk, seed) for chunk in chunks)
         return
     # spawned: a fork server of this process is started once, and learning needs it with torch in it
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare)
+    try:
         for future in as_completed([pool.submit(_write, folder, chunk, seed) for chunk in chunks]):
             yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interruption the remaining faces are not drawn
 
 
 def _prepare() -> None:

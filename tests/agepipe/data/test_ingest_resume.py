@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from folders import fresh
-from photographs import chips, jpeg
+from photographs import chip_name, chips, jpeg
 from test_ingest import SETTINGS, everything, take, work_folder
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import SourceSettings
 from agepipe.data import ingest as stage
 from agepipe.data import journal
+from agepipe.data.archives import Entry
 from agepipe.data.sources import fingerprint
 
 
@@ -28,6 +31,23 @@ def test_the_number_of_threads_changes_nothing(
     one = everything(take(runtime.model_copy(update={"workers": 1}), tmp_path / "faces"))
     shutil.rmtree(runtime.workspace)
     assert everything(take(runtime.model_copy(update={"workers": 7}), tmp_path / "faces")) == one
+
+
+def test_chunks_that_are_read_ahead_are_not_decoded_after_an_interruption() -> None:
+    read: list[int] = []
+
+    def entry(number: int) -> Entry:
+        def content() -> bytes:
+            time.sleep(0.5 if number else 0)
+            read.append(number)
+            return jpeg(number)
+
+        return Entry(chip_name(20, number), 1, content)
+
+    chunks = [([entry(number)], number) for number in range(4)]
+    with closing(stage._examined(chunks, SETTINGS, workers=1)) as found:
+        next(found)
+    assert len(read) < len(chunks)
 
 
 def test_progress_rises_to_the_whole(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from agepipe.data.records import Rows
 from agepipe.data.stratify import folds
 from agepipe.search.records import Fold
 from agepipe.search.trial import OUTCOMES, first_epochs, trial
+from agepipe.training import checkpoints
 from agepipe.training.job import EpochEvent, Fitted
 from agepipe.training.workdir import labelled
 
@@ -92,6 +93,15 @@ def test_a_killed_trial_resumes_and_has_the_same_figures(
     found = trial(rows, longer, FOLD, folder, runtime, after.append)
     assert after[0].epoch >= 3
     assert found.metrics == expected.metrics
+
+
+@pytest.mark.parametrize(("until", "saved"), [(None, 2), (1, 1)])
+def test_the_last_epoch_is_saved_only_for_a_pause(
+    until: int | None, saved: int, rows: Rows, learn: LearnSettings, runtime: Runtime, tmp_path: Path
+) -> None:
+    trial(rows, learn, FOLD, fresh(tmp_path), runtime, until=until)
+    (partial,) = tmp_path.glob("*-partial")
+    assert len((checkpoints.load(partial / "checkpoint.pt") or {})["curves"]) == saved
 
 
 @pytest.mark.parametrize(
