@@ -13,11 +13,13 @@ import typer
 
 from flows import serving
 from flows.options import (
+    EXPERIMENT,
     TRACKING,
     WORKSPACE,
     Data,
     Deploy,
     Device,
+    Experiment,
     GpuTrials,
     Machines,
     Meet,
@@ -63,6 +65,7 @@ def run(
     scheduler: Scheduler = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Run the full pipeline: photographs in, an evaluated and registered model out."""
     from agepipe.config import presets
@@ -75,8 +78,9 @@ def run(
         changes["source.data"] = tuple(data)
     configs = presets.load_each(preset, changes, presets.chosen(preset, variant))
     runtime = _runtime(
-        workspace=workspace, tracking=tracking, device=device, workers=workers, threads=threads, processes=processes,
-        machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler, refresh=tuple(refresh),
+        workspace=workspace, tracking=tracking, experiment=experiment, device=device, workers=workers, threads=threads,
+        processes=processes, machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler,
+        refresh=tuple(refresh),
     )  # fmt: skip
     for config in configs:
         check(config, runtime=runtime)
@@ -117,12 +121,15 @@ def evaluate(
     refresh: Annotated[bool, typer.Option(help="Evaluate again even if the result is cached.")] = False,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Evaluate a model on its own locked test rows, or on other labelled photographs."""
     from flows import refuse
     from flows.entry import enter
 
-    runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("evaluate",) if refresh else ())
+    runtime = _runtime(
+        workspace=workspace, tracking=tracking, experiment=experiment, refresh=("evaluate",) if refresh else ()
+    )
     refuse.evaluate(model, data, name, runtime)
     server = enter(runtime)
     from flows import show
@@ -149,12 +156,15 @@ def compare(
     refresh: Annotated[bool, typer.Option(help="Compare again even if the result is cached.")] = False,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Compare models with the first of them, on the same test rows."""
     from flows import refuse
     from flows.entry import enter
 
-    runtime = _runtime(workspace=workspace, tracking=tracking, refresh=("compare",) if refresh else ())
+    runtime = _runtime(
+        workspace=workspace, tracking=tracking, experiment=experiment, refresh=("compare",) if refresh else ()
+    )
     refuse.compare(models, data, name, anew, runtime)
     server = enter(runtime)
     from flows import show
@@ -174,6 +184,7 @@ def release(
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Promote a version if it is significantly better than the champion on the same rows; says why or why not."""
     from agepipe.config import presets
@@ -183,7 +194,7 @@ def release(
     from flows.entry import enter
 
     settings = changed(ReleaseSettings(), presets.parse_overrides(overrides or []), "release")
-    runtime = _runtime(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking, experiment=experiment)
     refuse.release(candidate, name, runtime)
     server = enter(runtime)
     from flows import show
@@ -240,12 +251,13 @@ def import_(
     name: ModelName = "agepipe",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Register a network that was trained elsewhere; only `agepipe promote` makes it the champion."""
     from agepipe.registry import import_model
     from flows.entry import check_writable
 
-    runtime = _runtime(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking, experiment=experiment)
     given = {"network": network, "size": size, "order": order, "ranges": ranges, "mean": mean, "std": std, "name": name}
     said = import_model.answers(given)
     check_writable(runtime)
@@ -293,11 +305,12 @@ def up(
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
+    experiment: Experiment = EXPERIMENT,
 ) -> None:
     """Start a Prefect server, a worker and the MLflow UI, and keep them running; commands then start in seconds."""
     from flows import environment, services, show
 
-    runtime = _runtime(workspace=workspace, tracking=tracking)
+    runtime = _runtime(workspace=workspace, tracking=tracking, experiment=experiment)
     if (there := services.running(runtime)).whole:
         typer.echo(f"{there.described()} `agepipe down` stops them.")
         return

@@ -1,11 +1,13 @@
 """Preparation before the command line starts a flow: check outputs and servers, set the environment."""
 
 import os
+import sys
 
-from agepipe.config.runtime import Runtime
+from agepipe.config.runtime import EXPERIMENT, TRACKING, Runtime, absolute
 from agepipe.registry import store
 from agepipe.serving.outputs import check_folder
 from flows import environment, reach, services
+from flows.profile import profile
 from flows.temporary import TemporaryServer
 
 
@@ -42,7 +44,9 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> TemporaryServer | None:
     else:
         check_folder("--workspace", runtime.workspace)
     kept = services.running(runtime).api_url
+    why = _choose_server(kept)
     api_url = os.environ.get("PREFECT_API_URL") or kept
+    used = _used(runtime, api_url, why)
     if api_url:
         reach.check_alive(api_url)
     else:
@@ -55,4 +59,36 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> TemporaryServer | None:
     environment.ignore_files(home)
     if api_url:
         reach.check()
+    if used:
+        print(f"Uses {', '.join(used)}.", file=sys.stderr)
     return server
+
+
+def _choose_server(kept: str | None) -> str:
+    """Why the command uses the Prefect server that it uses; that of the user's profile is set in the environment.
+
+    Args:
+        kept: address of the server that `agepipe up` started for this workspace.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return "PREFECT_API_URL"
+    if kept:
+        return "agepipe up"
+    name, values = profile()
+    if "PREFECT_API_URL" in values:
+        for variable, value in values.items():
+            os.environ.setdefault(variable, value)
+    return f"profile {name}"
+
+
+def _used(runtime: Runtime, api_url: str | None, why: str) -> list[str]:
+    """Servers that the command uses without being told so on the command line, each with the reason."""
+    used = [f"the Prefect server {api_url} ({why})"] if api_url else []
+    for what, variables, value in (
+        ("tracking store", TRACKING, runtime.tracking),
+        ("experiment", EXPERIMENT, runtime.experiment),
+    ):
+        name = next(filter(os.environ.get, variables), "")
+        if name and absolute(os.environ[name]) == value:
+            used.append(f"the {what} {value} ({name})")
+    return used

@@ -47,8 +47,16 @@ Tracking = Annotated[
     str,
     typer.Option(
         **text("--tracking"),
-        envvar="AGEPIPE_TRACKING",
+        envvar=["AGEPIPE_TRACKING", "MLFLOW_TRACKING_URI"],
         help="MLflow tracking URI: a local SQLite file or a server's address.",
+    ),
+]
+Experiment = Annotated[
+    str,
+    typer.Option(
+        **text("--experiment"),
+        envvar=["AGEPIPE_EXPERIMENT", "MLFLOW_EXPERIMENT_NAME"],
+        help="MLflow experiment of the runs.",
     ),
 ]
 ModelName = Annotated[str, typer.Option("--name", help="Name of the registered model.")]
@@ -84,7 +92,7 @@ VariantNames = Annotated[
     typer.Option(help="Variant of the preset, such as fifth of notebook; repeatable; all runs every variant."),
 ]
 
-WORKSPACE, TRACKING = "workspace", "sqlite:///mlruns/mlflow.db"
+WORKSPACE, TRACKING, EXPERIMENT = "workspace", "sqlite:///mlruns/mlflow.db", "agepipe"
 
 
 def runtime(**values: Any) -> "Runtime":

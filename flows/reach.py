@@ -8,7 +8,10 @@ from agepipe.core.errors import ServiceError, first_line
 
 SECONDS = 5.0
 """Timeout of a request."""
-REMEDY = "start it, or unset PREFECT_API_URL (`agepipe down` for a server of `up`) to use a temporary one"
+REMEDY = (
+    "start it; to use a temporary one, unset PREFECT_API_URL, run `agepipe down` if `up` started it, or choose a "
+    "profile without it (`prefect profile use ephemeral`)"
+)
 
 
 def check_alive(url: str) -> None:

@@ -165,7 +165,10 @@ def down(runtime: Runtime) -> list[str]:
 def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
     """Environment of a service: this one, with the addresses and passwords of the running servers."""
     extra = {"PREFECT_API_URL": api_url, **access.client(access.kept(runtime))} if api_url else {}
-    stores = {"AGEPIPE_WORKSPACE": runtime.bucket or str(runtime.workspace), "AGEPIPE_TRACKING": store.address(runtime)}
+    stores = {
+        "AGEPIPE_WORKSPACE": runtime.bucket or str(runtime.workspace), "AGEPIPE_TRACKING": store.address(runtime),
+        "AGEPIPE_EXPERIMENT": runtime.experiment,
+    }  # fmt: skip
     ours = {**environment.settings(runtime), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
     return {**inherited, **ours, "PWD": str(Path.cwd())}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -21,6 +22,7 @@ def served() -> Iterator[str]:
     host, port = server.get_host_and_port()
     try:
         with pytest.MonkeyPatch.context() as patch:
+            S3FileSystem.clear_instance_cache()  # one that was made for another server of this process is not used
             for name, value in {**ACCESS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
                 patch.setenv(name, value)
             yield f"http://{host}:{port}"

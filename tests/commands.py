@@ -13,8 +13,9 @@ AGEPIPE = Path(sys.executable).with_name("agepipe")
 
 
 def environ() -> dict[str, str]:
-    """The environment without the address of a Prefect server that this test session may have started."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    """The environment without the Prefect server of this test session, and without the user's Prefect profile."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**others, "PREFECT_PROFILES_PATH": os.devnull}
 
 
 def agepipe(folder: Path, *words: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -19,8 +19,18 @@ STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search"
 """The stages whose results are cached, in the order in which they run."""
 
 
-def _absolute(tracking: str) -> str:
-    """An absolute path, so that a local store is the same file in every process, whatever its working folder."""
+TRACKING = ("AGEPIPE_TRACKING", "MLFLOW_TRACKING_URI")
+"""Environment variables that name the tracking store; the first that is set counts."""
+EXPERIMENT = ("AGEPIPE_EXPERIMENT", "MLFLOW_EXPERIMENT_NAME")
+
+
+def first_set(variables: tuple[str, ...], default: str) -> str:
+    """The value of the first environment variable that is set and not empty, or else the default."""
+    return next(filter(None, map(os.environ.get, variables)), default)
+
+
+def absolute(tracking: str) -> str:
+    """A tracking URI with an absolute path, so that a local store is the same file in every process."""
     scheme, path = "sqlite:///", Path(tracking.removeprefix("sqlite:///"))
     return f"{scheme}{path.expanduser().absolute()}" if tracking.startswith(scheme) else tracking
 
@@ -51,13 +61,13 @@ class Runtime(Settings):
     bucket: str = ""
     """URI into which finished results are copied, and from which those of other machines are fetched; set by a URI as
     `workspace`."""
-    tracking: Annotated[str, AfterValidator(_absolute)] = Field(
-        default_factory=lambda: os.environ.get("AGEPIPE_TRACKING") or "sqlite:///mlruns/mlflow.db",
-        validate_default=True,
+    tracking: Annotated[str, AfterValidator(absolute)] = Field(
+        default_factory=lambda: first_set(TRACKING, "sqlite:///mlruns/mlflow.db"), validate_default=True
     )
-    """MLflow tracking URI: a local SQLite file, or the address of a server. AGEPIPE_TRACKING sets the default."""
-    experiment: str = "agepipe"
-    """MLflow experiment."""
+    """MLflow tracking URI: a local SQLite file, or the address of a server. AGEPIPE_TRACKING, or else
+    MLFLOW_TRACKING_URI, sets the default."""
+    experiment: Annotated[str, Field(min_length=1)] = Field(default_factory=lambda: first_set(EXPERIMENT, "agepipe"))
+    """MLflow experiment. AGEPIPE_EXPERIMENT, or else MLFLOW_EXPERIMENT_NAME, sets the default."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the training; `auto` uses a GPU if there is one."""
     workers: Annotated[int, Field(ge=0, le=512)] = 0

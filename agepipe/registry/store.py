@@ -81,8 +81,8 @@ def database(runtime: Runtime) -> Path | None:
     if runtime.tracking.startswith(("http://", "https://")):
         return None
     raise ConfigError(
-        f"tracking: {runtime.tracking!r} is not supported; write sqlite:///PATH/mlflow.db, or the http(s) address of "
-        "an MLflow server."
+        f"tracking: {runtime.tracking!r} is not supported; --tracking, AGEPIPE_TRACKING and MLFLOW_TRACKING_URI take "
+        "sqlite:///PATH/mlflow.db, or the http(s) address of an MLflow server."
     )
 
 

@@ -48,8 +48,9 @@ main()
 def light(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command line with nothing but what `agepipe` without extras brings."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = [re.split(r"[^\w\-]", line)[0] for line in project["optional-dependencies"]["train"]]
-    missing = [{"scikit-learn": "sklearn"}.get(name, name) for name in extra] + ["pandas"]
+    extras = project["optional-dependencies"]
+    names = [re.split(r"[^\w\-]", line)[0] for line in (*extras["train"], *extras["web"])]
+    missing = [{"scikit-learn": "sklearn"}.get(name, name) for name in names if name != "agepipe"] + ["pandas"]
     assert {"torch", "prefect", "mlflow", "sklearn", "matplotlib"} <= set(missing)
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, ",".join(missing), *map(str, words)],

@@ -140,6 +140,7 @@ def test_a_killed_drawing_of_the_sample_goes_on(runtime: Runtime, monkeypatch: p
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(sample, "_write", killed)
+        patched.setattr(sample, "_CHUNK", 28)  # in this process, where the other function is known
         source(runtime, "sample", sample_count=28, sample_seed=3)
     (left,) = (path for path in (runtime.workspace / "samples").iterdir() if path.is_dir())
     before = {path.name: path.stat().st_mtime_ns for path in left.glob("[!.]*")}
