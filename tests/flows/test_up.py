@@ -27,6 +27,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from test_cancel import FOR_EVER, check_killed, wait_for
 from workspaces import runtime_in
 
+from agepipe.config import presets
 from agepipe.config.runtime import Runtime
 from agepipe.serving.detect.haar import Haar
 from agepipe.serving.model_source import FixedModel
@@ -219,6 +220,30 @@ def test_the_form_of_a_run_knows_every_setting_and_the_server_holds_to_its_bound
         up.run("weekly", {"config": {"learn": {"dropout": 1.5}}})
     with caught.value as answer:
         assert (answer.code, "dropout" in answer.read().decode()) == (409, True)
+
+
+def test_the_form_that_starts_a_run_asks_for_a_preset_photographs_and_changes(up: Up) -> None:
+    form = up.deployment("run")["parameter_openapi_schema"]
+    assert list(form["properties"]) == ["preset", "data", "changes", "variant"]
+    assert form["properties"]["preset"]["enum"] == list(presets.names())
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        up.run("run", {"preset": "latop"})
+    assert caught.value.code == 409
+
+
+def test_a_change_that_is_misspelt_in_the_form_is_answered_with_the_nearest_field(up: Up) -> None:
+    said = up.wait(up.run("run", {"changes": ["final.epoch=2"]}), "FAILED")
+    assert "final.epochs" in said
+
+
+def test_a_preset_with_changes_is_run_by_the_worker(up: Up, drawn: Path) -> None:
+    changes = [
+        "ingest.size=36", "learn.size=32", "learn.batch=32", "search.grid={}", "final.epochs=1", "evaluate.draws=200",
+    ]  # fmt: skip
+    run = up.run("run", {"preset": "sample", "data": [str(drawn)], "changes": changes})
+    up.wait(run, "COMPLETED")
+    name = up.ask(run)["name"]
+    assert name.startswith("run sample")
 
 
 def test_a_run_that_is_cancelled_in_prefect_leaves_killed_runs(up: Up, drawn: Path) -> None:

@@ -9,12 +9,14 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from agepipe.config.base import changed, checked, field_names
 from agepipe.config.stages import Config
 from agepipe.core.errors import ConfigError
 
+PresetName = Literal["sample", "laptop", "gpu", "notebook"]
+"""The presets, from the smallest to the largest."""
 FOLDER = Path(__file__).parent
 ALL = "all"
 """Selects all variants of a preset."""
@@ -32,7 +34,7 @@ class Variant(NamedTuple):
 def names() -> tuple[str, ...]:
     """The names of the presets, from the smallest to the largest."""
     found = {path.stem for path in FOLDER.glob("*.toml")}
-    order = ("sample", "laptop", "gpu", "notebook")
+    order: tuple[str, ...] = get_args(PresetName)
     return tuple(name for name in order if name in found) + tuple(sorted(found - set(order)))
 
 

@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ HISTORY = {
 
 def test_there_are_four_from_small_to_large() -> None:
     assert presets.names() == ("sample", "laptop", "gpu", "notebook")
-    assert {path.stem for path in presets.FOLDER.glob("*.toml")} == set(presets.names())
+    assert {path.stem for path in presets.FOLDER.glob("*.toml")} == set(get_args(presets.PresetName))
 
 
 @pytest.mark.parametrize("preset", presets.names())
