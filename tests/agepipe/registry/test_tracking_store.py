@@ -63,7 +63,9 @@ def test_a_relative_address_is_the_same_store_from_another_folder(
 
 
 def test_an_address_of_neither_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'mlruns' is not supported; --tracking, AGEPIPE_TRACKING and MLFLOW_TRACKING_URI take"):
+    with pytest.raises(
+        ConfigError, match="'mlruns' is not supported; --tracking, AGEPIPE_TRACKING and MLFLOW_TRACKING_URI take"
+    ):
         tracking.prepare(Runtime(tracking="mlruns"))
 
 
