@@ -4,14 +4,13 @@ Slow imports are inside the commands, so that `agepipe --help` answers at once.
 """
 
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows import serving
+from flows import servers, serving
 from flows.options import (
     EXPERIMENT,
     TRACKING,
@@ -299,49 +298,8 @@ def rollback(
         serving.follow(name, version, runtime)
 
 
-@app.command(epilog="Example: agepipe up --prefect-port 4300")
-def up(
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
-    workspace: Workspace = WORKSPACE,
-    tracking: Tracking = TRACKING,
-    experiment: Experiment = EXPERIMENT,
-) -> None:
-    """Start a Prefect server, a worker and the MLflow UI, and keep them running; commands then start in seconds."""
-    from flows import environment, services, show
-
-    runtime = _runtime(workspace=workspace, tracking=tracking, experiment=experiment)
-    if (there := services.running(runtime)).whole:
-        typer.echo(f"{there.described()} `agepipe down` stops them.")
-        return
-    with show.waiting("Starting the servers"):
-        kept = services.up(runtime, prefect_port, mlflow_port)
-    api_url = kept.api_url or ""
-    os.environ.pop("PREFECT_API_URL", None)  # the deployments are for the servers started here
-    environment.prepare(runtime, api_url)
-    from agepipe.registry import tracking as tracked
-    from flows import deployments
-
-    try:
-        with show.waiting("Deploying the flows"):
-            deployments.watch_over_dead_runs()
-            deployed = deployments.deploy(runtime, api_url)
-    except BaseException:
-        services.down(runtime)  # otherwise the next `up` finds servers without flows
-        raise
-    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime)
-
-
-@app.command(epilog="Example: agepipe down")
-def down(workspace: Workspace = WORKSPACE) -> None:
-    """Stop the servers that `agepipe up` started, and nothing else."""
-    from flows import services
-
-    ended = services.down(_runtime(workspace=workspace))
-    typer.echo(f"Stopped: {', '.join(ended)}." if ended else "Nothing was running.")
-
-
 serving.add(app)
+servers.add(app)
 
 
 def main() -> None:
