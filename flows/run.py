@@ -21,7 +21,7 @@ def run(
     Args:
         preset: The recipe. sample needs no photographs; laptop is for two cores, gpu for one GPU.
         data: Folders or archives of UTKFace photographs, as the worker sees them; the preset's own if empty.
-        changes: Settings to change, one FIELD=VALUE a line, such as final.epochs=20.
+        changes: Settings to change, each as FIELD=VALUE, such as final.epochs=20.
         variant: A variant of the preset, such as scratch of laptop.
     """
     given = {"source.data": data} if data else {}

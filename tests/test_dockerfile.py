@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ def _probe(image: Image, port: int) -> list[str]:
 @pytest.mark.slow
 def test_the_image_that_serves_has_the_page_and_neither_torch_nor_a_shell_of_root(image: Image, tmp_path: Path) -> None:
     assert image.run("id", "-un").strip() == "agepipe"
+    assert int(subprocess.check_output(["du", "--summarize", "--block-size=1M", image.root]).split()[0]) < 1000
     absent = "import importlib.util as u; print(*(n for n in ('torch','mlflow','prefect','pip') if u.find_spec(n)))"
     assert image.run("/opt/agepipe/bin/python", "-c", absent).strip() == ""
     assert image.ended(*_probe(image, 9))[0] != 0, "nothing serves there"

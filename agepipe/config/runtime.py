@@ -22,6 +22,7 @@ STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search"
 TRACKING = ("AGEPIPE_TRACKING", "MLFLOW_TRACKING_URI")
 """Environment variables that name the tracking store; the first that is set counts."""
 EXPERIMENT = ("AGEPIPE_EXPERIMENT", "MLFLOW_EXPERIMENT_NAME")
+"""Those that name the experiment."""
 
 
 def first_set(variables: tuple[str, ...], default: str) -> str:
