@@ -11,8 +11,8 @@ peak      a product of two 8192×8192 matrices in bfloat16, which is what the sh
 network   ResNet-50 at 224 px in bfloat16 (forward, cross-entropy, backward, AdamW), on batches that lie on the device.
 grid      the notebook's search: 20 settings × 4 folds × 1 epoch of ResNet-50 at 200 px in batches of 16, as the
           pipeline's own trials, with 1 and with several trials at a time. It took its author 788 minutes.
-preset    epochs of the `gpu` preset's final training, and how long all of its epochs would take.
-trials    the `laptop` preset's network in 1, 2, 4 and 8 trainings that share the device.
+preset    epochs of the `gpu` preset's final training at its largest size, and how long all of its epochs would take.
+trials    the network of `laptop --variant scratch` in 1, 2, 4 and 8 trainings that share the device.
 answers   the `laptop` preset's exported network in ONNX Runtime, on the CPU and with its CUDA provider.
 """
 
@@ -242,7 +242,7 @@ def preset(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     """Epochs of the gpu preset's final training."""
     from benchmarks.gpu import epochs_of  # the process that trains finds it by this name
 
-    config = presets.load("gpu", {})
+    config = presets.load("gpu", {"learn.sizes": (), "learn.weights": "none"})  # as long a step as with trained weights
     rows = int(scale.rows * 0.8)
     learn = config.learn
     if device == "cpu":
@@ -276,7 +276,7 @@ def trials(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     """Small trainings that share the device: images a second of all of them together."""
     from benchmarks.gpu import epochs_of  # as above
 
-    learn = presets.load("laptop", variant="scratch").learn
+    learn = presets.load("laptop", {"learn.sizes": ()}, "scratch").learn
     if device == "cpu":
         learn = learn.model_copy(update={"network": "shufflenet_v2_x0_5", "size": scale.side, "batch": 16})
     alone = 0.0

@@ -38,7 +38,6 @@ from rich.console import Console
 from rich.table import Table
 
 from agepipe.config import presets
-from agepipe.config.base import changed
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config, EvaluateSettings, LearnSettings
 from agepipe.core.errors import AgepipeError
@@ -54,6 +53,11 @@ from tasks.data import ingest, relabel, split
 
 PLAIN = {"augment.rotate": 0.0, "augment.scale": 0.0, "augment.brightness": 0.0, "augment.contrast": 0.0,
          "augment.grey": 0.0, "augment.erase": 0.0}  # fmt: skip
+STRONG = {"augment.rotate": 15.0, "augment.scale": 0.2, "augment.brightness": 0.4, "augment.contrast": 0.4,
+          "augment.erase": 0.5}  # fmt: skip
+ADAMW = {"optimizer": "adamw", "nesterov": False, "lr": 0.003, "weight_decay": 0.05}
+BARE = {**PLAIN, **ADAMW, "augment.flip": 0.0, "augment.shift": False, "sizes": (), "target": "ranges", "helpers": 0.0,
+        "average": 0.0, "mirror": False, "decoding": "likeliest"}  # fmt: skip
 FIRST = "the preset"
 ALWAYS: dict[str, Recipe] = {
     FIRST: Recipe(),
@@ -63,42 +67,42 @@ ALWAYS: dict[str, Recipe] = {
     "without the mirror image": Recipe({"mirror": False}),
     "flip and crop only": Recipe(PLAIN),
     "no augmentation": Recipe({**PLAIN, "augment.flip": 0.0, "augment.shift": False}),
+    "stronger augmentation": Recipe(STRONG),
+    "without growing sizes": Recipe({"sizes": ()}),
+    "with C-Mixup": Recipe({"augment.mix": 1.0}),
     "with blur and JPEG": Recipe({"augment.blur": 0.2, "augment.jpeg": 0.2}),
     "half the rate": Recipe(rate=0.5),
     "twice the rate": Recipe(rate=2.0),
 }
 """Changes to any preset, by name; the first is what the others are compared with."""
 RANDOM = {
+    "AdamW": Recipe(ADAMW),
     "ranges, label smoothing 0.1": Recipe({"target": "ranges", "label_smoothing": 0.1}),
     "ranges, class weights": Recipe({"target": "ranges", "class_weights": True}),
     "ranges, ordinal": Recipe({"target": "ordinal"}),
-    "with C-Mixup": Recipe({"augment.mix": 1.0}),
-    "batches of 128, twice the rate": Recipe({"batch": 128}, rate=2.0),
-    "growing sizes": Recipe({"sizes": (64, 80, 96)}),
+    "batches of 64, half the rate": Recipe({"batch": 64}, rate=0.5),
     "two processes, half a batch each": Recipe(processes=2),
     "two networks, half as long": Recipe(networks=2),
     "three networks, a third as long": Recipe(networks=3),
+    "the recipe of 2026-11-25": Recipe(
+        {**ADAMW, "network": "shufflenet_v2_x1_0", "sizes": (), "lr": 0.005, "batch": 64}
+    ),
+    "a bare ResNet": Recipe(BARE),
 }
 """Changes to a preset with random weights."""
-LITE = {"network": "timm/tf_efficientnet_lite0", "size": 96, "sizes": (), "layer_decay": 1.0, "clip": 0.0, "lr": 0.002}
+LITE = {"network": "timm/tf_efficientnet_lite0", "sizes": (), "layer_decay": 1.0, "clip": 0.0, "lr": 0.002}
 PRETRAINED = {
     "from random weights": Recipe({"network": "face_resnet_bn", "weights": "none", "layer_decay": 1.0, "lr": 0.002}),
     "one rate for all layers": Recipe({"layer_decay": 1.0}),
     "layer decay 0.7": Recipe({"layer_decay": 0.7}),
     "gradients not clipped": Recipe({"clip": 0.0}),
-    "without growing sizes": Recipe({"sizes": ()}),
-    "at 96 px": Recipe({"size": 96, "sizes": (64, 80, 96)}),
-    "at 96 px, lite0 with weights of ImageNet": Recipe(LITE),
+    "lite0 with weights of ImageNet": Recipe(LITE),
 }
 """Changes to a preset with pretrained weights."""
 NETWORKS = ("shufflenet_v2_x0_5", "mobilenet_v3_small", "regnet_y_400mf", "efficientnet_b0", "resnet18")
 ON_DEMAND = {
     **{name: Recipe({"network": name, "weights": "none"}) for name in NETWORKS},
-    "lite0": Recipe({**LITE, "weights": "pretrained"}),
-    "lite0, for the gpu preset": Recipe(
-        {**LITE, "weights": "pretrained", "lr": 0.003, "optimizer": "adamw", "batch": 128, "weight_decay": 0.05,
-         "average": 0.998, "nesterov": False, "helpers": 0.3},
-    ),
+    "lite0": Recipe({**ADAMW, **LITE, "weights": "pretrained"}),
 }  # fmt: skip
 """Other networks, some many times as long an epoch."""
 ALL = ALWAYS | RANDOM | PRETRAINED | ON_DEMAND
@@ -141,8 +145,6 @@ def _tried(given: argparse.Namespace) -> dict[str, Told]:
     """Every recipe that was asked for; those that cannot work are refused before any is trained."""
     config = presets.load(given.preset, {"source.data": tuple(given.paths)}, given.variant)
     recipes = {name: ALL[name] for name in (FIRST, *(given.only or usual(config.learn)))}
-    for recipe in recipes.values():
-        changed(config, {f"learn.{name}": value for name, value in recipe.changes.items()})  # refuses too large sizes
     if not given.equal_time:
         for name, recipe in recipes.items():
             recipe.check(name, config.learn, given.epochs)

@@ -33,7 +33,7 @@ def _usual(variant: str) -> dict[str, Recipe]:
 
 
 def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    few = ("--variant", "scratch", "--rows", "150", "--seeds", "1", "--threads", "1")
+    few = ("--variant", "scratch", "--rows", "220", "--seeds", "1", "--threads", "1")
     return subprocess.run(
         [sys.executable, "-m", "studies.recipes", str(folder), *few, *words], cwd=ROOT, capture_output=True, text=True,
         timeout=280, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -47,7 +47,7 @@ def _cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photographs")
-    chips(folder, 150)
+    chips(folder, 220)
     return folder
 
 
@@ -56,10 +56,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_every_recipe_can_be_trained(variant: str, name: str) -> None:
     laptop = presets.load("laptop", variant=variant)
-    learn = ALL[name].learn(laptop.learn, 6)
+    learn = ALL[name].learn(laptop.learn, 9)
     Config(learn=learn, ingest=laptop.ingest)
-    ALL[name].check(name, laptop.learn, 6)
-    differs = learn != laptop.learn.model_copy(update={"epochs": 6}) or ALL[name].processes > 1
+    ALL[name].check(name, laptop.learn, 9)
+    differs = learn != laptop.learn.model_copy(update={"epochs": 9}) or ALL[name].processes > 1
     assert differs == (name != FIRST)
 
 
@@ -81,27 +81,27 @@ def test_a_recipe_can_multiply_the_rate_of_any_preset() -> None:
 
 def test_several_networks_share_out_the_epochs() -> None:
     laptop = presets.load("laptop", variant="scratch").learn
-    assert Recipe(networks=3).learn(laptop, 42).epochs == 14
+    assert Recipe(networks=3).learn(laptop, 54).epochs == 18
     with pytest.raises(ConfigError, match="--epochs: 2, but 'three' has 3 networks"):
         Recipe(networks=3).check("three", laptop, 2)
     with pytest.raises(ConfigError, match=r"are 3 sizes, but --epochs of 'growing' is 2"):
-        Recipe({"sizes": (64, 80, 96)}).check("growing", laptop, 2)
+        Recipe().check("growing", laptop, 2)
 
 
 @pytest.mark.slow
 def test_the_tables_have_a_row_for_each_recipe_and_what_is_kept_is_not_trained_again(
     photographs: Path, tmp_path: Path
 ) -> None:
-    names = ("two networks, half as long", "growing sizes")
-    done = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", *names)
+    names = ("three networks, a third as long", "without growing sizes")
+    done = _run(photographs, "--epochs", "9", "--kept", str(tmp_path), "--only", *names)
     assert done.returncode == 0, done.stderr
     lines = _cells(done)
     assert [line[1] for line in lines] == [FIRST, *names] * 2
-    assert [line[6] for line in lines[:3]] == ["3", "2 × 1", "3"]
+    assert [line[6] for line in lines[:3]] == ["9", "3 × 3", "9"]
     assert [" to " in line[5] for line in lines[:3]] == [True] * 3
     assert [" to " in line[2] for line in lines[3:]] == [False, True, True]
     made = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = _run(photographs, "--epochs", "3", "--kept", str(tmp_path), "--only", names[1])
+    again = _run(photographs, "--epochs", "9", "--kept", str(tmp_path), "--only", names[1])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == made
     assert [line for line in _cells(again) if line[1] == names[1]] == [line for line in lines if line[1] == names[1]]
 
@@ -121,13 +121,6 @@ def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> N
     done = _run(tmp_path / "nothing", "--epochs", "1", "--only", "two networks, half as long")
     assert done.returncode == 1
     assert done.stderr.strip() == "--epochs: 1, but 'two networks, half as long' has 2 networks to train; give more."
-
-
-@pytest.mark.slow
-def test_a_network_for_larger_pictures_than_are_stored_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    done = _run(tmp_path / "nothing", "--preset", "sample", "--variant", "", "--epochs", "3", "--only", "at 96 px")
-    assert done.returncode == 1
-    assert "learn.size: 96 px" in done.stderr
 
 
 @pytest.mark.slow

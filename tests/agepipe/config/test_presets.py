@@ -61,7 +61,11 @@ def test_an_override_reaches_into_the_preset() -> None:
     ("preset", "changes", "instead"),
     [
         ("sample", {"learn.lr": 0.005}, "'learn.lr' is 0.005.* give search.grid.lr=[0.005] .* search.grid={}"),
-        ("gpu", {"learn": {"weight_decay": 1e-3, "size": 96}}, "'learn.weight_decay' .* search.grid.weight_decay="),
+        (
+            "laptop",
+            {"learn": {"weight_decay": 1e-3, "size": 96}, "search.grid": {"weight_decay": [1e-4]}},
+            "'learn.weight_decay' .* search.grid.weight_decay=",
+        ),
         (
             "laptop",
             {"learn.augment": {"flip": 0.1}, "search.grid": {"augment.flip": [0.0, 0.5]}},
@@ -97,7 +101,7 @@ def test_what_the_refusal_names_instead_works() -> None:
 def test_the_notebook_has_its_history_and_laptop_begins_with_trained_or_random_weights() -> None:
     assert tuple(presets.variants("notebook")) == tuple(HISTORY)
     assert {preset: tuple(presets.variants(preset)) for preset in ("sample", "laptop", "gpu")} == {
-        "sample": (), "laptop": ("scratch",), "gpu": ()
+        "sample": (), "laptop": ("scratch",), "gpu": ("scratch",)
     }  # fmt: skip
     assert all(one.about for preset in presets.names() for one in presets.variants(preset).values())
     trained, random = presets.load("laptop"), presets.load("laptop", variant="scratch")
