@@ -20,7 +20,7 @@ def camera(
     events: Path | None = None,
     frames: int = 0,
     name: str = "",
-    runtime: Runtime = Runtime(),
+    runtime: Runtime | None = None,
 ) -> CameraResult:
     """Run until the source ends, the number of frames is reached, or the run is cancelled; no window is opened.
 
@@ -32,10 +32,10 @@ def camera(
         events: File for one line of JSON per face and frame.
         frames: Number of frames after which it ends; 0 means no limit.
         name: The registered model; empty takes `agepipe`, or the only one there is.
-        runtime: Workspace and tracking store.
+        runtime: Workspace and tracking store; by default those of the worker.
     """
     asked = CameraOptions(
         source=source, model=model, endpoint=endpoint, headless=True, output=output, events=events, frames=frames,
         name=name,
     )  # fmt: skip
-    return look(asked, runtime)
+    return look(asked, runtime or Runtime())

@@ -19,7 +19,7 @@ def compare(
     anew: bool = False,
     name: str = "",
     settings: EvaluateSettings = EvaluateSettings(),
-    runtime: Runtime = Runtime(),
+    runtime: Runtime | None = None,
 ) -> Compared:
     """Compare each model with the first; the result is cached.
 
@@ -29,8 +29,9 @@ def compare(
         anew: If the models' test rows differ, use the first model's, without rows that another has seen.
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
-        runtime: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device; by default those of the worker.
     """
+    runtime = runtime or Runtime()
     found = tuple(resolve(model, name, runtime) for model in models)
     titles = tuple(title(text, model, name, runtime) for text, model in zip(models, found, strict=True))
     rows = photographs(largest(found), data, runtime) if data else shared_rows(found, titles, name, anew, runtime)

@@ -119,7 +119,8 @@ def _same_server(named: str, kept: str | None) -> bool:
     if not kept:
         return False
     found = urlsplit(named)
-    return found.hostname in shell.LOOPBACK and found.port == urlsplit(kept).port
+    ours = urlsplit(kept)
+    return found.hostname in (*shell.LOOPBACK, ours.hostname) and found.port == ours.port
 
 
 def check_length(option: str, path: Path) -> None:

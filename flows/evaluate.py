@@ -23,7 +23,7 @@ def evaluate(
     name: str = "",
     settings: EvaluateSettings = EvaluateSettings(),
     exclude_seen: bool = False,
-    runtime: Runtime = Runtime(),
+    runtime: Runtime | None = None,
 ) -> Evaluation:
     """Evaluate a model on rows that it has not seen; the result is cached.
 
@@ -33,8 +33,9 @@ def evaluate(
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Bootstrap draws and confidence.
         exclude_seen: Leave out rows that the model has seen, instead of failing.
-        runtime: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device; by default those of the worker.
     """
+    runtime = runtime or Runtime()
     found = resolve(model, name, runtime)
     rows = photographs(found, data, runtime) if data else test_rows(found, name, runtime)
     against = champions_evaluation(found, rows, name, runtime)

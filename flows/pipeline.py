@@ -19,8 +19,9 @@ from tasks.train import train
 
 
 @flow(name="pipeline", flow_run_name="pipeline {config.title}", on_running=[begin])
-def pipeline(config: Config, runtime: Runtime = Runtime()) -> PipelineResult:
+def pipeline(config: Config, runtime: Runtime | None = None) -> PipelineResult:
     """Photographs in, an evaluated and registered model out; what is already there is not computed again."""
+    runtime = runtime or Runtime()
     check(config, runtime)
     with parent_run(config, runtime) as run:
         here = run.runtime

@@ -16,7 +16,7 @@ def release(
     name: str = "",
     settings: ReleaseSettings = ReleaseSettings(),
     evaluate: EvaluateSettings = EvaluateSettings(),
-    runtime: Runtime = Runtime(),
+    runtime: Runtime | None = None,
 ) -> Registered:
     """Compare a version with the champion on the same locked rows, and promote it if it is significantly better.
 
@@ -25,7 +25,8 @@ def release(
         name: The registered model; empty takes `agepipe`, or the only one there is.
         settings: Figure, confidence, minimum number of rows, and limits for slices; `model` is ignored.
         evaluate: Bootstrap draws.
-        runtime: Workspace, tracking store and device.
+        runtime: Workspace, tracking store and device; by default those of the worker.
     """
+    runtime = runtime or Runtime()
     found = resolve(model, name, runtime)
     return decide(found, test_rows(found, name, runtime), name, settings, evaluate, runtime)

@@ -12,6 +12,9 @@ from flows.options import runtime as runtime_of
 def up(
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server and its UI.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 127.0.0.1 is reachable from this machine only.")
+    ] = "127.0.0.1",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
     experiment: Experiment = EXPERIMENT,
@@ -24,7 +27,7 @@ def up(
         typer.echo(f"{there.described()} `agepipe down` stops them.")
         return
     with show.waiting("Starting the servers"):
-        kept = services.up(runtime, prefect_port, mlflow_port)
+        kept = services.up(runtime, prefect_port, mlflow_port, host)
     api_url = kept.api_url or ""
     os.environ.pop("PREFECT_API_URL", None)  # the deployments are for the servers started here
     environment.prepare(runtime, api_url)
@@ -38,7 +41,7 @@ def up(
     except BaseException:
         services.down(runtime)  # otherwise the next `up` finds servers without flows
         raise
-    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime)
+    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime, host)
 
 
 def down(workspace: Workspace = WORKSPACE) -> None:

@@ -20,8 +20,10 @@ from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
 from agepipe.core.ports import bound
 from agepipe.registry import store, tracking
-from agepipe.serving.web.mlflow_page import AUTH
+from agepipe.serving.web.mlflow_page import AUTH, HOST
 from flows import access, environment
+from flows.pull import DIRECTORY
+from flows.shell import LOOPBACK
 
 POOL = "agepipe"
 TEMPLATE = Path(__file__).with_name("pool.json")
@@ -112,8 +114,14 @@ def running(runtime: Runtime) -> Services:
         raise ServiceError(f"{state_file(runtime)} cannot be read; end the servers by hand and delete it.") from error
 
 
-def up(runtime: Runtime, prefect_port: int, mlflow_port: int) -> Services:
+def up(runtime: Runtime, prefect_port: int, mlflow_port: int, host: str = "127.0.0.1") -> Services:
     """Start the Prefect server, a worker and, on a local store, the MLflow UI, and wait until they answer.
+
+    Args:
+        runtime: workspace and tracking store.
+        prefect_port: port of the Prefect server.
+        mlflow_port: port of the MLflow UI.
+        host: address on which both listen.
 
     Raises:
         ServiceError: they already run, a port is in use, a server ended or did not answer, or Prefect refused the
@@ -124,21 +132,21 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int) -> Services:
     auth = access.made(runtime)
     protected = {
         "prefect": {
-            **access.server(auth, f"http://127.0.0.1:{prefect_port}"),
+            **access.server(auth, f"http://{netloc(host, prefect_port)}"),
             "PREFECT_UI_API_URL": "/api",  # relative, so that it fits any host name the page is opened by
         },
-        "mlflow": {AUTH: auth},
+        "mlflow": {AUTH: auth, HOST: host},
     }
-    servers = [("prefect", _prefect_server(prefect_port), prefect_port, "/api/health")]
+    servers = [("prefect", _prefect_server(host, prefect_port), prefect_port, "/api/health")]
     if store.database(runtime):  # a remote MLflow server has its own UI
-        servers += [("mlflow", _mlflow_ui(runtime, mlflow_port), mlflow_port, "/health")]
+        servers += [("mlflow", _mlflow_ui(runtime, host, mlflow_port), mlflow_port, "/health")]
     for name, _, port, _ in servers:
-        bound(f"--{name}-port", "127.0.0.1", port).close()
+        bound(f"--{name}-port", host, port).close()
     tracking.prepare(runtime, reading=True)  # the UI also shows a deleted experiment
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:
-            started.append(_start(runtime, name, command, f"http://127.0.0.1:{port}", protected[name]))
+            started.append(_start(runtime, name, command, f"http://{netloc(host, port)}", protected[name]))
         for service, (_, _, _, path) in zip(started, servers, strict=True):
             _wait(service, path)
         api_url = f"{started[0].url}/api"
@@ -171,7 +179,7 @@ def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
     }  # fmt: skip
     ours = {**environment.settings(runtime), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
-    return {**inherited, **ours, "PWD": str(Path.cwd())}
+    return {**inherited, **ours, DIRECTORY: str(Path.cwd())}
 
 
 def make_pool(runtime: Runtime, api_url: str) -> None:
@@ -203,14 +211,23 @@ def _tool(name: str) -> list[str]:
     return [str(Path(sys.executable).with_name(name))]
 
 
-def _prefect_server(port: int) -> list[str]:
-    return [sys.executable, "-P", "-m", "flows.pages", str(port)]
+def netloc(host: str, port: int) -> str:
+    """HOST:PORT at which this machine reaches a server that listens on a host."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
 
 
-def _mlflow_ui(runtime: Runtime, port: int) -> list[str]:
+def _prefect_server(host: str, port: int) -> list[str]:
+    return [sys.executable, "-P", "-m", "flows.pages", host, str(port)]
+
+
+def _mlflow_ui(runtime: Runtime, host: str, port: int) -> list[str]:
     if not entry_points(group="mlflow.app", name="agepipe"):
         raise ServiceError("The installed agepipe is older than this code; install it again (`uv sync`).")
-    bind = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", "agepipe"]
+    bind = ["--host", host, "--port", str(port), "--workers", "1", "--app-name", "agepipe"]
+    # `Guard` checks both, and knows this machine's names
+    if host not in LOOPBACK:
+        bind += ["--allowed-hosts", "*", "--cors-allowed-origins", "*"]
     return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(runtime), *bind]
 
 

@@ -33,6 +33,7 @@ from agepipe.registry.records import Registered
 from flows import access
 from flows.result import PipelineResult
 from flows.services import Services
+from flows.shell import LOOPBACK
 from flows.table import drawn, duration, search_table
 from tasks.watch import Step, logger
 
@@ -244,7 +245,7 @@ def waiting(what: str) -> Status:
     return console.status(f"{what} …")
 
 
-def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime) -> None:
+def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime, host: str) -> None:
     """Print the addresses of the services, of the experiment's runs in MLflow, and the password."""
     mlflow = kept.url("mlflow") or runtime.tracking.rstrip("/")
     for item in kept.services:
@@ -256,6 +257,12 @@ def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime) 
     console.print("         Prefect asks for the whole text, MLflow for user and password: the parts around the colon.")
     if not access.private(runtime):
         console.print("Other users can read that file: its file system has no permissions.", style="yellow")
+    if host not in LOOPBACK:
+        warning = (
+            f"Other machines can reach both pages at {host}. Who has the password can run programs as you, and http "
+            "does not hide it: use a network that you trust, or a reverse proxy with https."
+        )
+        console.print(warning, style="yellow", highlight=False)
     console.print("\nAll commands now use these servers; [bold]agepipe down[/bold] stops them.")
 
 

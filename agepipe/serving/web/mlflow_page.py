@@ -10,15 +10,17 @@ from agepipe.serving.web.host_check import Guard
 
 AUTH = "AGEPIPE_PAGE_AUTH"
 """Environment variable that holds USER:PASSWORD."""
+HOST = "AGEPIPE_PAGE_HOST"
+"""Environment variable that holds the address on which it is served."""
 
 
 def guarded() -> Guard:
     """Create the app.
 
     Raises:
-        KeyError: the environment variable is not set; the server does not run without a password.
+        KeyError: an environment variable is not set; the server does not run without a password.
     """
-    auth = os.environ[AUTH]
+    auth, host = os.environ[AUTH], os.environ[HOST]
     from mlflow.server.fastapi_app import app
 
-    return Guard(app, "127.0.0.1", auth=auth, free="/health")
+    return Guard(app, host, auth=auth, free="/health")
