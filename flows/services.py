@@ -26,7 +26,7 @@ from flows.pull import DIRECTORY
 from flows.shell import LOOPBACK
 
 POOL = "agepipe"
-TEMPLATE = Path(__file__).with_name("pool.json")
+TEMPLATE = Path(__file__).with_name("pools") / "process.json"
 """Job template of the pool, which lets a run change nothing; Prefect's default lets a run name a command."""
 START_LIMIT = 180.0
 """Seconds to wait for a server to answer; a busy laptop needs half a minute."""
