@@ -40,7 +40,7 @@ RUN /opt/uv/bin/uv pip install ".[web]"
 FROM build AS build-train
 ARG TORCH=cpu
 RUN /opt/uv/bin/uv pip install ${TORCH:+--torch-backend $TORCH} \
-    ".[train,optuna,dask,distributed,pretrained]"
+    ".[train,optuna,dask,distributed,pretrained,s3]"
 
 FROM base AS train
 COPY --from=build-train /opt/agepipe /opt/agepipe

@@ -2,11 +2,12 @@
 
 import os
 import sys
+from urllib.parse import urlsplit
 
 from agepipe.config.runtime import EXPERIMENT, TRACKING, Runtime, absolute
 from agepipe.registry import store
 from agepipe.serving.outputs import check_folder
-from flows import environment, reach, services
+from flows import environment, reach, services, shell
 from flows.profile import profile
 from flows.temporary import TemporaryServer
 
@@ -44,6 +45,8 @@ def enter(runtime: Runtime, *, tracked: bool = True) -> TemporaryServer | None:
     else:
         check_folder("--workspace", runtime.workspace)
     kept = services.running(runtime).api_url
+    if kept:
+        shell.bypass_proxies(urlsplit(kept).hostname)
     why = _choose_server(kept)
     api_url = os.environ.get("PREFECT_API_URL") or kept
     used = _used(runtime, api_url, why)

@@ -120,7 +120,8 @@ def _same_server(named: str, kept: str | None) -> bool:
         return False
     found = urlsplit(named)
     ours = urlsplit(kept)
-    return found.hostname in (*shell.LOOPBACK, ours.hostname) and found.port == ours.port
+    names = shell.LOOPBACK if ours.hostname in shell.LOOPBACK else (ours.hostname,)
+    return found.hostname in names and found.port == ours.port
 
 
 def check_length(option: str, path: Path) -> None:

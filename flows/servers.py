@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from agepipe.core.errors import ServiceError
+from agepipe.core.ports import is_loopback
 from flows.options import EXPERIMENT, TRACKING, WORKSPACE, Experiment, Tracking, Workspace
 from flows.options import runtime as runtime_of
 
@@ -24,6 +26,8 @@ def up(
 
     runtime = runtime_of(workspace=workspace, tracking=tracking, experiment=experiment)
     if (there := services.running(runtime)).whole:
+        if not is_loopback(host) and there.host != host:
+            raise ServiceError(f"--host: {host!r}, but the servers run on {there.host}; call `agepipe down` first.")
         typer.echo(f"{there.described()} `agepipe down` stops them.")
         return
     with show.waiting("Starting the servers"):
@@ -41,7 +45,7 @@ def up(
     except BaseException:
         services.down(runtime)  # otherwise the next `up` finds servers without flows
         raise
-    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime, host)
+    show.services(kept, deployed, tracked.prepare(runtime, reading=True), runtime)
 
 
 def down(workspace: Workspace = WORKSPACE) -> None:

@@ -18,12 +18,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import ServiceError
-from agepipe.core.ports import bound
+from agepipe.core.ports import bound, is_loopback
 from agepipe.registry import store, tracking
 from agepipe.serving.web.mlflow_page import AUTH, HOST
-from flows import access, environment
+from flows import access, environment, shell
 from flows.pull import DIRECTORY
-from flows.shell import LOOPBACK
 
 POOL = "agepipe"
 TEMPLATE = Path(__file__).with_name("pools") / "process.json"
@@ -61,6 +60,8 @@ class Services(BaseModel):
     services: tuple[Service, ...] = ()
     workspace: str = ""
     """Result of `identity` for their workspace."""
+    host: str = "127.0.0.1"
+    """Address on which the servers listen."""
 
     def url(self, name: str) -> str | None:
         """The address of a service; None if it does not run."""
@@ -75,7 +76,7 @@ class Services(BaseModel):
     def described(self) -> str:
         """A sentence that names the running services and their addresses."""
         there = [f"{item.name} {item.url or ''}".strip() for item in self.services if item.process()]
-        return f"Already running: {', '.join(there)}."
+        return f"Already running{'' if is_loopback(self.host) else f' on {self.host}'}: {', '.join(there)}."
 
     @property
     def whole(self) -> bool:
@@ -130,9 +131,10 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int, host: str = "127.0
     if (there := running(runtime)).alive:
         raise ServiceError(f"{there.described()} `agepipe down` stops them.")
     auth = access.made(runtime)
+    shell.bypass_proxies(reached(host))
     protected = {
         "prefect": {
-            **access.server(auth, f"http://{netloc(host, prefect_port)}"),
+            **access.server(auth, f"http://{netloc(reached(host), prefect_port)}"),
             "PREFECT_UI_API_URL": "/api",  # relative, so that it fits any host name the page is opened by
         },
         "mlflow": {AUTH: auth, HOST: host},
@@ -146,7 +148,7 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int, host: str = "127.0
     started: list[Service] = []
     try:
         for name, command, port, _ in servers:
-            started.append(_start(runtime, name, command, f"http://{netloc(host, port)}", protected[name]))
+            started.append(_start(runtime, name, command, f"http://{netloc(reached(host), port)}", protected[name]))
         for service, (_, _, _, path) in zip(started, servers, strict=True):
             _wait(service, path)
         api_url = f"{started[0].url}/api"
@@ -156,7 +158,7 @@ def up(runtime: Runtime, prefect_port: int, mlflow_port: int, host: str = "127.0
         for item in started:
             _end(item)
         raise
-    services = Services(services=tuple(started), workspace=identity(runtime.workspace))
+    services = Services(services=tuple(started), workspace=identity(runtime.workspace), host=host)
     state_file(runtime).write_text(services.model_dump_json(indent=2), encoding="utf-8")
     return services
 
@@ -211,10 +213,14 @@ def _tool(name: str) -> list[str]:
     return [str(Path(sys.executable).with_name(name))]
 
 
+def reached(host: str) -> str:
+    """The address at which this machine reaches a server that listens on a host."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
 def netloc(host: str, port: int) -> str:
-    """HOST:PORT at which this machine reaches a server that listens on a host."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
+    """HOST:PORT for an address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _prefect_server(host: str, port: int) -> list[str]:
@@ -225,8 +231,7 @@ def _mlflow_ui(runtime: Runtime, host: str, port: int) -> list[str]:
     if not entry_points(group="mlflow.app", name="agepipe"):
         raise ServiceError("The installed agepipe is older than this code; install it again (`uv sync`).")
     bind = ["--host", host, "--port", str(port), "--workers", "1", "--app-name", "agepipe"]
-    # `Guard` checks both, and knows this machine's names
-    if host not in LOOPBACK:
+    if not is_loopback(host):  # `Guard` checks Host and Origin instead: MLflow does not know this machine's names
         bind += ["--allowed-hosts", "*", "--cors-allowed-origins", "*"]
     return [*_tool("mlflow"), "server", "--backend-store-uri", store.address(runtime), *bind]
 

@@ -8,15 +8,21 @@ from urllib.parse import urlsplit
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this machine; requests to them bypass proxies."""
+
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
-def bypass_proxies() -> None:
-    """Exclude this machine from any proxy, for this process and its children."""
+def bypass_proxies(address: str | None = None) -> None:
+    """Exclude this machine from any proxy, for this process and its children.
+
+    Args:
+        address: another address of this machine, at which a server of its own listens.
+    """
+    ours = (*LOOPBACK, address) if address else LOOPBACK
     for name in ("no_proxy", "NO_PROXY"):
         known = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
         if known != ["*"]:
-            os.environ[name] = ",".join([*known, *(host for host in LOOPBACK if host not in known)])
+            os.environ[name] = ",".join([*known, *(host for host in ours if host not in known)])
 
 
 def drop_proxies() -> None:

@@ -2,10 +2,12 @@
 
 import logging
 import math
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,14 +28,14 @@ from agepipe.config.base import combinations
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
 from agepipe.core.errors import AgepipeError
+from agepipe.core.ports import is_loopback
 from agepipe.core.words import counted
 from agepipe.data.records import Catalogue
 from agepipe.evaluation.records import Compared, Evaluation
 from agepipe.registry.records import Registered
 from flows import access
 from flows.result import PipelineResult
-from flows.services import Services
-from flows.shell import LOOPBACK
+from flows.services import Services, netloc, reached
 from flows.table import drawn, duration, search_table
 from tasks.watch import Step, logger
 
@@ -245,7 +247,7 @@ def waiting(what: str) -> Status:
     return console.status(f"{what} …")
 
 
-def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime, host: str) -> None:
+def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime) -> None:
     """Print the addresses of the services, of the experiment's runs in MLflow, and the password."""
     mlflow = kept.url("mlflow") or runtime.tracking.rstrip("/")
     for item in kept.services:
@@ -257,10 +259,12 @@ def services(kept: Services, deployed: bool, experiment: str, runtime: Runtime, 
     console.print("         Prefect asks for the whole text, MLflow for user and password: the parts around the colon.")
     if not access.private(runtime):
         console.print("Other users can read that file: its file system has no permissions.", style="yellow")
-    if host not in LOOPBACK:
+    if not is_loopback(kept.host):
+        outer = kept.host if kept.host == reached(kept.host) else socket.gethostname()
+        pages = [f"http://{netloc(outer, urlsplit(item.url).port or 0)}" for item in kept.services if item.url]
         warning = (
-            f"Other machines can reach both pages at {host}. Who has the password can run programs as you, and http "
-            "does not hide it: use a network that you trust, or a reverse proxy with https."
+            f"Other machines open {' and '.join(pages)}. Who has the password can run programs as you, and http does "
+            "not hide it: use a network that you trust, or a reverse proxy with https."
         )
         console.print(warning, style="yellow", highlight=False)
     console.print("\nAll commands now use these servers; [bold]agepipe down[/bold] stops them.")

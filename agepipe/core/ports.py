@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from ipaddress import ip_address
 
 from agepipe.core.errors import ServiceError
 
@@ -32,6 +33,14 @@ def bound(option: str, host: str, port: int) -> socket.socket:
         found.close()
         raise _refused(option, host, port, error) from error
     return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on a host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refused(option: str, host: str, port: int, error: OSError) -> ServiceError:

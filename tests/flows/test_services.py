@@ -164,3 +164,11 @@ def check_pool(runtime: Runtime) -> None:
     with urllib.request.urlopen(asked, timeout=30) as answer:
         template = json.load(answer)["base_job_template"]
     assert (template["variables"]["properties"], template["variables"]["additionalProperties"]) == ({}, False)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [("127.0.0.1", "127.0.0.1:80"), ("0.0.0.0", "127.0.0.1:80"), ("::", "[::1]:80"), ("10.0.0.5", "10.0.0.5:80")],
+)
+def test_this_machine_reaches_its_servers_on_every_kind_of_host(host: str, here: str) -> None:
+    assert services.netloc(services.reached(host), 80) == here

@@ -1,8 +1,11 @@
 """`agepipe up --host` for a small team, and a worker that shares nothing with the machine that deployed the flows."""
 
+import base64
 import json
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,10 @@ def outer_address() -> str:
     return outside[0]
 
 
+def _warning(printed: str) -> str:
+    return next(line for line in printed.splitlines() if "password can run programs" in line)
+
+
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """Servers that are asked by the address that other machines would use."""
@@ -45,7 +52,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         words = ("--host", "0.0.0.0", "--prefect-port", ports[0], "--mlflow-port", ports[1])
         done = agepipe(folder, "up", *words, timeout=300)
         assert done.returncode == 0, done.stderr
-        assert "Other machines can reach both pages at 0.0.0.0" in done.stdout
+        assert all(f":{port}" in _warning(done.stdout) for port in ports)
+        again = agepipe(folder, "up")
+        assert "0.0.0.0" in again.stdout
+        other = agepipe(folder, "up", "--host", address)
+        assert (other.returncode, "--host" in other.stderr) == (1, True)
         runtime = runtime_in(folder)
         yield Up(runtime, f"http://{address}:{ports[0]}", f"http://{address}:{ports[1]}", access.kept(runtime))
     finally:
@@ -72,6 +83,29 @@ def test_both_pages_work_in_a_browser_under_the_address_of_the_machine(up: Up, t
     prepare(up, tmp_path)
     with started() as browser:
         log_in(browser, up)
+    for address in (up.prefect, up.mlflow):
+        with up.open(f"{address}/") as page:
+            assert page.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_reverse_proxy_may_give_the_pages_another_name_and_a_foreign_page_is_refused(up: Up) -> None:
+    for address in (up.prefect, up.mlflow):
+        named = urllib.request.Request(f"{address}/", headers={"Host": "ages.example.com"})
+        assert _status(named, up) == 200
+        named.add_header("Origin", "http://evil.example.com")
+        assert _status(named, up) == 403
+
+
+def _status(request: urllib.request.Request, up: Up) -> int:
+    request.add_header("Authorization", "Basic " + base64.b64encode(up.auth.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 @pytest.mark.slow
@@ -101,5 +135,20 @@ def test_the_folder_of_a_run_is_the_one_that_the_worker_names(
     monkeypatch.setenv(pull.DIRECTORY, str(tmp_path / "named"))
     assert pull.workers_folder() == {"directory": str(tmp_path / "named")}
     monkeypatch.setenv(pull.DIRECTORY, str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match=r"AGEPIPE_DIRECTORY: '.*nowhere' is not a folder on this worker"):
+    with pytest.raises(ConfigError, match=r"AGEPIPE_DIRECTORY: '.*nowhere'"):
         pull.workers_folder()
+
+
+def test_a_worker_without_a_folder_or_with_an_empty_place_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the results would lie in the temporary folder of the run, and go with it."""
+    for name in (pull.DIRECTORY, "PWD"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"AGEPIPE_DIRECTORY: ''"):
+        pull.workers_folder()
+    monkeypatch.setenv(pull.DIRECTORY, str(tmp_path))
+    for name in pull.PLACES:
+        with monkeypatch.context() as patch, pytest.raises(ConfigError, match=f"{name}: .* {name.lower()}"):
+            patch.setenv(name, "")
+            pull.workers_folder()

@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REALM = {"WWW-Authenticate": 'Basic realm="agepipe", charset="UTF-8"'}
 """Header by which a browser asks for user and password."""
+FRAMES = (b"content-security-policy", b"frame-ancestors 'self'")
+"""Header that keeps other sites from framing a page; browsers send `Sec-Fetch-Site` to loopback and https alone."""
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -59,7 +61,7 @@ class Guard:
             why = "User and password are needed; `agepipe up` has printed them."
             response = PlainTextResponse(why, status_code=401, headers=REALM)
         if response is None:
-            return await self._app(scope, receive, send)
+            return await self._app(scope, receive, _unframed(send))
         if scope["type"] == "websocket":
             return await WebSocket(scope, receive, send).send_denial_response(response)
         return await response(scope, receive, send)
@@ -93,6 +95,17 @@ class Guard:
     def _is_local(self, host: str) -> bool:
         name = _name(host)
         return name in self._names or _is_address(name)
+
+
+def _unframed(send: Send) -> Send:
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            own = any(name == FRAMES[0] for name, _ in headers)
+            message = {**message, "headers": headers if own else [*headers, FRAMES]}
+        await send(message)
+
+    return sent
 
 
 def _link_followed(headers: Headers, method: str) -> bool:

@@ -6,6 +6,7 @@ be protected, because registered versions contain code that the next command run
 
 import os
 
+from agepipe.core.ports import is_loopback
 from agepipe.serving.web.host_check import Guard
 
 AUTH = "AGEPIPE_PAGE_AUTH"
@@ -23,4 +24,4 @@ def guarded() -> Guard:
     auth, host = os.environ[AUTH], os.environ[HOST]
     from mlflow.server.fastapi_app import app
 
-    return Guard(app, host, auth=auth, free="/health")
+    return Guard(app, host, auth=auth, free="/health", any_name=not is_loopback(host))
