@@ -243,7 +243,7 @@ def preset(scale: Scale, device: str, seconds: float) -> Iterator[Row]:
     from benchmarks.gpu import epochs_of  # the process that trains finds it by this name
 
     config = presets.load("gpu", {"learn.sizes": (), "learn.weights": "none"})  # as long a step as with trained weights
-    rows = int(scale.rows * 0.8)
+    rows = int(scale.rows * (1 - config.split.test) * (1 - config.final.validation))
     learn = config.learn
     if device == "cpu":
         learn = learn.model_copy(update={"network": "shufflenet_v2_x0_5", "size": scale.side, "batch": scale.batch})

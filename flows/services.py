@@ -4,6 +4,7 @@
 only these: neither an unrelated process with the same id, nor the servers of a workspace that this one is a copy of.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -181,7 +182,7 @@ def environ(runtime: Runtime, api_url: str | None) -> dict[str, str]:
     }  # fmt: skip
     ours = {**environment.settings(runtime), **stores, **extra, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     inherited = {name: value for name, value in environment.inherited().items() if name != "PREFECT_API_URL"}
-    return {**inherited, **ours, DIRECTORY: str(Path.cwd())}
+    return {**inherited, **ours, DIRECTORY: os.environ.get(DIRECTORY) or str(Path.cwd())}
 
 
 def make_pool(runtime: Runtime, api_url: str) -> None:

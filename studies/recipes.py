@@ -1,6 +1,6 @@
 """What each part of a recipe is worth: one change at a time to a preset, same rows, same seeds.
 
-    python -m studies.recipes PATH [PATH ...] [--preset laptop] [--variant scratch] [--rows 6000] [--epochs 6]
+    python -m studies.recipes PATH [PATH ...] [--preset laptop] [--variant scratch] [--rows 6000] [--epochs 9]
         [--seeds 1 2] [--only NAME ...] [--threads 1] [--equal-time] [--kept FOLDER]
         [--device cuda --together 8 --minutes 6]
 
@@ -129,7 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--preset", default="laptop", help="preset that the recipes change")
     parser.add_argument("--variant", default="", help="variant of the preset")
     parser.add_argument("--rows", type=int, default=6000, help="photographs to use")
-    parser.add_argument("--epochs", type=int, default=6, help="epochs of each recipe")
+    parser.add_argument("--epochs", type=int, default=9, help="epochs of each recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2], help="seeds of weights and batches")
     parser.add_argument("--threads", type=int, default=0, help="of each training; 0 takes one a core")
     parser.add_argument("--only", nargs="+", choices=ALL, help="recipes to try beside the first")

@@ -88,6 +88,15 @@ def test_the_temporary_server_of_each_command_has_one_of_its_own(runtime: Runtim
     assert os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == access.NOBODY
 
 
+def test_a_server_on_loopback_is_not_ours_where_ours_listens_on_another_address(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "of another server")
+    environment.prepare(runtime, "http://192.0.2.5:4200/api")
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "of another server"
+
+
 @pytest.mark.parametrize("auth", ["user:secret", None])
 @pytest.mark.parametrize("kept", [KEPT, None])
 def test_a_server_of_the_users_own_is_asked_as_the_user_said(
