@@ -118,7 +118,17 @@ def test_rows_that_a_run_of_the_preset_locks_are_not_among_those_compared(photog
 
 @pytest.mark.slow
 def test_too_few_epochs_are_refused_before_anything_is_read(tmp_path: Path) -> None:
-    done = _run(tmp_path / "nothing", "--epochs", "1", "--only", "two networks, half as long")
+    done = _run(
+        tmp_path / "nothing",
+        "--preset",
+        "sample",
+        "--variant",
+        "",
+        "--epochs",
+        "1",
+        "--only",
+        "two networks, half as long",
+    )
     assert done.returncode == 1
     assert done.stderr.strip() == "--epochs: 1, but 'two networks, half as long' has 2 networks to train; give more."
 
