@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from agepipe.config.runtime import Runtime
+from flows import cluster
 
 
 @contextmanager
@@ -64,6 +65,7 @@ def _dask(runtime: Runtime) -> TaskRunner[Any]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     if runtime.scheduler:
+        cluster.check(runtime, PREFECT_API_URL.value() or "")
         return DaskTaskRunner(address=runtime.scheduler)
     return DaskTaskRunner(
         cluster_kwargs={"n_workers": runtime.trial_count, "threads_per_worker": 1, "dashboard_address": None}

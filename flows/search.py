@@ -45,7 +45,7 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: 
     Raises:
         ConfigError: a rung is not below the epochs of a trial, or the package of the strategy is not installed.
         TrainingError: no setting could be trained to the end.
-        WorkerError: workers of the runner died in each of `ATTEMPTS`.
+        WorkerError: workers of the runner died in each of `ATTEMPTS`, or one of a Dask scheduler lacks something.
     """
     settings.check_rungs(learn.epochs)
     check_installed(settings)
