@@ -18,7 +18,7 @@ VARIABLES = {
 }
 PLACES = {
     "AGEPIPE_DIRECTORY": "/work",
-    "AGEPIPE_CACHE": "/work/cache",
+    "AGEPIPE_CACHE": "cache",
     "AGEPIPE_WORKSPACE": "s3://bucket/team",
     "AGEPIPE_TRACKING": "http://mlflow.example:5000",
 }
