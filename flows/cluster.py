@@ -1,8 +1,6 @@
 """Check the workers of a running Dask scheduler before the first trial, so that what they lack is one sentence."""
 
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +8,13 @@ from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import WorkerError, first_line
+from agepipe.core.errors import ServiceError, WorkerError, first_line
 from agepipe.core.provenance import version
 from agepipe.registry import store
+from flows import reach
 
 SECONDS = 10
-"""Timeout of a request, and of the connection to the scheduler."""
+"""Timeout of the connection to the scheduler."""
 
 
 class Needs(NamedTuple):
@@ -64,13 +63,13 @@ def lacking(needs: Needs) -> str:
     here, elsewhere = version("agepipe"), socket.gethostname() != needs.host
     if here != needs.version:
         return f"has agepipe {here}, not {needs.version}; install the same version there."
-    if not _answers(f"{needs.prefect.rstrip('/')}/health"):
+    if not _reaches(needs.prefect):
         return (
             f"does not reach Prefect at {needs.prefect}; set PREFECT_API_URL to an address that it reaches, as of "
             "`agepipe up --host`."
         )
     if needs.tracking.startswith("http"):
-        if not _answers(f"{needs.tracking.rstrip('/')}/health"):
+        if not _reaches(needs.tracking):
             return f"does not reach the tracking server {needs.tracking}; give an address that it reaches."
     elif elsewhere:
         return f"is on another machine, which cannot use the store {needs.tracking}; give --tracking http://HOST:PORT."
@@ -98,11 +97,9 @@ def _folder(runtime: Runtime) -> Path:
     return runtime.workspace
 
 
-def _answers(url: str) -> bool:
+def _reaches(url: str) -> bool:
     try:
-        urllib.request.urlopen(url, timeout=SECONDS).close()
-    except urllib.error.HTTPError:
-        return True  # it asks for a password, which the trial has
-    except (OSError, ValueError):
+        reach.check_alive(url)
+    except ServiceError:
         return False
     return True
