@@ -1,20 +1,27 @@
 """Check the workers of a running Dask scheduler before the first trial, so that what they lack is one sentence."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-from agepipe.config.runtime import Runtime
-from agepipe.core.errors import ServiceError, WorkerError, first_line
+from agepipe.config.runtime import Runtime, cache_of
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.config.torchvision_models import is_file
+from agepipe.core.errors import AgepipeError, ConfigError, ServiceError, WorkerError, first_line
+from agepipe.core.mirror import Mirror
 from agepipe.core.provenance import version
 from agepipe.registry import store
+from agepipe.serving.outputs import check_folder
 from flows import reach
 
 SECONDS = 10
 """Timeout of the connection to the scheduler."""
+CLOCKS = 60.0
+"""Largest difference of two clocks, s. The newest evaluation is found by its time, and S3 refuses 15 minutes."""
 
 
 class Needs(NamedTuple):
@@ -28,8 +35,29 @@ class Needs(NamedTuple):
     """Address of Prefect's API."""
     tracking: str
     """Address of the tracking store."""
-    token: Path
-    """A file in the workspace."""
+    bucket: str
+    """URI of the workspace; empty if it is a folder that all machines share."""
+    token: str
+    """A file in the workspace: its path, or its name in the bucket."""
+    now: float
+    """Seconds since the epoch."""
+
+
+def check_weights(learn: LearnSettings, search: SearchSettings, runtime: Runtime) -> None:
+    """Refuse initial weights in a file of this machine if the workers share only a bucket with it.
+
+    Raises:
+        ConfigError: names the file.
+    """
+    if not (runtime.scheduler and runtime.bucket):
+        return
+    for weights in {**search.grid, **search.space}.get("weights", (learn.weights,)):
+        if is_file(str(weights)):
+            raise ConfigError(
+                f"learn.weights: '{weights}' is a file of this machine, and the workers of {runtime.scheduler} share "
+                f"only {runtime.bucket} with it; take 'pretrained' or random weights, or a workspace folder that all "
+                "machines share."
+            )
 
 
 def check(runtime: Runtime, api_url: str) -> None:
@@ -42,9 +70,10 @@ def check(runtime: Runtime, api_url: str) -> None:
     Raises:
         WorkerError: the scheduler does not answer or has no worker, or a worker lacks something; names the worker.
     """
-    with _client(runtime.scheduler) as client, NamedTemporaryFile(dir=_folder(runtime), prefix=".cluster-") as token:
+    with _client(runtime.scheduler) as client, _token(runtime) as token:
         needs = Needs(
-            version("agepipe"), socket.gethostname(), api_url, store.address(runtime), Path(token.name)
+            version("agepipe"), socket.gethostname(), api_url, store.address(runtime), runtime.bucket, token,
+            time.time(),
         )  # fmt: skip
         answers: dict[str, Any] = client.run(lacking, needs, on_error="return")
     if not answers:
@@ -63,6 +92,8 @@ def lacking(needs: Needs) -> str:
     here, elsewhere = version("agepipe"), socket.gethostname() != needs.host
     if here != needs.version:
         return f"has agepipe {here}, not {needs.version}; install the same version there."
+    if (difference := abs(needs.now - time.time())) > CLOCKS:
+        return f"has a clock that differs by {difference:.0f} s from that of {needs.host}; set both by a time server."
     if not _reaches(needs.prefect):
         return (
             f"does not reach Prefect at {needs.prefect}; set PREFECT_API_URL to an address that it reaches, as of "
@@ -73,8 +104,25 @@ def lacking(needs: Needs) -> str:
             return f"does not reach the tracking server {needs.tracking}; give an address that it reaches."
     elif elsewhere:
         return f"is on another machine, which cannot use the store {needs.tracking}; give --tracking http://HOST:PORT."
-    if not needs.token.is_file():
-        return f"does not see the workspace {needs.token.parent}; give a folder that all workers share."
+    return _lacking_bucket(needs) if needs.bucket else _lacking_folder(Path(needs.token))
+
+
+def _lacking_folder(token: Path) -> str:
+    if token.is_file():
+        return ""
+    return f"does not see the workspace {token.parent}; give a folder that all workers share."
+
+
+def _lacking_bucket(needs: Needs) -> str:
+    workspace = cache_of(needs.bucket)
+    mirror = Mirror(needs.bucket, workspace)
+    try:
+        if not mirror.has(needs.token):
+            return f"sees another workspace as {needs.bucket}; give a bucket and an address that all workers share."
+        mirror.check()
+        check_folder("AGEPIPE_CACHE", workspace)
+    except AgepipeError as error:
+        return f"cannot use the workspace ({str(error).rstrip('.')})."
     return ""
 
 
@@ -92,9 +140,16 @@ def _client(address: str) -> Iterator[Any]:
         yield client
 
 
-def _folder(runtime: Runtime) -> Path:
+@contextmanager
+def _token(runtime: Runtime) -> Iterator[str]:
+    """A file in the workspace, while the block runs."""
+    if runtime.bucket:
+        with runtime.mirror.token() as name:
+            yield name
+        return
     runtime.workspace.mkdir(parents=True, exist_ok=True)
-    return runtime.workspace
+    with NamedTemporaryFile(dir=runtime.workspace, prefix=".cluster-") as file:
+        yield file.name
 
 
 def _reaches(url: str) -> bool:

@@ -2,8 +2,8 @@
 
 Each trial trains in a process of its own with any runner, so the runner decides where a trial waits for that process,
 never what it computes. Threads cost least. Processes separate the reading and the tracking of one trial from those of
-another. Dask reaches other machines, which must see the workspace, the tracking store and Prefect's server under the
-same names.
+another. Dask reaches other machines, which must see the workspace (a bucket, or a folder with the same path), the
+tracking store and Prefect's server under the same names.
 """
 
 import sys

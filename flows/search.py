@@ -16,6 +16,7 @@ from agepipe.search.strategies import run, strategy
 from agepipe.training.records import Choice
 from agepipe.training.worker import resume
 from flows.beginning import begin
+from flows.cluster import check_weights
 from flows.runners import deaths, runner
 from flows.table import SearchDisplay
 from tasks.trial import progress_folder, train
@@ -43,12 +44,14 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: 
     """Train settings on every fold, each trial from a fresh network, and choose the best by its mean over folds.
 
     Raises:
-        ConfigError: a rung is not below the epochs of a trial, or the package of the strategy is not installed.
+        ConfigError: a rung is not below the epochs of a trial, the package of the strategy is not installed, or the
+            workers of a Dask scheduler do not see the file of the initial weights.
         TrainingError: no setting could be trained to the end.
         WorkerError: workers of the runner died in each of `ATTEMPTS`, or one of a Dask scheduler lacks something.
     """
     settings.check_rungs(learn.epochs)
     check_installed(settings)
+    check_weights(learn, settings, runtime)
     attempts = ATTEMPTS
     while True:
         try:

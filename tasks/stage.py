@@ -24,6 +24,7 @@ from agepipe.core.errors import AgepipeError, DiedError
 from agepipe.core.record import Record
 from agepipe.training.worker import interrupt
 from tasks.cache import Cached, cached, runtime_of, usable
+from tasks.elsewhere import on_this_machine
 from tasks.stored import RecordStorage
 
 P = ParamSpec("P")
@@ -74,11 +75,11 @@ class Stage(Generic[P, R]):
             forgive: error classes; a call that raises one of them has None in the result.
         """
         calls = list(calls)
-        workspaces = [_runtime((), call).workspace for call in calls]
+        runtimes = [_runtime((), call) for call in calls]
         futures = [self._prepared((), call).submit(**call) for call in calls]
         try:
             if watch is not None:
-                _watch(futures, workspaces, watch)
+                _watch(futures, [runtime.workspace for runtime in runtimes], watch)
             for future in futures:
                 future.wait()
         except BaseException as error:
@@ -86,15 +87,16 @@ class Stage(Generic[P, R]):
                 interrupt()
             raise
         records: list[R | None] = [None] * len(calls)
-        for place, (future, workspace) in enumerate(zip(futures, workspaces, strict=True)):
+        for place, (future, runtime) in enumerate(zip(futures, runtimes, strict=True)):
             with suppress(*forgive):
-                records[place] = future.result().resolved_in(workspace)
+                records[place] = record = future.result().resolved_in(runtime.workspace)
+                runtime.mirror.fetch(record)  # a Dask worker on another machine made it
         return records
 
     def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task[P, R]:
         arguments = self.signature.bind(*args, **kwargs).arguments
         runtime = _runtime((), arguments)
-        storage = RecordStorage(basepath=str(runtime.workspace / "records"))
+        storage = RecordStorage.of(runtime)
         stale = self._removed(arguments, runtime) or self._stored(storage, arguments, runtime.workspace) is None
         prepared = self.task.with_options(refresh_cache=stale)
         prepared.result_storage = storage  # `with_options` accepts a block only after a server has saved it
@@ -127,7 +129,9 @@ def _stored(body: Cached[P, R]) -> Callable[P, R]:
 
     @wraps(body.body)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
-        return body(*args, **kwargs).relative_to(_runtime(args, kwargs).workspace)
+        arguments = on_this_machine(body.signature.bind(*args, **kwargs).arguments)
+        record = body(**arguments)  # type: ignore[call-arg]  # the same names, which the type does not know
+        return record.relative_to(runtime_of(arguments.values()).workspace)
 
     made.__signature__ = body.signature  # type: ignore[attr-defined]  # without the folder, which is not an argument of the task
     return made

@@ -5,11 +5,13 @@ shared workspace, anyone who can write could thus run code in another user's com
 """
 
 import json
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 from prefect.filesystems import LocalFileSystem
 from prefect.serializers import JSONSerializer
 
+from agepipe.config.runtime import Runtime, cache_of
 from agepipe.core.record import Record
 from agepipe.data.records import Catalogue, DataReport, Partition, Rows, Source
 from agepipe.evaluation.records import Compared, Evaluation
@@ -22,6 +24,8 @@ RECORDS: tuple[type[Record], ...] = (
     Source, Catalogue, DataReport, Rows, Partition, Trial, Choice, Model, Evaluation, Compared, Registered,
 )  # fmt: skip
 """The classes that may be read."""
+FOLDER = "records"
+"""Folder in the workspace that holds them."""
 FORMER = "agepipe.records"
 """The module of all records in earlier versions, whose workspaces are still read."""
 FORMAT = JSONSerializer().model_dump()
@@ -35,6 +39,19 @@ class RecordStorage(LocalFileSystem):
 
     _block_type_name = "agepipe records"
     _block_type_slug = "agepipe-records"  # otherwise it would replace Prefect's own LocalFileSystem
+
+    bucket: str = ""
+    """URI of the workspace, whose folder may have another path on a Dask worker; empty if all have the same path."""
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Self:
+        """The records in a workspace."""
+        return cls(basepath=str(runtime.workspace / FOLDER), bucket=runtime.bucket if runtime.scheduler else "")
+
+    def _resolve_path(self, path: str) -> Path:
+        """As the base class, with the path that the folder has on the machine that reads or writes."""
+        here = {"basepath": str(cache_of(self.bucket) / FOLDER)} if self.bucket else {}
+        return LocalFileSystem._resolve_path(self.model_copy(update=here), path)
 
     async def aread_path(self, path: str) -> bytes:
         """As `read_path`."""

@@ -118,6 +118,10 @@ class Runtime(Settings):
             )
         return self
 
+    def here(self) -> Self:
+        """The runtime as a worker of a Dask scheduler uses it, whose folder for the bucket may have another path."""
+        return self.model_copy(update={"workspace": cache_of(self.bucket)}) if self.bucket and self.scheduler else self
+
     @property
     def mirror(self) -> Mirror:
         """The copy of the workspace in the bucket, if there is one."""

@@ -17,14 +17,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from agepipe.core.artifacts import MANIFEST, file_digest, read_manifest, remove, replacing, turn, whole
 from agepipe.core.errors import StorageError
 from agepipe.core.record import Record
-from agepipe.core.storage import asking, opened
+from agepipe.core.storage import asking, create, is_local, opened
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -59,9 +59,28 @@ class Mirror:
         if self.uri:
             fs, root = self._store()
             with asking(FIELD, self.uri):
-                if _is_local(fs):
+                if is_local(fs):
                     Path(root).mkdir(parents=True, exist_ok=True)
                 fs.pipe_file(f"{root}/{PROBE}", b'{"agepipe": "a workspace"}\n')
+
+    @contextmanager
+    def token(self) -> Iterator[str]:
+        """The name of an object that is in the bucket while the block runs, by which another machine recognises it."""
+        fs, root = self._store()
+        name = f"agepipe-cluster-{uuid.uuid4().hex[:8]}"
+        with asking(FIELD, self.uri):
+            fs.pipe_file(f"{root}/{name}", b"")
+        try:
+            yield name
+        finally:
+            with asking(FIELD, self.uri):
+                fs.rm_file(f"{root}/{name}")
+
+    def has(self, token: str) -> bool:
+        """Whether the bucket is the one in which another machine has put this token."""
+        fs, root = self._store()
+        with asking(FIELD, self.uri):
+            return bool(fs.exists(f"{root}/{token}"))
 
     def settle(self, folder: Path) -> bool:
         """Push a result that only this machine has, or pull one that it has not.
@@ -150,7 +169,7 @@ class Mirror:
 
     def _put(self, source: Path, place: str) -> None:
         fs, _ = self._store()
-        if not _is_local(fs):
+        if not is_local(fs):
             fs.put_file(str(source), place)
             return
         Path(place).parent.mkdir(parents=True, exist_ok=True)
@@ -161,16 +180,7 @@ class Mirror:
         """The manifest that is in the bucket after this one was written there, unless another one is already."""
         fs, _ = self._store()
         place, text = f"{self._place(folder)}/{MANIFEST}", json.dumps(manifest, indent=2).encode()
-        try:
-            if _is_local(fs):
-                _create(Path(place), text)
-            else:
-                fs.pipe_file(place, text, mode="create")
-        except OSError:  # the stores name this error differently, so ask what is there
-            if (theirs := self._manifest(folder)) is None:
-                raise
-            return theirs
-        return manifest
+        return manifest if create(fs, place, text) else self._manifest(folder) or self._listed(folder, manifest)
 
     def _pull(self, folder: Path) -> bool:
         """Copy a folder out of the bucket and replace the one on this machine; False if the bucket has none."""
@@ -251,18 +261,3 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _digests(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {path: one["sha256"] for path, one in objects.items()}
-
-
-def _is_local(fs: "AbstractFileSystem") -> bool:
-    return "file" in fs.protocol
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a file that must not exist yet, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        draft.write_bytes(content)
-        os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -4,9 +4,12 @@ Each store takes its address and credentials from its own environment variables 
 AWS_ENDPOINT_URL or GOOGLE_APPLICATION_CREDENTIALS, so agepipe has no settings for them.
 """
 
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -59,6 +62,39 @@ def opened(field: str, uri: str) -> "tuple[AbstractFileSystem, str]":
     with asking(field, uri):
         fs, path = fsspec.url_to_fs(uri, use_listings_cache=False)
     return fs, path.rstrip("/")
+
+
+def is_local(fs: "AbstractFileSystem") -> bool:
+    """Whether the files are those of this machine."""
+    return "file" in fs.protocol
+
+
+def create(fs: "AbstractFileSystem", path: str, content: bytes) -> bool:
+    """Write an object, whole or not at all, if there is none; of several machines that do so at once, one succeeds.
+
+    Returns:
+        Whether it was written; False if there is one already.
+    """
+    try:
+        if is_local(fs):
+            _link(Path(path), content)
+        else:
+            fs.pipe_file(path, content, mode="create")
+    except OSError:  # the stores name this error differently, so ask what is there
+        if not fs.exists(path):
+            raise
+        return False
+    return True
+
+
+def _link(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        draft.write_bytes(content)
+        os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -285,7 +285,7 @@ def _turn(name: str, runtime: Runtime) -> Iterator[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        with store.locked(runtime, "registry"):
+        with store.locked(runtime, "registry"), store.locked_in_bucket(runtime, "registry"):
             name = named(name, runtime)
             recover(name, runtime)
             yield name

@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from agepipe.config.runtime import Runtime
+from agepipe.core.bucket_lock import bucket_lock
 from agepipe.core.errors import ConfigError, TrackingError, first_line
 from agepipe.core.sqlite import odd, sqlite
 from agepipe.registry.tables import PATIENCE, ROOT_TAG, unreadable
@@ -114,13 +115,33 @@ def locked(runtime: Runtime, purpose: str) -> Iterator[None]:
     """
     path = database(runtime)
     if path is None:
-        server = hashlib.sha256(address(runtime).encode()).hexdigest()[:10]
-        file = runtime.workspace / f".{purpose}-{server}.lock"
+        file = runtime.workspace / f".{_of_server(purpose, runtime)}.lock"
     else:
         file = path.with_name(f".{path.stem}-{purpose}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file):
         yield
+
+
+@contextmanager
+def locked_in_bucket(runtime: Runtime, purpose: str) -> Iterator[None]:
+    """Hold a lock that excludes machines with the same server that share only the bucket of the workspace.
+
+    Nothing is done if the workspace is a folder, or the store is local.
+
+    Raises:
+        StorageError: the bucket cannot be used.
+    """
+    if not runtime.bucket or database(runtime) is not None:
+        yield
+        return
+    with bucket_lock("workspace", runtime.bucket, _of_server(purpose, runtime)):
+        yield
+
+
+def _of_server(purpose: str, runtime: Runtime) -> str:
+    """Name of a lock for one server."""
+    return f"{purpose}-{hashlib.sha256(address(runtime).encode()).hexdigest()[:10]}"
 
 
 def check_server(runtime: Runtime) -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from answering import Answer, answering
+from buckets import served
 from commands import free_port
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import WorkerError
+from agepipe.config.stages import LearnSettings, SearchSettings
+from agepipe.core.errors import ConfigError, WorkerError
 from agepipe.core.provenance import version
 from flows import cluster
 from flows.cluster import Needs, lacking
@@ -31,8 +33,17 @@ def address() -> Iterator[str]:
 def needs(address: str, tmp_path: Path) -> Needs:
     """What this machine has."""
     (tmp_path / "token").touch()
-    here = socket.gethostname()
-    return Needs(version("agepipe"), here, f"{address}/api", f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "token")
+    here, store = socket.gethostname(), f"sqlite:///{tmp_path}/mlflow.db"
+    return Needs(version("agepipe"), here, f"{address}/api", store, "", str(tmp_path / "token"), time.time())
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A workspace with a token; the cache of this machine is elsewhere."""
+    monkeypatch.setenv("AGEPIPE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "token").touch()
+    return f"file://{tmp_path}/shared"
 
 
 def test_a_worker_that_has_everything_lacks_nothing(needs: Needs, address: str) -> None:
@@ -47,11 +58,37 @@ def test_a_worker_that_has_everything_lacks_nothing(needs: Needs, address: str) 
         ({"prefect": "http://127.0.0.1:9/api"}, "PREFECT_API_URL"),
         ({"tracking": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
         ({"host": "other"}, "--tracking"),
-        ({"token": Path("/nowhere/token")}, "/nowhere"),
+        ({"token": "/nowhere/token"}, "/nowhere"),
+        ({"now": 0.0}, "clock"),
+        ({"bucket": "file:///nowhere", "token": "token"}, "file:///nowhere"),
+        ({"bucket": "gs://bucket/work", "token": "token"}, "agepipe[gcs]"),
     ],
 )
 def test_what_a_worker_lacks_is_named(needs: Needs, change: dict[str, object], named: str) -> None:
     assert named in lacking(needs._replace(**change))
+
+
+def test_a_worker_that_shares_only_the_bucket_lacks_nothing(needs: Needs, bucket: str, tmp_path: Path) -> None:
+    assert lacking(needs._replace(bucket=bucket, token="token")) == ""
+    (tmp_path / "shared" / "token").unlink()
+    assert bucket in lacking(needs._replace(bucket=bucket, token="token"))
+
+
+def test_a_bucket_that_does_not_exist_or_refuses_is_named(needs: Needs) -> None:
+    with served():
+        assert "s3://nowhere/work" in lacking(needs._replace(bucket="s3://nowhere/work", token="token"))
+
+
+def test_weights_that_only_the_searching_machine_has_are_refused(bucket: str, tmp_path: Path) -> None:
+    runtime = Runtime.model_validate({"workspace": bucket, "runner": "dask", "scheduler": "tcp://127.0.0.1:1"})
+    (file := tmp_path / "weights.pt").touch()
+    given, none = LearnSettings(weights=str(file)), SearchSettings()
+    with pytest.raises(ConfigError, match=f"learn.weights: '{file}'"):
+        cluster.check_weights(given, none, runtime)
+    cluster.check_weights(LearnSettings(), none, runtime)
+    cluster.check_weights(given, none, Runtime(workspace=tmp_path, runner="dask", scheduler="tcp://127.0.0.1:1"))
+    with pytest.raises(ConfigError, match=f"learn.weights: '{file}'"):
+        cluster.check_weights(LearnSettings(), SearchSettings(grid={"weights": ("none", str(file))}), runtime)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
