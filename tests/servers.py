@@ -16,8 +16,11 @@ SWITCHES = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEM
 class MlflowServer:
     """One server with a database of its own in a folder; it takes its whole process group along when it ends."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, artifacts: str = "") -> None:
+        """With `artifacts`, the URI of a store, clients use that store themselves."""
         self.home = home
+        passed_on = ("--artifacts-destination", str(home / "artifacts"))
+        self._artifacts = ("--no-serve-artifacts", "--default-artifact-root", artifacts) if artifacts else passed_on
         self.home.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -29,8 +32,7 @@ class MlflowServer:
         """Start it and wait until it answers."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.home}/mlflow.db",
-            "--artifacts-destination", str(self.home / "artifacts"),
+            "--backend-store-uri", f"sqlite:///{self.home}/mlflow.db", *self._artifacts,
         ]  # fmt: skip
         log = self.home / "log.txt"
         with log.open("a") as output:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # takes a third of a second to import, which a local workspac
 
 PACKAGES = {"s3": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "az": ("adlfs", "azure"), "file": ("fsspec", "train")}
 """The package that each kind of URI needs, and the extra that installs it."""
+SKEWED = "RequestTimeTooSkewed"
+"""Code of S3's error for a request whose time differs from the server's by more than 15 minutes."""
 
 
 def is_uri(text: str) -> bool:
@@ -124,6 +126,8 @@ def _fault(error: Exception) -> str:
     said = first_line(error)[:200].rstrip(".")
     if isinstance(error, FileNotFoundError):
         return f"does not exist ({said}); check the name, or create the bucket"
+    if SKEWED in f"{error} {error.__cause__}":
+        return f"refuses requests with the time of this machine ({said}); set its clock by a time server"
     if isinstance(error, PermissionError) or "credential" in f"{type(error).__name__} {said}".lower():
         return f"may not be used with these credentials ({said}); set those of a user who may read and write it"
     return f"does not answer as it should ({said}); check the address and the network"

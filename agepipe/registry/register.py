@@ -106,14 +106,16 @@ def _created(
     facts = tags.facts(model, evaluation, partition, parent)
     if partition is not None:
         kept = partition.relative_to(runtime.workspace)
-        client.log_text(run_id, kept.model_dump_json(indent=2), "partition/partition.json")
-        client.log_artifact(run_id, str(partition.members), "partition")
+        with tracking.transferring(runtime):
+            client.log_text(run_id, kept.model_dump_json(indent=2), "partition/partition.json")
+            client.log_artifact(run_id, str(partition.members), "partition")
     made = client.create_logged_model(tracking.prepare(runtime), f"{name}-{model.digest[:10]}", run_id)
     with tempfile.TemporaryDirectory() as folder:
         _package(model, Path(folder), made.model_id, run_id)
         if evaluation is not None and evaluation.model_card.exists():
             shutil.copy(evaluation.model_card, Path(folder) / "model")
-        client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
+        with tracking.transferring(runtime):
+            client.log_model_artifacts(made.model_id, str(Path(folder) / "model"))
     client.finalize_logged_model(made.model_id, "READY")
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description="Age ranges of faces, by agepipe.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import TrackingError
+from agepipe.core.errors import AgepipeError, TrackingError, first_line
 from agepipe.core.provenance import environment, gone, process
 from agepipe.core.record import digest_of
 from agepipe.data.records import Rows
@@ -173,11 +173,13 @@ class Run:
 
     def artifacts(self, source: Path, folder: str = "") -> None:
         """Upload the content of a folder to the run."""
-        self._client.log_artifacts(self.run_id, str(source), folder or None)
+        with transferring(self._runtime):
+            self._client.log_artifacts(self.run_id, str(source), folder or None)
 
     def text(self, text: str, file: str) -> None:
         """Write a text file of the run, such as `config.toml`."""
-        self._client.log_text(self.run_id, text, file)
+        with transferring(self._runtime):
+            self._client.log_text(self.run_id, text, file)
 
     def dataset(self, rows: Rows, context: Literal["training", "search", "test"]) -> None:
         """Log the rows that the run uses, with their digest."""
@@ -328,4 +330,28 @@ def download(runtime: Runtime, uri: str, folder: Path) -> None:
     store.quiet()
     from mlflow.artifacts import download_artifacts
 
-    download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(runtime))
+    with transferring(runtime):
+        download_artifacts(uri, dst_path=str(folder), tracking_uri=store.address(runtime))
+
+
+@contextmanager
+def transferring(runtime: Runtime) -> Iterator[None]:
+    """Turn the errors of a server's artifact store into one sentence, where clients use that store themselves.
+
+    Raises:
+        TrackingError: the artifact store refuses, does not answer, or needs a package that is not installed.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (AgepipeError, MlflowException):
+        raise
+    except Exception as error:  # botocore, google and azure each raise their own
+        if store.database(runtime) is not None or isinstance(error, OSError):
+            raise
+        raise TrackingError(
+            f"tracking: the artifacts of {runtime.tracking} cannot be used from here ({first_line(error)}); give this "
+            "machine the credentials and the package of their store, or start the server with --artifacts-destination, "
+            "so that it passes them on."
+        ) from error
