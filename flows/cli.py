@@ -3,10 +3,10 @@
 Slow imports are inside the commands, so that `agepipe --help` answers at once.
 """
 
-import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,6 @@ from flows.options import (
     Device,
     Experiment,
     GpuTrials,
-    Machines,
-    Meet,
     ModelName,
     Processes,
     Refresh,
@@ -36,6 +34,10 @@ from flows.options import (
     text,
 )  # fmt: skip
 from flows.options import runtime as _runtime
+
+if TYPE_CHECKING:
+    from agepipe.config.runtime import Runtime
+    from agepipe.config.stages import Config
 
 app = typer.Typer(
     help="Train, evaluate, register and use an age-range classifier on UTKFace photographs.",
@@ -57,8 +59,6 @@ def run(
     workers: Workers = 0,
     threads: Threads = 0,
     processes: Processes = None,
-    machines: Machines = 1,
-    meet: Meet = "",
     gpu_trials: GpuTrials = 1,
     runner: Runner = "threads",
     scheduler: Scheduler = "",
@@ -66,11 +66,12 @@ def run(
     tracking: Tracking = TRACKING,
     experiment: Experiment = EXPERIMENT,
 ) -> None:
-    """Run the full pipeline: photographs in, an evaluated and registered model out."""
+    """Run the full pipeline: photographs in, an evaluated and registered model out.
+
+    A launcher such as torchrun or srun may start the same command on several machines, which then share the training.
+    """
     from agepipe.config import presets
-    from agepipe.training.check import check
-    from flows import refuse
-    from flows.entry import enter
+    from agepipe.training import launcher
 
     changes = presets.parse_overrides(overrides or [])
     if data:
@@ -78,9 +79,29 @@ def run(
     configs = presets.load_each(preset, changes, presets.chosen(preset, variant))
     runtime = _runtime(
         workspace=workspace, tracking=tracking, experiment=experiment, device=device, workers=workers, threads=threads,
-        processes=processes, machines=machines, meet=meet, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler,
+        processes=processes, gpu_trials=gpu_trials, runner=runner, scheduler=scheduler,
         refresh=tuple(refresh),
     )  # fmt: skip
+    if (position := launcher.position()) is None:
+        _run(configs, runtime)
+        return
+    from agepipe.training.ranks import met, ranked
+
+    runtime = ranked(position, configs, runtime)
+    with met(position, configs, runtime) as ranks:
+        if position.rank == 0:
+            _run(configs, runtime)
+            return
+        typer.echo(f"Rank {position.rank} of {position.count} takes part in the training of rank 0.")
+        count = ranks.take_part()
+        typer.echo(f"Rank {position.rank} of {position.count} has taken part in {count} training{'s' * (count != 1)}.")
+
+
+def _run(configs: "Sequence[Config]", runtime: "Runtime") -> None:
+    from agepipe.training.check import check
+    from flows import refuse
+    from flows.entry import enter
+
     for config in configs:
         check(config, runtime=runtime)
         refuse.run(config, runtime)
@@ -88,25 +109,6 @@ def run(
     from flows import pipelines
 
     pipelines.run(configs, runtime, server)
-
-
-@app.command(epilog="Example: agepipe join 10.0.0.5:29500 --workspace /shared/workspace")
-def join(
-    meet: Annotated[str, typer.Argument(help="HOST:PORT, as given to `agepipe run --meet`.")],
-    wait: Annotated[
-        float, typer.Option(min=0.0, help="Seconds to wait for the training to begin; by default without limit.")
-    ] = math.inf,
-    workspace: Workspace = WORKSPACE,
-) -> None:
-    """Join the final training of a run on another machine that shares the workspace; ends when the training ends."""
-    from agepipe.training.rendezvous import join as joined
-    from flows import refuse
-
-    runtime = _runtime(workspace=workspace)
-    refuse.join(meet, runtime)
-    typer.echo(f"Waiting for a training at {meet} in {runtime.workspace}.")
-    done = joined(meet, runtime, lambda epoch: typer.echo(f"epoch {epoch.epoch} of {epoch.epochs}"), wait)
-    typer.echo(f"The training has ended after {len(done.curves)} epochs.")
 
 
 @app.command(epilog="Example: agepipe evaluate champion --data holiday-photos/ --exclude-seen")

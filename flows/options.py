@@ -75,8 +75,6 @@ Processes = Annotated[
         show_default=False,
     ),
 ]
-Machines = Annotated[int, typer.Option(help="Machines that share the final training; all others run agepipe join.")]
-Meet = Annotated[str, typer.Option(help="Address at which the other machines reach this one, as HOST:PORT.")]
 Refresh = Annotated[list[str], typer.Option(help="Stage to compute again, with all stages after it; repeatable.")]
 Data = Annotated[
     list[str],

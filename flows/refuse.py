@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
-from agepipe.core.errors import ConfigError, ModelError
+from agepipe.core.errors import ModelError
 from agepipe.data import sources
 from agepipe.registry import locked_rows, lookup
 from agepipe.reports.comparison import check_different
@@ -23,19 +23,6 @@ def run(config: Config, runtime: Runtime) -> None:
     """
     sources.check(config.source.data)
     warm_start.with_files(config, lambda version: lookup.weights_file(version, runtime))
-
-
-def join(meet: str, runtime: Runtime) -> None:
-    """Check that the workspace is a folder, in which another machine can leave an invitation.
-
-    Raises:
-        ConfigError: it is a URI.
-    """
-    if runtime.bucket:
-        raise ConfigError(
-            f"--workspace: '{runtime.bucket}' holds no invitation to {meet}; name the folder that the machine with the "
-            "training works in, and that this one sees as well."
-        )
 
 
 def evaluate(model: str, data: Sequence[str], name: str, runtime: Runtime) -> None:

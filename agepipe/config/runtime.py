@@ -77,12 +77,8 @@ class Runtime(Settings):
     """Threads of the final training, in all its processes together; 0 means one per core. A trial has
     cores // workers."""
     processes: Annotated[int | None, Field(ge=1, le=512)] = None
-    """Processes on each machine that share the final training, each with its part of every batch; None means one per
-    GPU, or one without GPUs."""
-    machines: Annotated[int, Field(ge=1, le=512)] = 1
-    """Machines that share the final training and the workspace; all but this one run `agepipe join`."""
-    meet: str = ""
-    """Address at which the other machines reach this one, as HOST:PORT."""
+    """Processes on this machine that share the final training, each with its part of every batch; None means one per
+    GPU, or one without GPUs. Under a launcher such as torchrun they are the ranks on this machine."""
     gpu_trials: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of concurrent trials on each GPU; a single trial of a small network leaves most of the GPU idle."""
     runner: Literal["threads", "processes", "dask"] = "threads"
@@ -111,11 +107,6 @@ class Runtime(Settings):
     def _check_bucket(self) -> Self:
         if self.bucket:
             storage.check_uri("bucket", self.bucket)
-        if self.bucket and self.machines > 1:
-            raise ConfigError(
-                f"machines: {self.machines} that share a training need a workspace folder that all of them see, not "
-                f"'{self.bucket}'; name one, or take 1."
-            )
         return self
 
     def here(self) -> Self:
@@ -140,22 +131,16 @@ class Runtime(Settings):
 
     @model_validator(mode="after")
     def _check_processes(self) -> Self:
-        for name, count in (("processes", self.processes or 1), ("machines", self.machines)):
-            if count > 1 and not _can_share():
-                raise ConfigError(
-                    f"{name}: {count} need a package that is not installed; install agepipe[distributed] (uv run "
-                    "--extra distributed), or take 1."
-                )
-        if self.machines > 1:
-            meeting(self.meet)
-        elif self.meet:
-            raise ConfigError(f"meet: '{self.meet}' does nothing with one machine; give machines as well.")
+        if (self.processes or 1) > 1 and not _can_share():
+            raise ConfigError(
+                f"processes: {self.processes} need a package that is not installed; install agepipe[distributed] (uv "
+                "run --extra distributed), or take 1."
+            )
         return self
 
     def processes_for(self, batch: int) -> int:
-        """Number of processes of the final training on each machine, for batches of `batch` rows."""
-        most = batch // self.machines
-        return self.processes or (min(max(1, self.gpu_count), most) if _can_share() else 1)
+        """Number of processes of the final training on this machine, for batches of `batch` rows."""
+        return self.processes or (min(max(1, self.gpu_count), batch) if _can_share() else 1)
 
     @property
     def gpu_count(self) -> int:
@@ -182,21 +167,6 @@ class Runtime(Settings):
     def thread_count(self) -> int:
         """Threads of the final training."""
         return self.threads or cores()
-
-
-def meeting(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT.
-
-    Raises:
-        ConfigError: the text is not HOST:PORT.
-    """
-    host, _, port = text.rpartition(":")
-    if not re.fullmatch(r"[\w.-]+", host) or not (port.isdecimal() and 0 < int(port) < 2**16):
-        raise ConfigError(
-            f"meet: '{text}' is not an address; write HOST:PORT of the machine that runs the pipeline, as the others "
-            "know it, such as 10.0.0.5:29500."
-        )
-    return host, int(port)
 
 
 def _can_share() -> bool:

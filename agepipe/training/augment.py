@@ -1,6 +1,8 @@
 """Augmentation of a batch, on its device and for all pictures at once; it is applied in training only."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -27,7 +29,43 @@ MIX_YEARS = 5.0
 """Standard deviation of the difference in age between a picture and the one it is mixed with."""
 
 
-def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
+@dataclass(frozen=True)
+class Part:
+    """The pictures of a batch that one of several processes augments.
+
+    Random numbers are drawn for the whole batch and used for the part, so that every process draws the same ones.
+    """
+
+    count: int
+    """Pictures in the whole batch."""
+    rows: slice
+    """Rows of the part."""
+    mean: Callable[[Tensor], Tensor]
+    """Returns the mean over the pictures of the whole batch, given the mean over those of the part."""
+
+    @classmethod
+    def whole(cls, count: int) -> "Part":
+        """All pictures of the batch."""
+        return cls(count, slice(None), lambda mean: mean)
+
+    def uniform(self, device: torch.device, *shape: int) -> Tensor:
+        """Uniform random numbers from 0 to 1, float32 `(*shape, n)`, where `n` are the pictures of the part."""
+        return torch.rand(*shape, self.count, device=device)[..., self.rows]
+
+    def symmetric(self, device: torch.device) -> Tensor:
+        """Uniform random numbers from -1 to 1, float32 `(n,)`."""
+        return self.uniform(device) * 2 - 1
+
+    def integers(self, device: torch.device, below: int) -> Tensor:
+        """Random integers from 0, int64 `(n,)`."""
+        return torch.randint(below, (self.count,), device=device)[self.rows]
+
+    def mask(self, device: torch.device, probability: float) -> Tensor:
+        """Which pictures to change, bool `(n, 1, 1, 1)`."""
+        return (self.uniform(device) < probability).view(-1, 1, 1, 1)
+
+
+def augment(images: Tensor, size: int, settings: AugmentSettings, part: Part | None = None) -> Tensor:
     """Augment pictures and crop them to the size of the network's input.
 
     Random numbers come from torch's global random state of the device.
@@ -36,26 +74,28 @@ def augment(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
         images: stored pictures, uint8 RGB `(n, s, s, 3)`.
         size: side of the result, px.
         settings: which transforms to apply, with their ranges and probabilities.
+        part: the part of the batch that the pictures are; None if they are the whole batch.
 
     Returns:
         Levels, float32 `(n, size, size, 3)`, about 0 to 255.
     """
-    levels = _crop_and_warp(images, size, settings)
+    part, device = part or Part.whole(len(images)), images.device
+    levels = _crop_and_warp(images, size, settings, part)
     if settings.flip > 0:
-        levels = torch.where(_random_mask(levels, settings.flip), levels.flip(2), levels)
+        levels = torch.where(part.mask(device, settings.flip), levels.flip(2), levels)
     levels = levels.float()  # cropping and flipping uint8 is four times as fast as float32
     if settings.brightness > 0 or settings.contrast > 0:
-        levels = _expose(levels, settings.brightness, settings.contrast)
+        levels = _expose(levels, settings.brightness, settings.contrast, part)
     if settings.grey > 0:
-        levels = torch.where(_random_mask(levels, settings.grey), luma(levels), levels)
+        levels = torch.where(part.mask(device, settings.grey), luma(levels), levels)
     if settings.blur > 0:
-        levels = torch.where(_random_mask(levels, settings.blur), _blurred(levels), levels)
+        levels = torch.where(part.mask(device, settings.blur), _blurred(levels), levels)
     if settings.jpeg > 0:
         low, high = JPEG_QUALITY
-        quality = low + (high - low) * torch.rand(len(levels), device=levels.device)
-        levels = torch.where(_random_mask(levels, settings.jpeg), compress(levels, quality), levels)
+        quality = low + (high - low) * part.uniform(device)
+        levels = torch.where(part.mask(device, settings.jpeg), compress(levels, quality), levels)
     if settings.erase > 0:
-        levels = torch.where(_rectangles(levels, settings.erase), levels.mean((0, 1, 2)), levels)
+        levels = torch.where(_rectangles(levels, settings.erase, part), part.mean(levels.mean((0, 1, 2))), levels)
     return levels
 
 
@@ -94,30 +134,30 @@ def luma(levels: Tensor) -> Tensor:
     return (levels * levels.new_tensor(LUMA)).sum(3, keepdim=True)
 
 
-def _crop_and_warp(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
+def _crop_and_warp(images: Tensor, size: int, settings: AugmentSettings, part: Part) -> Tensor:
     """The network's input out of each picture, `(n, size, size, 3)`; uint8 if it was only cropped, else float32."""
     if settings.rotate > 0 or settings.scale > 0:
-        return _affine(images, size, settings)
+        return _affine(images, size, settings, part)
     if settings.shift:
-        return _random_crop(images, size)
+        return _random_crop(images, size, part)
     return centre(images, size)
 
 
-def _random_crop(images: Tensor, size: int) -> Tensor:
+def _random_crop(images: Tensor, size: int, part: Part) -> Tensor:
     count, stored = images.shape[:2]
     room = stored - size + 1
-    top, left = (torch.randint(room, (count,), device=images.device) for _ in range(2))
+    top, left = (part.integers(images.device, room) for _ in range(2))
     windows = images.unfold(1, size, 1).unfold(2, size, 1)  # a view: (n, room, room, 3, size, size)
     return windows[torch.arange(count, device=images.device), top, left].permute(0, 2, 3, 1)
 
 
-def _affine(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
+def _affine(images: Tensor, size: int, settings: AugmentSettings, part: Part) -> Tensor:
     """Rotate, scale and shift by one bilinear interpolation; beyond its border the picture is mirrored."""
     count, stored = images.shape[:2]
-    angle = _uniform(images, count) * math.radians(settings.rotate)
-    zoom = (size / stored) * (1 + _uniform(images, count) * settings.scale)
+    angle = part.symmetric(images.device) * math.radians(settings.rotate)
+    zoom = (size / stored) * (1 + part.symmetric(images.device) * settings.scale)
     room = (stored - size) / stored if settings.shift else 0.0
-    right, down = (_uniform(images, count) * room for _ in range(2))
+    right, down = (part.symmetric(images.device) * room for _ in range(2))
     cosine, sine = zoom * angle.cos(), zoom * angle.sin()
     matrix = torch.stack([torch.stack([cosine, -sine, right], 1), torch.stack([sine, cosine, down], 1)], 1)
     grid = functional.affine_grid(matrix, [count, 3, size, size], align_corners=False)
@@ -125,11 +165,10 @@ def _affine(images: Tensor, size: int, settings: AugmentSettings) -> Tensor:
     return functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _expose(levels: Tensor, brightness: float, contrast: float) -> Tensor:
+def _expose(levels: Tensor, brightness: float, contrast: float, part: Part) -> Tensor:
     """Scale the levels of each picture (brightness), and their differences from its mean luma (contrast)."""
-    count = len(levels)
-    light = (1 + _uniform(levels, count) * brightness).view(-1, 1, 1, 1)
-    spread = (1 + _uniform(levels, count) * contrast).view(-1, 1, 1, 1)
+    light = (1 + part.symmetric(levels.device) * brightness).view(-1, 1, 1, 1)
+    spread = (1 + part.symmetric(levels.device) * contrast).view(-1, 1, 1, 1)
     middle = luma(levels.mean((1, 2), keepdim=True))
     return levels * (light * spread) + middle * light * (1 - spread)
 
@@ -142,10 +181,10 @@ def _blurred(levels: Tensor) -> Tensor:
     return functional.interpolate(planes, (size, size), mode="bilinear").permute(0, 2, 3, 1)
 
 
-def _rectangles(levels: Tensor, probability: float) -> Tensor:
+def _rectangles(levels: Tensor, probability: float, part: Part) -> Tensor:
     """Mask of the pixels to erase, bool `(n, h, w, 1)`: at most one rectangle a picture, aspect ratio 1:2 to 2:1."""
-    count, height, width = levels.shape[:3]
-    uniform = torch.rand(5, count, device=levels.device)
+    height, width = levels.shape[1:3]
+    uniform = part.uniform(levels.device, 5)
     area = ERASED_AREA[0] + uniform[0] * (ERASED_AREA[1] - ERASED_AREA[0])
     aspect = 2 ** (uniform[1] - 0.5)
     high, wide = area.sqrt() * aspect * height, area.sqrt() / aspect * width
@@ -156,11 +195,3 @@ def _rectangles(levels: Tensor, probability: float) -> Tensor:
     across = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
     chosen = uniform[4] < probability
     return (down[:, :, None] & across[:, None, :] & chosen[:, None, None]).unsqueeze(3)
-
-
-def _random_mask(levels: Tensor, probability: float) -> Tensor:
-    return (torch.rand(len(levels), device=levels.device) < probability).view(-1, 1, 1, 1)
-
-
-def _uniform(like: Tensor, count: int) -> Tensor:
-    return torch.rand(count, device=like.device) * 2 - 1

@@ -1,6 +1,6 @@
 """Batches from the memory-mapped pixel store, without decoding and without a Python loop over pictures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -31,9 +31,9 @@ class Batch(NamedTuple):
         """The same pictures, each with the labels of another row, whose index `partner` gives, int64 `(n,)`."""
         return Batch(self.images, *(column[partner] for column in self[1:]))
 
-    def rows(self, rows: slice) -> "Batch":
-        """The rows of a slice."""
-        return Batch(*(column[rows] for column in self))
+    def labels_of(self, rows: slice) -> "Batch":
+        """The same pictures, with the labels of the rows of a slice."""
+        return Batch(self.images, *(column[rows] for column in self[1:]))
 
 
 class Batches:
@@ -70,11 +70,15 @@ class Batches:
         """Full batches in an epoch."""
         return len(self._index) // self.size
 
-    def shuffled(self) -> Iterator[Batch]:
-        """One epoch in random order, by torch's global random state; the last batch is dropped if it is not full."""
+    def shuffled(self, pictures: slice = slice(None)) -> Iterator[Batch]:
+        """One epoch in random order, by torch's global random state; the last batch is dropped if it is not full.
+
+        Args:
+            pictures: rows of each batch whose pictures are read; its labels are always those of all rows.
+        """
         order = torch.randperm(len(self._index))
         for start in range(0, len(self) * self.size, self.size):
-            yield self._batch(order[start : start + self.size])
+            yield self._batch(order[start : start + self.size], pictures)
 
     def in_order(self, part: slice = slice(None)) -> Iterator[Batch]:
         """All rows, or those of a slice, in order; the last batch may be smaller."""
@@ -82,22 +86,22 @@ class Batches:
         for start in range(0, len(order), self.size):
             yield self._batch(order[start : start + self.size])
 
-    def _batch(self, positions: Tensor) -> Batch:
+    def _batch(self, positions: Tensor, pictures: slice = slice(None)) -> Batch:
         on_device = positions.to(self.device)
-        return Batch(self._images(positions, on_device), *(column[on_device] for column in self._columns))
+        return Batch(self._images(positions[pictures]), *(column[on_device] for column in self._columns))
 
-    def _images(self, positions: Tensor, on_device: Tensor) -> Tensor:
+    def _images(self, positions: Tensor) -> Tensor:
         if self._resident is not None:
-            return self._resident[on_device]
+            return self._resident[positions.to(self.device)]
         rows = self._index[positions.numpy()]
         ascending = np.argsort(rows)  # reads the file sequentially
         images = np.empty((len(rows), *self._pixels.shape[1:]), dtype=np.uint8)
         images[ascending] = self._pixels[rows[ascending]]
         return torch.from_numpy(images).to(self.device)
 
-    def blocks(self) -> Iterator[Tensor]:
-        """All pictures in the order of the store, in blocks, uint8 `(n, s, s, 3)` on the device."""
-        rows = np.sort(self._index)
+    def blocks(self, part: slice = slice(None)) -> Iterator[Tensor]:
+        """All pictures in the order of the store, or a slice of them, in blocks, uint8 `(n, s, s, 3)` on the device."""
+        rows = np.sort(self._index)[part]
         for start in range(0, len(rows), BLOCK):
             yield torch.from_numpy(self._pixels[rows[start : start + BLOCK]]).to(self.device)
 
@@ -115,26 +119,30 @@ class Batches:
         return resident
 
 
-def statistics(pictures: Iterable[Tensor]) -> tuple[Channels, Channels]:
+def statistics(
+    pictures: Iterable[Tensor], total: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel, in [0, 1].
 
     The sums are integers: a float32 sum stops growing, and UTKFace would get a mean of 0.27 instead of 0.60. Integer
-    sums are also the same on every device.
+    sums are also the same on every device, and for any number of processes.
 
     Args:
         pictures: blocks of pictures, uint8 `(n, s, s, 3)`.
+        total: returns the sum over processes of int64 sums, if each has only a part of the pictures.
 
     Raises:
         DataError: a channel has the same value in all pixels.
     """
-    count, sums, squares = 0, np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+    sums = torch.zeros((3, 3), dtype=torch.int64)  # of ones, levels and squares, a row each
     for block in pictures:
         levels = block.reshape(-1, 3)
-        count += len(levels)
-        sums += levels.sum(0, dtype=torch.int64).cpu().numpy()
-        squares += levels.int().square_().sum(0, dtype=torch.int64).cpu().numpy()
-    mean = sums / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        ones = torch.full((3,), len(levels), dtype=torch.int64)
+        squares = levels.int().square_().sum(0, dtype=torch.int64)
+        sums += torch.stack([ones, levels.sum(0, dtype=torch.int64).cpu(), squares.cpu()])
+    count, firsts, seconds = total(sums).numpy()
+    mean = firsts / count
+    std = np.sqrt(np.maximum(seconds / count - mean**2, 0.0))
     if not (std > 0).all():
         raise DataError("pixels.npy: a channel has one value in all training pictures; check the source's photographs.")
     return _channels(mean / 255), _channels(std / 255)

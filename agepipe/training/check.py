@@ -80,9 +80,8 @@ def check_processes(learn: LearnSettings, runtime: Runtime) -> None:
         ConfigError: names the option or the field, its value and what is allowed.
     """
     count, gpus = runtime.processes or 1, runtime.gpu_count
-    if count * runtime.machines > learn.batch:
-        many = f"processes: {count}" + (f" on machines: {runtime.machines}" if runtime.machines > 1 else "")
-        raise ConfigError(f"{many}, but learn.batch has {learn.batch} rows; take at most one a row.")
+    if count > learn.batch:
+        raise ConfigError(f"processes: {count}, but learn.batch has {learn.batch} rows; take at most one a row.")
     if count == 1:
         return
     if gpus and count > gpus:

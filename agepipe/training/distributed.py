@@ -1,7 +1,8 @@
 """Data-parallel training: each process computes its shard of every batch, and the gradients are averaged.
 
-All processes draw the same order of rows and the same augmentation for the whole batch. So the result differs from that
-of one process only in how sums are rounded, and in two points: dropout draws other masks, and on a CPU batch norm takes
+All processes draw the same order of rows and the same random numbers of the augmentation for the whole batch, and read
+and augment their shard, or the whole batch if pictures are mixed with others of it. So the result differs from that of
+one process only in how sums are rounded, and in two points: dropout draws other masks, and on a CPU batch norm takes
 its statistics from each shard alone, because torch has no `SyncBatchNorm` there. The running statistics are averaged
 over processes before they are used. With one process nothing here applies, and Lightning Fabric is not imported.
 """
@@ -9,6 +10,7 @@ over processes before they are used. With one process nothing here applies, and 
 import io
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +30,8 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=5)
 """Timeout of connecting and of each collective operation; writing a checkpoint takes seconds."""
+INTERFACE = "GLOO_SOCKET_IFNAME"
+"""Environment variable that names the network interface through which CPU processes exchange tensors."""
 STATISTICS = ("running_mean", "running_var")
 """Names of batch norm's running statistics."""
 SEED_FACTOR, STEP_FACTOR = 7_919, 1_000_003
@@ -51,13 +56,13 @@ class Processes:
         if seat.processes == 1:
             return
         try:
-            self.fabric = _fabric(seat, device)
-        except torch.distributed.DistStoreError as error:
+            _connect(seat, device)
+        except torch.distributed.DistError as error:
             raise TrainingError(
-                f"machines: not all {seat.processes} processes on {seat.machines} machines met at {seat.host}:"
-                f"{seat.port} within {TIMEOUT.total_seconds():.0f} s; run the same command again, and `agepipe join "
-                f"{seat.host}:{seat.port}` on the others."
+                f"the {seat.processes} processes of the training have not met at {seat.host}:{seat.port} within "
+                f"{TIMEOUT.total_seconds():.0f} s; run the same command again on all machines."
             ) from error
+        self.fabric = _fabric(seat, device)
 
     def shard(self, count: int) -> slice:
         """The rows of a batch of `count` rows that this process computes: as even as possible, in order of ranks."""
@@ -114,6 +119,21 @@ class Processes:
         """The mean over processes."""
         return value if self.fabric is None else cast(Tensor, self.fabric.all_reduce(value, reduce_op="mean"))
 
+    def mean_of_shards(self, value: Tensor, count: int) -> Tensor:
+        """The mean over a batch of `count` rows, given the mean over this shard."""
+        return value if self.fabric is None else self.mean(value * self.loss_weight(count))
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over processes, on the CPU."""
+        if self.fabric is None:
+            return value
+        return cast(Tensor, self.fabric.all_reduce(value.to(self.device), reduce_op="sum")).cpu()
+
+    def share_weights(self, network: nn.Module) -> None:
+        """Load the weights of the first process, since the others may not have the file that it started from."""
+        if self.fabric is not None:
+            network.load_state_dict(self.broadcast(network.state_dict()))
+
     def all_gather(self, parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
         """The parts of all processes in the order of ranks, on the CPU if there are several."""
         if self.fabric is None:
@@ -121,15 +141,22 @@ class Processes:
         return list(chain.from_iterable(self._exchange([tuple(one.cpu() for one in part) for part in parts])))
 
     def broadcast(self, value: T) -> T:
-        """The value of the first process; tensors and plain values only."""
-        return value if self.fabric is None else self._exchange(value)[0]
+        """The value of the first process; tensors and plain values only.
+
+        It is sent as bytes and read with `weights_only`, as is what `all_gather` sends; torch's own functions for
+        objects would unpickle anything that another machine sends.
+        """
+        if self.fabric is None:
+            return value
+        sent = _packed(value if self.is_first else None).to(self.device)
+        length = torch.tensor([len(sent)], device=self.device)
+        torch.distributed.broadcast(length, 0)
+        sent = sent if self.is_first else sent.new_empty(int(length))
+        torch.distributed.broadcast(sent, 0)
+        return value if self.is_first else cast(T, _unpacked(sent))
 
     def _exchange(self, value: T) -> list[T]:
-        """The values of all processes, in the order of ranks.
-
-        They are sent as bytes and read with `weights_only`; torch's own `all_gather_object` would unpickle anything
-        that another machine sends.
-        """
+        """The values of all processes, in the order of ranks."""
         mine = _packed(value).to(self.device)
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.count)]
         torch.distributed.all_gather(sizes, torch.tensor([len(mine)], device=self.device))
@@ -137,11 +164,6 @@ class Processes:
         found = [mine.new_empty(longest) for _ in sizes]  # all_gather needs tensors of equal size
         torch.distributed.all_gather(found, nn.functional.pad(mine, (0, longest - len(mine))))
         return [_unpacked(one[: int(size)]) for one, size in zip(found, sizes, strict=True)]
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.fabric is not None:
-            self.fabric.barrier()
 
     def close(self) -> None:
         """Destroy the process group."""
@@ -159,11 +181,40 @@ def _unpacked(sent: Tensor) -> Any:
     return torch.load(io.BytesIO(sent.cpu().numpy().tobytes()), weights_only=True)
 
 
+def _connect(seat: Seat, device: torch.device) -> None:
+    """Make the process group of a training."""
+    if device.type == "cpu" and INTERFACE not in os.environ and (name := _interface(seat.host)):
+        os.environ[INTERFACE] = name
+    hosts = seat.rank == 0 and not seat.prefix
+    store = torch.distributed.TCPStore(
+        seat.host, seat.port, is_master=hosts, timeout=TIMEOUT, wait_for_workers=False, multi_tenant=hosts
+    )
+    torch.distributed.init_process_group(
+        "gloo" if device.type == "cpu" else "nccl", store=torch.distributed.PrefixStore(seat.prefix, store),
+        rank=seat.rank, world_size=seat.processes, timeout=TIMEOUT,
+        device_id=None if device.type == "cpu" else device,
+    )  # fmt: skip
+
+
+def _interface(host: str) -> str:
+    """The network interface through which this machine reaches the first process; empty if it is this machine's own.
+
+    Without it gloo takes the address of this machine's name, which is often one that no other machine reaches.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 1))  # sends nothing
+        except OSError:
+            return ""
+        own = probe.getsockname()[0]
+    names = [name for name, addresses in psutil.net_if_addrs().items() if own in {one.address for one in addresses}]
+    return "" if own.startswith("127.") or not names else names[0]
+
+
 def _fabric(seat: Seat, device: torch.device) -> Any:
-    """Create a Fabric for processes that are running already; it connects them and starts none."""
-    machine, local_rank = divmod(seat.rank, seat.here)
+    """Create a Fabric for processes that are connected already; to it each is a machine with one device."""
     os.environ.update(
-        MASTER_ADDR=seat.host, MASTER_PORT=str(seat.port), LOCAL_RANK=str(local_rank), NODE_RANK=str(machine),
+        LOCAL_RANK="0", NODE_RANK=str(seat.rank),
         OMP_NUM_THREADS=str(torch.get_num_threads()),  # otherwise Fabric sets its own number
     )  # fmt: skip
     with warnings.catch_warnings():
@@ -176,8 +227,8 @@ def _fabric(seat: Seat, device: torch.device) -> Any:
     # `average_statistics` averages the buffers; DDP would overwrite them with those of the first process in each step
     strategy = DDPStrategy(timeout=TIMEOUT, forward_sync_buffers=False, gradient_as_bucket_view=True)
     fabric = Fabric(
-        accelerator=device.type, devices=seat.here, num_nodes=seat.machines, strategy=strategy,
-        plugins=[LightningEnvironment()],
+        accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], num_nodes=seat.processes,
+        strategy=strategy, plugins=[LightningEnvironment()],
     )  # fmt: skip
     fabric.launch()
     return fabric

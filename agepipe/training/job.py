@@ -60,22 +60,18 @@ class Examples:
 
 @dataclass(frozen=True)
 class Seat:
-    """The position of a process in a distributed training; each machine has the same number of processes."""
+    """The position of a process in a distributed training."""
 
     rank: int = 0
-    """From 0; the first process writes checkpoints and sends events. The ranks of a machine are consecutive."""
+    """From 0; the first process reads and writes checkpoints and sends events."""
     processes: int = 1
     """Number of processes on all machines."""
     port: int = 0
-    """Port on which the first process accepts the others."""
+    """Port of the store in which the processes find each other."""
     host: str = "127.0.0.1"
-    """Host of the first process, as the other machines reach it."""
-    machines: int = 1
-
-    @property
-    def here(self) -> int:
-        """Number of processes on each machine."""
-        return self.processes // self.machines
+    """Host of that store, as all processes reach it."""
+    prefix: str = ""
+    """Prefix of the training's keys in a store that is there already; if empty, the first process hosts one."""
 
 
 @dataclass(frozen=True)

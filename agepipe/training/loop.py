@@ -19,7 +19,7 @@ from agepipe.config.stages import LOWER_IS_BETTER
 from agepipe.core.errors import DivergedError, ModelError, TrainingError
 from agepipe.data.pixel_store import open_pixels
 from agepipe.training import checkpoints
-from agepipe.training.augment import augment, mix
+from agepipe.training.augment import Part, augment, mix
 from agepipe.training.backbones import normalisation
 from agepipe.training.batches import Batch, Batches, statistics
 from agepipe.training.distributed import Processes
@@ -89,14 +89,15 @@ class Training:
         job.folder.mkdir(parents=True, exist_ok=True)
         self.device = _device(job)
         self.processes = Processes(job.seat, self.device)
-        saved = checkpoints.load(job.folder / CHECKPOINT)
+        # only the first process has files, since the others may be on machines that do not see its folder
+        saved = self.processes.broadcast(checkpoints.load(job.folder / CHECKPOINT) if self.processes.is_first else None)
         store = open_pixels(job.pixels)
         self.train = Batches(store, job.train, self.learn.batch, self.device)
-        self.mean, self.std = _statistics(saved, self.train, job)
+        self.mean, self.std = self._statistics(saved)
         torch.manual_seed(self.learn.seed)
-        self.network = self.processes.sync_batch_norm(
-            build(self.learn, job.ranges, self.mean, self.std).to(self.device)
-        )
+        network = build(self.learn, job.ranges, self.mean, self.std)
+        self.processes.share_weights(network)
+        self.network = self.processes.sync_batch_norm(network.to(self.device))
         self.average = Average(self.network, self.learn.average) if self.learn.average > 0 else None
         # needs less memory than a training step, so that a smaller learn.batch always helps
         size = min(VALIDATION_BATCH, 8 * self.learn.batch)
@@ -142,7 +143,6 @@ class Training:
             self._save(self._state(), CHECKPOINT)
             if better:
                 self._save_best()
-        self.processes.barrier()  # all processes may read the files now
         done, epochs, seconds = len(self.curves), self.learn.epochs, self.curves[-1]["seconds"]
         return EpochEvent(done, epochs, metrics, lr, seconds, early=self._stops_early and done < epochs)
 
@@ -186,10 +186,10 @@ class Training:
         predictions = EpochPredictions(self.network, self.learn.decoding)
         total = torch.zeros((), device=self.device)
         shard = self.processes.shard(self.train.size)
-        for step, batch in enumerate(self.train.shuffled()):
+        for step, batch in enumerate(self.train.shuffled(self._part.rows)):
             loss, logits = self._step(batch, shard)
             total += loss
-            predictions.add(batch.rows(shard), *self.network.readout(logits.softmax(1)))
+            predictions.add(batch.labels_of(shard), *self.network.readout(logits.softmax(1)))
             if step % CHECK_EVERY == 0:
                 self._check(loss)
         self._check(total)
@@ -198,12 +198,21 @@ class Training:
         objective = float(self.processes.mean(total)) / len(self.train)
         return {"train_objective": objective, **predictions.figures("train_")}
 
+    @property
+    def _part(self) -> Part:
+        """The pictures of a batch that this process reads and augments: its shard, or all if they are mixed."""
+        count = self.train.size
+        if self.learn.augment.mix > 0:  # a partner may be in any shard
+            return Part.whole(count)
+        return Part(count, self.processes.shard(count), lambda mean: self.processes.mean_of_shards(mean, count))
+
     def _step(self, batch: Batch, shard: slice) -> tuple[Tensor, Tensor]:
-        side = side_of(self.learn, len(self.curves) + 1)
-        levels = augment(shrunk(batch.images, self.learn.size, side), side, self.learn.augment)
+        side, part = side_of(self.learn, len(self.curves) + 1), self._part
+        levels = augment(shrunk(batch.images, self.learn.size, side), side, self.learn.augment, part)
         mixed = mix(levels, batch.ages, self.learn.augment.mix)
+        own = mixed.levels if part.rows == shard else mixed.levels[shard]
         with self.autocast(), self.processes.fork_rng(self.learn.seed, self.schedule.last_epoch):
-            logits = self.forward(mixed.levels[shard])
+            logits = self.forward(own)
         loss = self._loss(logits, batch, shard)
         if mixed.share < 1:
             partners = self._loss(logits, batch.with_labels_of(mixed.partner), shard)
@@ -222,7 +231,7 @@ class Training:
         """The loss of this process's shard, scaled so that the mean over processes is the loss of the batch."""
         outputs, rows, weight = (
             self.network.readout.outputs,
-            batch.rows(shard),
+            batch.labels_of(shard),
             self.processes.loss_weight(self.train.size),
         )
         loss: Tensor = self.objective(self.network, logits[:, :outputs], rows.labels, rows.ages, weight)
@@ -272,6 +281,12 @@ class Training:
             self.average.network.load_state_dict(saved["average"])
             self.average.steps = saved["average_steps"]
         self.curves, self.best, self.best_score = saved["curves"], saved["best"], saved["best_score"]
+        if self.processes.is_first:
+            self._restore_best(saved)
+        checkpoints.restore_random_state(saved["random"], self.device)
+        log.info("resuming after epoch %d of %d", len(self.curves), self.learn.epochs)
+
+    def _restore_best(self, saved: dict[str, Any]) -> None:
         best = checkpoints.load(self.job.folder / BEST)
         if best is not None and best["epoch"] == self.best:
             self._best_probabilities = best["probabilities"]
@@ -283,14 +298,13 @@ class Training:
                 f"{self.job.folder / BEST}: it does not hold the weights of epoch {self.best}, the best so far; delete "
                 f"{self.job.folder} to start again."
             )
-        checkpoints.restore_random_state(saved["random"], self.device)
-        log.info("resuming after epoch %d of %d", len(self.curves), self.learn.epochs)
 
-
-def _statistics(saved: dict[str, Any] | None, train: Batches, job: Job) -> tuple[Channels, Channels]:
-    if saved is not None:
-        return saved["mean"], saved["std"]
-    return normalisation(job.learn) or statistics(train.blocks())
+    def _statistics(self, saved: dict[str, Any] | None) -> tuple[Channels, Channels]:
+        """Mean and standard deviation of the training pictures, or those of the pretraining."""
+        if saved is not None:
+            return saved["mean"], saved["std"]
+        part = self.processes.shard(len(self.job.train))
+        return normalisation(self.learn) or statistics(self.train.blocks(part), self.processes.sum)
 
 
 def _device(job: Job) -> torch.device:

@@ -22,8 +22,8 @@ from agepipe.model.bundle_files import Role, write_card, write_lineage
 from agepipe.model.records import Model
 from agepipe.training.calibrate import Calibration, calibrated
 from agepipe.training.job import EpochEvent, Examples, Fitted, Job
+from agepipe.training.ranks import train_together
 from agepipe.training.records import Choice
-from agepipe.training.rendezvous import train_on_machines
 from agepipe.training.warm_start import check_validation, seen_before
 from agepipe.training.workdir import labelled, made_with, threads
 from agepipe.training.worker import isolated
@@ -50,7 +50,7 @@ def train(
         final: validation part, patience and metric.
         folder: an empty folder, which becomes the bundle. If an interrupted training with the same arguments has left
             its checkpoints in `agepipe.core.artifacts.partial`, they are resumed.
-        runtime: device, threads, processes and machines.
+        runtime: device, threads and processes.
         on_epoch: called after each epoch.
 
     Raises:
@@ -61,7 +61,7 @@ def train(
         LeakageError: the initial weights were fitted on validation rows.
     """
     job, table = _job(rows, learn, final, partial(folder), runtime)
-    fitted = train_on_machines(job, runtime, on_epoch)
+    fitted = train_together(job, runtime, on_epoch)
     calibration = calibrated(job, fitted, choice)
     seen, lineage = lineage_of(table, learn, "chosen" if final.keep == "best" else "calibrated")
     isolated(exporting, job, fitted, calibration.temperature, folder)

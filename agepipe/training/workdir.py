@@ -48,12 +48,7 @@ def process_jobs(job: Job, processes: int) -> list[Job]:
         return [job]
     with bound("--processes", "127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    return machine_jobs(job, Seat(0, processes, port))
-
-
-def machine_jobs(job: Job, first: Seat) -> list[Job]:
-    """The job of each process of one machine, by the seat of the first of them."""
-    return [replace(job, seat=replace(first, rank=first.rank + local), gpu=local) for local in range(first.here)]
+    return [replace(job, seat=Seat(rank, processes, port), gpu=rank) for rank in range(processes)]
 
 
 def made_with() -> dict[str, str]:

@@ -24,7 +24,7 @@ from flows import cli, failures
 
 COMMANDS = (
     "run", "evaluate", "compare", "release", "audit", "import", "promote", "rollback", "up", "down", "predict",
-    "deploy", "camera", "web", "join",
+    "deploy", "camera", "web",
 )  # fmt: skip
 HELP_LIMIT = 0.5
 """Seconds that the help may take."""
@@ -146,11 +146,6 @@ def test_every_command_has_an_example(command: str) -> None:
         (("audit", "sample", "--ranges", "1-17,16-99"), ("ranges",)),
         (("predict", "nowhere", "--output", "out.xlsx"), ("ends in '.xlsx'",)),
         (("predict", "nowhere", "--output", "out.csv"), ("nowhere does not exist",)),
-        (("run", "sample", "--machines", "2"), ("meet: '' is not an address; write HOST:PORT",)),
-        (("run", "sample", "--machines", "2", "--meet", "here"), ("meet: 'here' is not an address",)),
-        (("run", "sample", "--machines", "2", "--meet", "here:70000"), ("meet: 'here:70000' is not an address",)),
-        (("run", "sample", "--meet", "here:1"), ("meet: 'here:1' does nothing with one machine",)),
-        (("run", "sample", "--machines", "64", "--meet", "here:1"), ("machines: 64, but learn.batch has 32 rows",)),
     ],
 )
 def test_an_error_is_one_sentence(words: tuple[str, ...], parts: tuple[str, ...], refused: Refused) -> None:

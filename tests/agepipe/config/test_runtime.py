@@ -86,8 +86,3 @@ def test_a_uri_that_cannot_be_used_is_refused(uri: str, told: str, monkeypatch: 
     monkeypatch.setattr(storage, "find_spec", lambda name: None if name in ("gcsfs", "adlfs") else object())
     with pytest.raises(ConfigError, match=f"workspace: '{uri}' .*{told}"):
         Runtime(workspace=uri)
-
-
-def test_machines_that_share_a_training_need_a_folder() -> None:
-    with pytest.raises(ConfigError, match=r"machines: 2 .*'s3://bucket/team'"):
-        Runtime(workspace="s3://bucket/team", machines=2, meet="10.0.0.5:29500")

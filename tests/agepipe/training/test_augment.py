@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from agepipe.config.stages import AugmentSettings
-from agepipe.training.augment import augment, luma, mix
+from agepipe.training.augment import Part, augment, luma, mix
 from agepipe.training.jpeg import compress
 from agepipe.training.network import centre
 
@@ -25,6 +25,30 @@ def _augmented(seed: int = 0, **changes: object) -> Tensor:
 
 def test_nothing_turned_on_changes_nothing() -> None:
     assert torch.equal(_augmented(), centre(_pictures(), 32).float())
+
+
+EACH = {
+    "flip": 0.5, "shift": True, "rotate": 10.0, "scale": 0.2, "brightness": 0.3, "contrast": 0.3, "grey": 0.5,
+    "erase": 0.5, "blur": 0.5, "jpeg": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [EACH, {"shift": True}, *({name: value} for name, value in EACH.items())])
+def test_parts_of_a_batch_are_augmented_as_the_whole_batch_is(changes: dict[str, object]) -> None:
+    settings, pictures = AugmentSettings(**{**NOTHING, **changes}), _pictures()
+    torch.manual_seed(3)
+    whole = augment(pictures, 32, settings)
+    after = torch.rand(1)
+    means: list[Tensor] = []
+    for rows in (slice(0, 3), slice(3, 8)):  # what erasing fills with is a mean over all parts
+        torch.manual_seed(3)
+        augment(pictures[rows], 32, settings, Part(8, rows, lambda mean: means.append(mean) or mean))
+    mean = (3 * means[0] + 5 * means[1]) / 8 if means else torch.zeros(3)
+    for rows in (slice(0, 3), slice(3, 8)):
+        torch.manual_seed(3)
+        part = augment(pictures[rows], 32, settings, Part(8, rows, lambda _: mean))
+        torch.testing.assert_close(part, whole[rows], rtol=1e-5, atol=1e-3)
+        assert torch.equal(torch.rand(1), after), "the same random numbers were drawn"
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,25 @@ def test_statistics_of_real_photographs_are_those_of_utkface(faces: NDArray[np.u
 def test_pictures_without_any_difference_are_refused() -> None:
     with pytest.raises(DataError, match="one value"):
         _of(np.full((3, 8, 8, 3), 7, dtype=np.uint8))
+
+
+def test_a_process_reads_its_part_of_each_batch_and_the_labels_of_all(job: Job) -> None:
+    store = open_pixels(job.pixels)
+    whole = _shuffled(job, 1)
+    torch.manual_seed(1)
+    parts = list(Batches(store, job.train, 16, CPU).shuffled(slice(5, 11)))
+    assert len(parts) == len(whole)
+    for batch, part in zip(whole, parts, strict=True):
+        assert torch.equal(part.images, batch[0][5:11])
+        assert all(torch.equal(one, two) for one, two in zip(part[1:], batch[1:], strict=True))
+        own = part.labels_of(slice(5, 11))
+        assert torch.equal(own.images, part.images)
+        assert torch.equal(own.ages, batch[2][5:11])
+
+
+def test_statistics_of_parts_are_those_of_the_whole_to_the_last_digit(job: Job) -> None:
+    batches = Batches(open_pixels(job.pixels), job.train, 16, CPU)
+    sums: list[torch.Tensor] = []
+    for part in (slice(0, 50), slice(50, 120)):
+        statistics(batches.blocks(part), lambda one: (sums.append(one.clone()), one)[1])
+    assert statistics([], lambda _: sums[0] + sums[1]) == statistics(batches.blocks())

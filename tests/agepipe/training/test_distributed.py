@@ -87,10 +87,11 @@ def _curves(fitted: Fitted) -> np.ndarray[Any, Any]:
     return np.array([[value for name, value in row.items() if name != "seconds"] for row in fitted.curves])
 
 
-def test_two_processes_give_what_one_gives(job: Job) -> None:
+@pytest.mark.parametrize("augment", [MIXED, MIXED.model_copy(update={"mix": 0.0})])
+def test_two_processes_give_what_one_gives(augment: AugmentSettings, job: Job) -> None:
     """Helpers with few labels, class weights, L1, partners across parts, uneven parts, the average, the curves."""
-    job = _uneven(job)
-    one, several = _with(job, "one", batch=15, **EVERYTHING), _with(job, "several", batch=15, **EVERYTHING)
+    job, changes = _uneven(job), {**EVERYTHING, "batch": 15, "augment": augment}
+    one, several = _with(job, "one", **changes), _with(job, "several", **changes)
     expected, found = plain(one, 1), plain(several, 2)
     np.testing.assert_allclose(_curves(found), _curves(expected), rtol=2e-3, atol=1e-5)
     assert found.best == expected.best
@@ -130,7 +131,7 @@ def weights_of_each(job: Job) -> None:
     kept = {"network": training.network.state_dict(), "average": training.average.network.state_dict()}  # type: ignore[union-attr]
     random = {"random": torch.get_rng_state(), "momentum": training.optimizer.state_dict()["state"]}
     checkpoints.save({**kept, **random}, job.folder / f"rank-{job.seat.rank}.pt")
-    training.processes.barrier()
+    torch.distributed.barrier()  # the others are killed when the first ends
 
 
 @pytest.mark.slow

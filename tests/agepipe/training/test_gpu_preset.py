@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from agepipe.config import presets
 from agepipe.model.ages import AgeRanges
 from agepipe.training import loop
-from agepipe.training.augment import augment
+from agepipe.training.augment import Part, augment
 from agepipe.training.face_resnet import MEAN
 from agepipe.training.job import Examples, Job
 from agepipe.training.loop import BEST, Training, network_of
@@ -39,9 +39,9 @@ def _job(folder: Path) -> Job:
 def test_the_gpu_preset_trains_a_few_steps_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, given = _job(tmp_path), []
 
-    def watched(images: Tensor, size: int, settings: object) -> Tensor:
+    def watched(images: Tensor, size: int, settings: object, part: Part) -> Tensor:
         given.append((tuple(images.shape), size, settings))
-        return augment(images, size, settings)  # type: ignore[arg-type]
+        return augment(images, size, settings, part)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop, "augment", watched)
     training = Training(job)
