@@ -55,8 +55,10 @@ class Host:
         (path,) = self.folder.glob(".cache/agepipe/*/models/[!.]*/network.pt")
         return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
 
-    def checkpoints(self) -> list[Path]:
-        return list(self.folder.glob(".cache/agepipe/*/models/.*-progress/**/checkpoint.pt"))
+    def has_saved(self, since: float) -> bool:
+        """Whether an epoch was saved after a moment, in seconds since 1970."""
+        saved = self.folder.glob(".cache/agepipe/*/models/.*-progress/**/checkpoint.pt")
+        return any(path.stat().st_mtime > since for path in saved)
 
 
 @pytest.fixture
@@ -113,7 +115,7 @@ def succeed(*processes: "subprocess.Popen[str]") -> list[str]:
 
 
 def sentence(output: str) -> str:
-    (line,) = (line for line in output.splitlines() if "error: " in line and "Error" not in line)
+    (line,) = (line for line in output.splitlines() if line.startswith("error: "))
     return line
 
 
@@ -156,11 +158,11 @@ def test_two_hosts_train_to_the_weights_of_two_processes_of_one(
 
 
 def await_epoch(host: Host, process: "subprocess.Popen[str]") -> None:
-    """Wait until the first epoch is saved."""
-    end = time.monotonic() + LONG
-    while not host.checkpoints():
+    """Wait until another epoch is saved."""
+    since = time.time()
+    while not host.has_saved(since):
         assert process.poll() is None, said(process)
-        assert time.monotonic() < end
+        assert time.time() < since + LONG
         time.sleep(0.1)
 
 
@@ -168,15 +170,16 @@ def test_when_a_host_dies_the_other_says_so_and_the_same_commands_go_on(
     hosts: tuple[Host, Host], drawn: Path, tmp_path: Path
 ) -> None:
     one, two = hosts
-    run = (*RUN, "final.epochs=12", "--data", str(drawn), "--threads", "1")
+    run = (*RUN, "final.epochs=20", "--data", str(drawn), "--threads", "1")
     for dies, stays in ((two, one), (one, two)):
         processes = {host: host.torchrun(one, *run) for host in hosts}
         await_epoch(one, processes[one])
         end_all(dies.namespace)
-        output = said(processes[stays], 120)
+        output = said(processes[stays], 300)
         said(processes[dies])
         assert processes[stays].returncode == 1
-        assert "run the same command again" in sentence(output)
+        if stays is one:  # otherwise torchrun itself misses its store first, and ends the rank
+            assert "run the same command again" in sentence(output)
     resumed, _ = succeed(*(host.torchrun(one, *run) for host in hosts))
     assert "resuming after epoch" in resumed
 
