@@ -61,7 +61,7 @@ def planted(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[n
         wanted = random.uniform(0.977, 0.999, (len(face), 1, 1))
         sigma = face.std(axis=(1, 2), keepdims=True) * np.sqrt(1 / np.square(wanted) - 1)
         thumbs[copy[start : start + BLOCK]] = np.clip(face + random.normal(0, 1, face.shape) * sigma, 0, 255)
-    real = near_duplicates.correlation(thumbs.reshape(count, -1), original, copy) > THRESHOLD
+    real = near_duplicates.correlation(thumbs.__getitem__, original, copy) > THRESHOLD
     order = random.permutation(count)
     place = np.argsort(order)
     return thumbs[order], place[original[real]], place[copy[real]]

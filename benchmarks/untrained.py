@@ -1,6 +1,8 @@
 """A bundle as the laptop preset makes it, but untrained: for measurements of time, which weights do not change."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,9 @@ MEAN, STD = (0.598, 0.458, 0.391), (0.257, 0.229, 0.224)
 """Of UTKFace's training rows."""
 
 
-def bundle(folder: Path) -> AgeNetwork:
+def bundle(folder: Path, changes: Mapping[str, Any] | None = None, variant: str = "") -> AgeNetwork:
     """Write network and card into the folder; returns the network as torch runs it."""
-    config = presets.load("laptop", {})
+    config = presets.load("laptop", changes, variant)
     torch.manual_seed(1)
     ranges, size = config.labels.age_ranges(), config.ingest.size
     made = network.build(config.learn, ranges, MEAN, STD).eval()

@@ -8,8 +8,10 @@ perceptual hashes (`agepipe.model.phash`).
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from agepipe.data.near_duplicates import alike, joined, merge
@@ -38,23 +40,42 @@ def groups(thumbs: NDArray[np.uint8], digests: Sequence[str], threshold: float) 
         digests: content digests of the files, `n` of them.
         threshold: Pearson correlation above which two thumbnails are one photograph.
     """
+    first = firsts(thumbs, pl.Series(digests, dtype=pl.String), threshold)
+    return [digests[row] for row in first.tolist()]
+
+
+def firsts(
+    thumbs: NDArray[np.uint8], digests: pl.Series, threshold: float, scratch: Path | None = None
+) -> NDArray[np.int64]:
+    """As `groups`, but the group of each row is a row in it with the smallest digest, int64 `(n,)`.
+
+    Args:
+        thumbs: uint8 `(n, side, side)`, which may be memory-mapped.
+        digests: content digests of the files, `n` of them.
+        threshold: Pearson correlation above which two thumbnails are one photograph.
+        scratch: a folder for intermediate results of about 650 bytes a row; None keeps them in memory.
+    """
     if len(thumbs) != len(digests):
         raise ValueError(f"groups: {len(thumbs)} thumbnails, but {len(digests)} digests")
     if len(digests) == 0:
-        return []
-    keys = np.array([blake2b(thumb.tobytes(), digest_size=16).digest() for thumb in thumbs])
-    _, first, kind = np.unique(keys, return_index=True, return_inverse=True)
-    names, rank = np.unique(np.array(digests, dtype=np.bytes_), return_inverse=True)
-    labels = joined(thumbs[first], threshold)[kind]
-    return _smallest(labels, rank, names)
+        return np.empty(0, dtype=np.int64)
+    hashed = (blake2b(thumb.tobytes(), digest_size=16).digest() for thumb in thumbs)
+    keys = np.fromiter(hashed, dtype="S16", count=len(thumbs))
+    _, distinct, kind = np.unique(keys, return_index=True, return_inverse=True)
+    labels = joined(thumbs, threshold, distinct, scratch)[kind]
+    rank = (digests.rank("dense").to_numpy() - 1).astype(np.int64)
+    return _smallest(labels, rank)
 
 
-def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64], names: NDArray[np.bytes_]) -> list[str]:
-    """Join rows that share a digest, and name each component by its smallest digest (lowest rank)."""
-    component = np.arange(len(labels) + len(names), dtype=np.int64)
-    rows = labels + len(names)  # digests come first, so that the smallest member of a component is its lowest rank
+def _smallest(labels: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Join rows that share a digest, and name each component by a row with its smallest digest (lowest rank)."""
+    names = int(rank.max()) + 1
+    component = np.arange(names + len(labels), dtype=np.int64)
+    rows = labels + names  # digests come first, so that the smallest member of a component is its lowest rank
     merge(component, rows, rank)
-    return [name.decode() for name in names[component[rank]].tolist()]
+    row = np.empty(names, dtype=np.int64)
+    row[rank] = np.arange(len(rank))
+    return row[component[rank]]
 
 
 def linked(hashes: Sequence[bytes]) -> NDArray[np.int64]:

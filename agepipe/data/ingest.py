@@ -1,7 +1,8 @@
 """Ingest a source into a catalogue: a table, a pixel store, and the rejects with their reasons.
 
 Archives and folders are read in one pass. Threads decode, because OpenCV releases the interpreter's lock. Finished
-chunks are journaled, so that a killed ingest resumes where it stopped and writes the same bytes.
+chunks are journaled, so that a killed ingest resumes where it stopped and writes the same bytes. Memory grows with the
+number of photographs by their rows of the table alone: pictures and thumbnails are in files.
 """
 
 import logging
@@ -20,6 +21,7 @@ import polars as pl
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import IngestSettings
+from agepipe.core.artifacts import partial
 from agepipe.core.errors import SourceError, TooManyRejectsError
 from agepipe.core.progress import Progress, silent
 from agepipe.core.record import digest_of
@@ -50,6 +52,8 @@ SCHEMA: dict[str, Any] = {
 }
 """Columns of the catalogue: `index` is the position in the pixel store, which holds each content once, and `copies`
 lists the paths of further files with the same content and label; the others are those of `examine`."""
+CONTENT = ("width", "height", "brightness", "sharpness", "look")
+"""Columns that depend on the content of a file alone."""
 REJECTS: dict[str, Any] = {"path": pl.String, "reason": pl.String, "detail": pl.String}
 """Columns of the rejects."""
 VERSION = 5
@@ -83,8 +87,9 @@ def ingest(
         TooManyRejectsError: the share of rejects is above `settings.max_reject_share`.
     """
     with Journal(folder, settings.size) as journal:
-        ledger = _read_all(source, settings, runtime, journal, progress)
-    return _tables(ledger, source, settings, folder)
+        _read_all(source, settings, runtime, journal, progress)
+        journal.close()
+    return _tables(journal, source, settings, folder)
 
 
 def without_limit(settings: IngestSettings) -> IngestSettings:
@@ -92,10 +97,8 @@ def without_limit(settings: IngestSettings) -> IngestSettings:
     return settings.model_copy(update={"max_reject_share": 1.0})
 
 
-def _read_all(
-    source: Source, settings: IngestSettings, runtime: Runtime, journal: Journal, progress: Progress
-) -> pl.DataFrame:
-    """Read all files into the pixel store; returns the whole ledger."""
+def _read_all(source: Source, settings: IngestSettings, runtime: Runtime, journal: Journal, progress: Progress) -> None:
+    """Read all files into the journal."""
     total = sum(_bytes(location) for location in source.locations)
     with _one_thread_each():
         chunks = _chunks(source, settings, journal.files)
@@ -104,7 +107,6 @@ def _read_all(
                 journal.add(examined)
                 progress(min(position, total), total, f"{journal.pictures:,} different photographs")
     progress(total, total, f"{journal.pictures:,} different photographs")
-    return journal.close()
 
 
 def _bytes(location: Path) -> int:
@@ -186,32 +188,35 @@ def _one_thread_each() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _tables(ledger: pl.DataFrame, source: Source, settings: IngestSettings, folder: Path) -> Catalogue:
+def _tables(journal: Journal, source: Source, settings: IngestSettings, folder: Path) -> Catalogue:
     """Write the tables of photographs and rejects."""
-    usable = ledger.filter(pl.col("reason").is_null())
-    rejects = ledger.filter(pl.col("reason").is_not_null()).select(list(REJECTS))
+    rejects = journal.ledger(list(REJECTS)).filter(pl.col("reason").is_not_null())
     rejects.write_parquet(folder / "rejects.parquet")
-    _check_share(rejects, len(usable), settings, folder / "rejects.parquet")
+    usable = journal.files - len(rejects)
+    _check_share(rejects, usable, settings, folder / "rejects.parquet")
     for path, _, detail in rejects.filter(pl.col("reason") == "unreadable").head(_SHOWN).rows():
         log.warning("%s is not used: %s", archives.printable(path), archives.printable(detail))
-    catalogued = _catalogued(usable, settings)
+    catalogued = _catalogued(journal, settings, partial(folder))
     catalogued.write_parquet(folder / "catalogue.parquet")
     return Catalogue(
         digest=_digest(catalogued, settings), name=source.name, folder=folder, size=settings.size,
-        count=len(catalogued), copies=len(usable) - len(catalogued), rejected=len(rejects),
+        count=len(catalogued), copies=usable - len(catalogued), rejected=len(rejects),
     )  # fmt: skip
 
 
-def _catalogued(usable: pl.DataFrame, settings: IngestSettings) -> pl.DataFrame:
+def _catalogued(journal: Journal, settings: IngestSettings, scratch: Path) -> pl.DataFrame:
     """The table of photographs, in the order of the pixel store."""
-    stored = usable.select(pl.col("digest").unique(maintain_order=True)).with_row_index("index")
-    found = copies.photographs(usable).join(stored, on="digest", maintain_order="left")
-    thumbnails = np.frombuffer(b"".join(found.get_column("thumbnail")), dtype=np.uint8)
-    digests = found.get_column("digest").to_list()
-    side = duplicates.SIDE
-    groups = duplicates.groups(thumbnails.reshape(-1, side, side), digests, settings.near_duplicate)
-    grouped = found.with_columns(pl.Series("group", groups, dtype=pl.String))
-    return grouped.sort("index", maintain_order=True).select(list(SCHEMA))
+    files = _usable(journal, ["path", "folder", "digest", *copies.LABEL])
+    contents = _usable(journal, ["digest", *CONTENT]).unique("digest", keep="first", maintain_order=True)
+    thumbnails = journal.thumbnails(duplicates.SIDE)
+    first = duplicates.firsts(thumbnails, contents.get_column("digest"), settings.near_duplicate, scratch)
+    stored = contents.with_row_index("index").with_columns(group=contents.get_column("digest").gather(first))
+    found = copies.photographs(files).join(stored, on="digest", maintain_order="left")
+    return found.sort("index", maintain_order=True).select(list(SCHEMA))
+
+
+def _usable(journal: Journal, columns: list[str]) -> pl.DataFrame:
+    return journal.ledger([*columns, "reason"]).filter(pl.col("reason").is_null()).drop("reason")
 
 
 def _digest(catalogued: pl.DataFrame, settings: IngestSettings) -> str:

@@ -5,9 +5,15 @@ Every thumbnail is hashed to a string of bits, the signs of random projections o
 the few that follow it. This is repeated with other random projections, which give other orders, so that a pair of
 copies is close in at least one. Hash buckets would grow without bound where all pictures are similar; in a sorted list
 a row is compared with `WINDOW` others whatever the pictures. Candidates are verified by their exact correlation.
+
+Thumbnails may be memory-mapped, and the features, which are the largest intermediate result, can be kept in a file.
+Then the search allocates some 250 bytes a row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,38 +38,77 @@ Verify = Callable[[Indices, Indices], NDArray[np.bool_]]
 """Takes two arrays of rows, `(pairs,)` each; returns which pairs are copies, bool `(pairs,)`."""
 
 
-def joined(thumbs: NDArray[np.uint8], threshold: float) -> Indices:
+class _Mirrored:
+    """Chosen thumbnails, and after them their mirror images; rows are read from the thumbnails when they are needed."""
+
+    def __init__(self, thumbs: NDArray[np.uint8], chosen: Indices) -> None:
+        self._thumbs, self._chosen = thumbs, chosen
+
+    def __len__(self) -> int:
+        return 2 * len(self._chosen)
+
+    def read(self, rows: Indices) -> NDArray[np.uint8]:
+        """These rows, uint8 `(rows, side, side)`."""
+        count = len(self._chosen)
+        found = self._thumbs[self._chosen[rows % count]]
+        if (second := rows >= count).any():
+            found[second] = found[second][:, :, ::-1]
+        return found
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """All rows in order, `BLOCK` at a time, each with its place."""
+        for start in range(0, len(self), BLOCK):
+            stop = min(start + BLOCK, len(self))
+            yield slice(start, stop), self.read(np.arange(start, stop, dtype=np.int64))
+
+
+def joined(
+    thumbs: NDArray[np.uint8], threshold: float, chosen: Indices | None = None, scratch: Path | None = None
+) -> Indices:
     """Connected components of thumbnails whose correlation, direct or mirrored, is above the threshold.
 
     Args:
-        thumbs: uint8 `(n, side, side)`, distinct, in an order that does not depend on the order of the files.
+        thumbs: uint8 `(all, side, side)`.
         threshold: Pearson correlation above which two thumbnails are joined.
+        chosen: int64 `(n,)`, the rows to join, distinct, in an order that does not depend on the order of the files; by
+            default all in their order.
+        scratch: a folder for the features; None keeps them in memory.
 
     Returns:
-        int64 `(n,)`: the smallest row of each row's component.
+        int64 `(n,)`: the smallest position in `chosen` of each row's component.
     """
-    count = len(thumbs)
+    chosen = np.arange(len(thumbs), dtype=np.int64) if chosen is None else chosen
+    count = len(chosen)
     rows = np.arange(count, dtype=np.int64)
     if count < 2:
         return rows
     labels = np.concatenate([rows, rows])  # the second half are the mirror images
-    thumbs = np.concatenate([thumbs, thumbs[:, :, ::-1]])
-    flat = thumbs.reshape(len(thumbs), -1)
-    noise = 2 * (1 - threshold)
-    features, spread = _features(thumbs, noise)
+    pictures, noise = _Mirrored(thumbs, chosen), 2 * (1 - threshold)
+    with _room((len(pictures), BAND * BAND), scratch) as features:
+        spread = _features(pictures, noise, features)
 
-    def verify(left: Indices, right: Indices) -> NDArray[np.bool_]:
-        same = _within(features, spread, noise, left, right)
-        same[same] = correlation(flat, left[same], right[same]) > threshold
-        return same
+        def verify(left: Indices, right: Indices) -> NDArray[np.bool_]:
+            same = _within(features, spread, noise, left, right)
+            same[same] = correlation(pictures.read, left[same], right[same]) > threshold
+            return same
 
-    random = np.random.default_rng(0)
-    sketch = np.stack([_code(features, random) for _ in range(4)])
-    limit = SKETCH_LIMIT if len(thumbs) > FEW else 64 * len(sketch)
-    for _ in range(tables(len(thumbs))):
-        order = np.argsort(_code(features, random), kind="stable").astype(np.int64)
-        _join_neighbours(labels, order, sketch, limit, verify)
+        random = np.random.default_rng(0)
+        sketch = np.stack([_code(features, random) for _ in range(4)])
+        limit = SKETCH_LIMIT if len(pictures) > FEW else 64 * len(sketch)
+        for _ in range(tables(len(pictures))):
+            order = np.argsort(_code(features, random), kind="stable").astype(np.int64)
+            _join_neighbours(labels, order, sketch, limit, verify)
     return labels[:count]
+
+
+@contextmanager
+def _room(shape: tuple[int, int], scratch: Path | None) -> Iterator[NDArray[np.float32]]:
+    """A float32 array of this shape, in memory or in a file without a name in `scratch`."""
+    if scratch is None:
+        yield np.empty(shape, dtype=np.float32)
+        return
+    with TemporaryFile(dir=scratch) as file:
+        yield np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def alike(words: Codes, mirror: Codes, limit: int) -> Indices:
@@ -95,7 +140,7 @@ def tables(count: int) -> int:
     return 8 + int(1.5 * np.log2(max(count, 2)))
 
 
-def _features(thumbs: NDArray[np.uint8], noise: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _features(pictures: _Mirrored, noise: float, found: NDArray[np.float32]) -> NDArray[np.float32]:
     """Low frequencies of the normalised thumbnails, scaled to equal weight.
 
     Each frequency is centred and divided by its standard deviation. A deviation below the differences between copies
@@ -103,31 +148,54 @@ def _features(thumbs: NDArray[np.uint8], noise: float) -> tuple[NDArray[np.float
     A constant feature makes up for such frequencies, so that pictures that differ by noise alone get the same code.
 
     Args:
-        thumbs: uint8 `(n, side, side)`.
+        pictures: `n` thumbnails.
         noise: largest squared distance between two normalised copies.
+        found: filled with the features, float32 `(n, BAND * BAND)`.
 
     Returns:
-        The features, float32 `(n, BAND * BAND)`, and the divisor of each, float32 `(BAND * BAND,)`.
+        The divisor of each feature, float32 `(BAND * BAND,)`.
     """
-    side = thumbs.shape[1]
+    basis = _basis(pictures.read(np.zeros(1, dtype=np.int64)).shape[1])
+    pixels = len(basis)
+    for place, thumbs in pictures.blocks():
+        block = thumbs.reshape(-1, pixels).astype(np.float32)
+        block -= block.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(block, axis=1, keepdims=True)
+        found[place, 1:] = block @ basis / np.maximum(norm, 1e-6)
+    mean = _mean(found, np.asarray)
+    for block in _blocks(found):
+        block -= mean
+    variance = _mean(found, np.square)
+    floor = FLOOR * max(noise, 1e-3) / pixels
+    spread = np.sqrt(variance + floor).astype(np.float32)
+    for block in _blocks(found):
+        block /= spread
+    found[:, 0] = np.sqrt((floor / (variance + floor)).sum())
+    return np.concatenate([np.zeros(1, dtype=np.float32), spread])
+
+
+def _basis(side: int) -> NDArray[np.float32]:
+    """The lowest frequencies of a DCT but the mean, of unit length, float32 `(side * side, BAND * BAND - 1)`."""
     grid = (2 * np.arange(side) + 1) * np.arange(BAND)[:, None]
     cosines = np.cos(np.pi * grid / (2 * side)).astype(np.float32)
     basis = np.einsum("ki,lj->ijkl", cosines, cosines).reshape(side * side, -1)[:, 1:]
-    basis /= np.linalg.norm(basis, axis=0)
-    found = np.empty((len(thumbs), BAND * BAND), dtype=np.float32)
-    for start in range(0, len(thumbs), BLOCK):
-        block = thumbs[start : start + BLOCK].reshape(-1, side * side).astype(np.float32)
-        block -= block.mean(axis=1, keepdims=True)
-        norm = np.linalg.norm(block, axis=1, keepdims=True)
-        found[start : start + BLOCK, 1:] = block @ basis / np.maximum(norm, 1e-6)
-    varying = found[:, 1:]
-    varying -= varying.mean(axis=0, dtype=np.float64)
-    variance = np.square(varying).mean(axis=0, dtype=np.float64)
-    floor = FLOOR * max(noise, 1e-3) / side**2
-    spread = np.sqrt(variance + floor).astype(np.float32)
-    varying /= spread
-    found[:, 0] = np.sqrt((floor / (variance + floor)).sum())
-    return found, np.append(np.float32(0), spread)
+    return np.asarray(basis / np.linalg.norm(basis, axis=0), dtype=np.float32)
+
+
+def _blocks(features: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """The features without the constant one, `BLOCK` rows at a time, as views."""
+    for start in range(0, len(features), BLOCK):
+        yield features[start : start + BLOCK, 1:]
+
+
+def _mean(
+    features: NDArray[np.float32], change: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Mean of each changed feature, float64; summed row after row, so that the blocks do not change the result."""
+    total = np.zeros(features.shape[1] - 1, dtype=np.float64)
+    for block in _blocks(features):
+        total = np.concatenate([total[None], change(block)], dtype=np.float64).sum(axis=0)
+    return total / len(features)
 
 
 def _within(
@@ -177,16 +245,23 @@ def _join_neighbours(labels: Indices, order: Indices, sketch: Codes, limit: int,
         merge(labels, left[same], right[same])
 
 
-def correlation(flat: NDArray[np.uint8], left: Indices, right: Indices) -> NDArray[np.float64]:
-    """Pearson correlation of pairs of rows of `flat` `(n, pixels)`, float64 `(pairs,)`; 0 where a row is constant.
+def correlation(read: Callable[[Indices], NDArray[np.uint8]], left: Indices, right: Indices) -> NDArray[np.float64]:
+    """Pearson correlation of pairs of pictures, float64 `(pairs,)`; 0 where one is constant.
 
     The sums are integers, so that the result does not depend on the order of summation.
+
+    Args:
+        read: returns the pictures of some rows, uint8 `(rows, ...)`.
+        left: rows of the first picture of each pair.
+        right: rows of the second picture of each pair.
     """
     found = np.zeros(len(left), dtype=np.float64)
-    pixels = flat.shape[1]
     for start in range(0, len(left), BLOCK):
-        a = flat[left[start : start + BLOCK]].astype(np.int32)
-        b = flat[right[start : start + BLOCK]].astype(np.int32)
+        a, b = (
+            pictures.reshape(len(pictures), -1).astype(np.int32)
+            for pictures in (read(left[start : start + BLOCK]), read(right[start : start + BLOCK]))
+        )
+        pixels = a.shape[1]
         ab, aa, bb = (np.einsum("ij,ij->i", x, y).astype(np.int64) for x, y in ((a, b), (a, a), (b, b)))
         sa, sb = a.sum(axis=1, dtype=np.int64), b.sum(axis=1, dtype=np.int64)
         spread = np.sqrt((pixels * aa - sa * sa).astype(np.float64)) * np.sqrt((pixels * bb - sb * sb).astype(float))

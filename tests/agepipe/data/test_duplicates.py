@@ -1,5 +1,7 @@
 """Copies are found, whatever their order and number; different photographs are not."""
 
+import tracemalloc
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -80,14 +82,14 @@ def test_equal_digests_share_a_group_even_if_the_pictures_do_not() -> None:
 
 def test_a_pair_shares_a_group_if_its_correlation_is_above_the_threshold() -> None:
     thumbs = np.concatenate([faces(1), noisy(faces(1), 6.0)])
-    (pair,) = near_duplicates.correlation(thumbs.reshape(2, -1), np.array([0]), np.array([1]))
+    (pair,) = near_duplicates.correlation(thumbs.__getitem__, np.array([0]), np.array([1]))
     assert groups(thumbs, ["a", "b"], pair - 1e-6) == ["a", "a"]
     assert groups(thumbs, ["a", "b"], pair + 1e-6) == ["a", "b"]
 
 
 def test_correlation_is_pearsons_and_zero_for_a_constant_picture() -> None:
     thumbs = np.concatenate([faces(2), np.full((1, 24, 24), 9, np.uint8)]).reshape(3, -1)
-    found = near_duplicates.correlation(thumbs, np.array([0, 0]), np.array([1, 2]))
+    found = near_duplicates.correlation(thumbs.__getitem__, np.array([0, 0]), np.array([1, 2]))
     assert found == pytest.approx([np.corrcoef(thumbs[:2].astype(float))[0, 1], 0.0])
 
 
@@ -99,6 +101,27 @@ def test_all_pairs_of_dense_correlation_are_found() -> None:
     assert len(wanted) > 2000
     missed = sum(found[a] != found[b] for a, b in wanted)
     assert missed <= 0.005 * len(wanted)
+
+
+def test_with_a_scratch_folder_the_groups_are_the_same_and_little_is_allocated(tmp_path: Path) -> None:
+    originals = faces(6000, seed=4)
+    np.save(tmp_path / "thumbs.npy", np.concatenate([originals, noisy(originals, 5.0)]))
+    thumbs = np.load(tmp_path / "thumbs.npy", mmap_mode="r")
+    found, least = allocated(lambda: near_duplicates.joined(thumbs, 0.975, scratch=tmp_path))
+    expected, most = allocated(lambda: near_duplicates.joined(thumbs, 0.975))
+    assert np.array_equal(found, expected)
+    assert least < 50e6  # 43 of them for blocks; the thumbnails and their mirror images have 14 MB, the features 8
+    assert most - least > 600 * len(thumbs)
+    assert [path.name for path in tmp_path.iterdir()] == ["thumbs.npy"]
+
+
+def allocated(work: Callable[[], NDArray[np.int64]]) -> tuple[NDArray[np.int64], int]:
+    """The result of the work, and the bytes that it had allocated at most."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=15, deadline=None)
@@ -142,9 +165,11 @@ def count_verified(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     real = near_duplicates.correlation
 
-    def counting(flat: Pixels, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+    def counting(
+        read: Callable[[NDArray[np.int64]], Pixels], left: NDArray[np.int64], right: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         counts.append(len(left))
-        return real(flat, left, right)
+        return real(read, left, right)
 
     monkeypatch.setattr(near_duplicates, "correlation", counting)
     return counts
