@@ -58,6 +58,8 @@ class Cost(NamedTuple):
     """What one step took."""
 
     seconds: float
+    processor: float
+    """Processor seconds of all its processes that ended before it did."""
     peak: float
     """Largest sum of `RssAnon` over the step's processes, MB."""
 
@@ -79,6 +81,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=48, help="side of a chip, px")
     parser.add_argument("--stored", type=int, default=36, help="side of a picture in the pixel store, px")
     parser.add_argument("--network", default="shufflenet_v2_x0_5", help="network that predicts, untrained")
+    parser.add_argument("--input", type=int, default=32, help="side of its input, px")
+    parser.add_argument("--runner", default="", help="runner of predict; without one it predicts in its own process")
+    parser.add_argument("--shard", type=int, default=20_000, help="chips in a part of predict with a runner")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--threads", type=int, default=cores(), help="decoders, and predictions at a time")
     parser.add_argument("--limit", type=float, default=2.0, help="GB that a process may allocate; 0 means no limit")
@@ -137,7 +142,7 @@ def _chips(start: int, count: int, faces: NDArray[np.float32]) -> Iterator[tuple
 
 def _run(step: str, archives: Sequence[Path], arguments: argparse.Namespace) -> Cost | None:
     """Run a step in a process of its own and measure it; None if it failed."""
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _processor()
     process = psutil.Popen([sys.executable, *_command(step, archives, arguments)], preexec_fn=_limiting(arguments))
     peak, over = 0.0, threading.Event()
 
@@ -151,9 +156,15 @@ def _run(step: str, archives: Sequence[Path], arguments: argparse.Namespace) -> 
     status = process.wait()
     over.set()
     watching.join()
-    seconds = time.perf_counter() - start
-    print(f"{step}: {seconds:,.1f} s, at most {peak:,.0f} MB, exit status {status}", flush=True)
-    return Cost(seconds, peak) if status == 0 else None
+    cost = Cost(time.perf_counter() - start, _processor() - before, peak)
+    print(f"{step}: {cost.seconds:,.1f} s, at most {peak:,.0f} MB, exit status {status}", flush=True)
+    return cost if status == 0 else None
+
+
+def _processor() -> float:
+    """Processor seconds of the processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _own_memory(process: psutil.Process) -> float:
@@ -178,7 +189,10 @@ def _command(step: str, archives: Sequence[Path], arguments: argparse.Namespace)
     shutil.rmtree(work, ignore_errors=True)
     if step == "predict":
         words = ["predict", *paths, "--aligned", "--model", _bundle(arguments), "--workspace", work]
-        code, words = "from flows.cli import main; main()", [*words, "--output", arguments.folder / "ages.parquet"]
+        words += ["--output", arguments.folder / "ages.parquet"]
+        if arguments.runner:
+            words += ["--runner", arguments.runner, "--workers", arguments.threads, "--shard", arguments.shard]
+        code = "from flows.cli import main; main()"
     else:
         code = f"import sys; from benchmarks import millions; millions.{step}(sys.argv[1:])"
         words = [work, arguments.stored, arguments.threads, *paths]
@@ -207,19 +221,19 @@ def _bundle(arguments: argparse.Namespace) -> Path:
 
     folder: Path = arguments.folder / "bundle"
     if not folder.exists():
-        side = arguments.side
-        changes = {"learn.network": arguments.network, "learn.size": side, "learn.sizes": (), "ingest.size": side}
-        untrained.bundle(folder, changes, "scratch")
+        sizes = {"learn.size": arguments.input, "learn.sizes": (), "ingest.size": arguments.stored}
+        untrained.bundle(folder, {**sizes, "learn.network": arguments.network, "learn.mirror": False}, "scratch")
     return folder
 
 
 def _print(found: Mapping[str, Cost], rows: int) -> None:
     table = Table(title=f"{rows:,} chips")
-    for name in ("", "minutes", "rows/s", "of the bare loop", "peak own memory, MB"):
+    for name in ("", "minutes", "rows/s", "of the bare loop", "processor s", "peak own memory, MB"):
         table.add_column(name, justify="right" if name else "left")
     for step, cost in found.items():
         share = f"{found['decode'].seconds / cost.seconds:.2f}" if "decode" in found else ""
-        table.add_row(step, f"{cost.seconds / 60:.1f}", f"{rows / cost.seconds:,.0f}", share, f"{cost.peak:,.0f}")
+        rate, used = f"{rows / cost.seconds:,.0f}", f"{cost.processor:,.0f}"
+        table.add_row(step, f"{cost.seconds / 60:.1f}", rate, share, used, f"{cost.peak:,.0f}")
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""The task runners of a search: threads or processes of this machine, or the workers of a Dask cluster.
+"""The task runners of a search and of many predictions: threads or processes, or the workers of a Dask cluster.
 
 Each trial trains in a process of its own with any runner, so the runner decides where a trial waits for that process,
 never what it computes. Threads cost least. Processes separate the reading and the tracking of one trial from those of
@@ -6,18 +6,52 @@ another. Dask reaches other machines, which must see the workspace (a bucket, or
 tracking store and Prefect's server under the same names.
 """
 
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from agepipe.config.runtime import Runtime
+from agepipe.core.errors import WorkerError
 from flows import cluster
+
+T = TypeVar("T")
+logger = logging.getLogger("agepipe.progress")
+
+ATTEMPTS = 3
+"""Attempts, each with new workers, before work whose workers die fails; finished results are not repeated."""
+
+
+def surviving(runtime: Runtime, remedy: str, work: Callable[[TaskRunner[Any]], T]) -> T:
+    """Do work on the runner that `runtime` selects, again with new workers if its workers die.
+
+    Args:
+        runtime: runner and workers.
+        remedy: what to change if memory has run out.
+        work: a flow that continues where an earlier call of it was interrupted.
+
+    Raises:
+        WorkerError: workers died in each of `ATTEMPTS`, or one of a Dask scheduler lacks something.
+    """
+    attempts = ATTEMPTS
+    while True:
+        try:
+            with runner(runtime) as ready:
+                return work(ready)
+        except deaths() as error:
+            attempts -= 1
+            if attempts == 0:
+                raise WorkerError(
+                    f"runner: workers of '{runtime.runner}' died in {ATTEMPTS} tries; if memory has run out, {remedy}, "
+                    "then give the same command again."
+                ) from error
+            logger.warning("a worker has died; the work continues with new ones")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The flow of the search: a flow of its own, because its trials are mapped over a task runner that is chosen."""
 
-import logging
 from contextlib import closing
 
 from prefect import flow
@@ -8,7 +7,6 @@ from prefect import flow
 from agepipe.config.runtime import Runtime
 from agepipe.config.search import check_installed
 from agepipe.config.stages import LearnSettings, SearchSettings
-from agepipe.core.errors import WorkerError
 from agepipe.data.records import Rows
 from agepipe.search.progress import SearchProgress
 from agepipe.search.records import Request, Trial
@@ -17,14 +15,9 @@ from agepipe.training.records import Choice
 from agepipe.training.worker import resume
 from flows.beginning import begin
 from flows.cluster import check_weights
-from flows.runners import deaths, runner
+from flows.runners import surviving
 from flows.table import SearchDisplay
 from tasks.trial import progress_folder, train
-
-logger = logging.getLogger("agepipe.progress")
-
-ATTEMPTS = 3
-"""Attempts, each with new workers, before a search whose workers die fails; finished trials are not repeated."""
 
 
 @flow(name="search", flow_run_name="search over {settings.folds} folds", on_running=[begin])
@@ -52,18 +45,10 @@ def search(rows: Rows, learn: LearnSettings, settings: SearchSettings, runtime: 
     settings.check_rungs(learn.epochs)
     check_installed(settings)
     check_weights(learn, settings, runtime)
-    attempts = ATTEMPTS
-    while True:
-        try:
-            with runner(runtime) as ready:
-                return _search.with_options(task_runner=ready)(rows, learn, settings, runtime)
-        except deaths() as error:
-            attempts -= 1
-            if attempts == 0:
-                raise WorkerError(
-                    f"runner: workers of '{runtime.runner}' died in {ATTEMPTS} tries; if memory has run out, take "
-                    "fewer --workers or a smaller learn.batch, then give the same command again."
-                ) from error
-            logger.warning("a worker of the search has died; it continues with new ones")
-        finally:
-            resume()  # after a signal: all trials that it interrupted have ended by now
+    try:
+        return surviving(
+            runtime, "take fewer --workers or a smaller learn.batch",
+            lambda ready: _search.with_options(task_runner=ready)(rows, learn, settings, runtime),
+        )  # fmt: skip
+    finally:
+        resume()  # after a signal: all trials that it interrupted have ended by now

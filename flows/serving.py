@@ -7,18 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agepipe.core.words import counted
-from flows.options import TRACKING, WORKSPACE, ModelName, Tracking, Workspace, path, runtime, text
+from flows.options import (
+    TRACKING,
+    WORKSPACE,
+    Device,
+    ModelName,
+    Scheduler,
+    Tracking,
+    Workspace,
+    path,
+    runtime,
+    text,
+)  # fmt: skip
 
 if TYPE_CHECKING:  # polars and numpy take longer to import than the help may take to answer
     import polars as pl
 
     from agepipe.config.runtime import Runtime
-    from agepipe.serving.predict import Predictions
 
 Reference = Annotated[str, typer.Option("--model", help="An alias, a version, a run, or a bundle folder.")]
 Endpoint = Annotated[
     str, typer.Option(help="Address of a running `mlflow models serve` to use instead of a local model.")
 ]
+SHARD = 4096
+"""Default number of photographs in a part: a multiple of the network's batch."""
 SHOWN = 10
 """Maximum number of unusable files named in the terminal; the list of rejects has all."""
 
@@ -34,11 +46,23 @@ def predict(
         bool, typer.Option(help="Treat each picture as an aligned face, cropped as in UTKFace.")
     ] = False,
     all_ranges: Annotated[bool, typer.Option(help="Write the probability of every range.")] = False,
+    runner: Annotated[
+        str,
+        typer.Option(
+            help="Predict many photographs in parts, on threads, processes or dask; a killed command continues."
+        ),
+    ] = "",
+    shard: Annotated[int, typer.Option(min=1, help="Photographs in a part of --runner.")] = SHARD,
+    workers: Annotated[int, typer.Option(help="Parts of --runner at a time; 0 means one per core.")] = 0,
+    scheduler: Scheduler = "",
+    device: Device = "auto",
+    refresh: Annotated[bool, typer.Option(help="Predict the parts of --runner again.")] = False,
     name: ModelName = "",
     workspace: Workspace = WORKSPACE,
     tracking: Tracking = TRACKING,
 ) -> None:
     """Estimate the age range of every face in photographs."""
+    from agepipe.core.errors import ConfigError
     from agepipe.model.predictor import Predictor
     from agepipe.registry import lookup
     from agepipe.serving import pictures
@@ -48,22 +72,56 @@ def predict(
     from flows import show
     from tasks.watch import watch
 
-    place = runtime(workspace=workspace, tracking=tracking)
+    given = {"workers": workers, "scheduler": scheduler, "refresh": refresh, "shard": shard if shard != SHARD else 0}
+    if not runner and (idle := [option for option, value in given.items() if value]):
+        raise ConfigError(f"--{idle[0]}: '{given[idle[0]]}' does nothing without --runner; give, say, processes.")
+    place = runtime(
+        workspace=workspace, tracking=tracking, runner=runner or "threads", workers=workers, scheduler=scheduler,
+        device=device, refresh=("predict",) if refresh else (),
+    )  # fmt: skip
     for file in (output, work.rejects_path(output)):
         check_output("--output", file, work.SUFFIXES)
     pictures.check(paths)
-    predictor = Predictor.load(lookup.resolve(model, place, name).folder, place.thread_count)
+    bundle = lookup.resolve(model, place, name).folder
+    if runner:
+        _predict_in_parts(tuple(paths), output, model, name, aligned, all_ranges, shard, place)
+        return
+    predictor = Predictor.load(bundle, place.thread_count, device)
     detector, told = (None, []) if aligned else load_detector(place)
     for note in told:
         typer.echo(note, err=True)
     with show.progress():
         found = work.predict(predictor, paths, detector, all_ranges=all_ranges, progress=watch("predict"))
-    _written(found, output)
+    _written(found.faces, len(found.faces), found.faces["path"].n_unique(), found.rejects, output)
     if pictures.UNREADABLE in found.rejects["reason"]:
         raise typer.Exit(UNREADABLE)
 
 
-def _written(found: "Predictions", output: Path) -> None:
+def _predict_in_parts(
+    paths: tuple[Path, ...], output: Path, model: str, name: str, aligned: bool, all_ranges: bool, shard: int,
+    place: "Runtime",
+) -> None:  # fmt: skip
+    """Predict in parts and write them as one table, which is never in memory as a whole."""
+    from agepipe.serving import pictures, shards
+    from flows.entry import enter
+
+    server = enter(place, tracked=False)
+    from flows import show
+    from flows.predict import predict as flow
+
+    if server:
+        server.wait()
+    with show.progress():
+        parts = flow(paths, model, name, aligned=aligned, shard=shard, runtime=place)
+    table, rejects = shards.combined(parts, all_ranges=all_ranges)
+    _written(table, sum(part.faces for part in parts), sum(part.photographs for part in parts), rejects, output)
+    if pictures.UNREADABLE in rejects["reason"]:
+        raise typer.Exit(UNREADABLE)
+
+
+def _written(
+    table: "pl.DataFrame | pl.LazyFrame", faces: int, photographs: int, rejects: "pl.DataFrame", output: Path
+) -> None:
     """Write both tables, each as well where the other cannot be.
 
     Raises:
@@ -73,27 +131,21 @@ def _written(found: "Predictions", output: Path) -> None:
     from agepipe.core.system_errors import of_system
     from agepipe.serving import predict as work
 
+    def write_faces() -> None:
+        work.write(table, output)
+        many = f"{counted(faces, 'face')} of {counted(photographs, 'photograph')}"
+        typer.echo(f"{many} {'is' if faces == 1 else 'are'} in {output}.")
+
     failed = list[str]()
-    for write, table, place in (
-        (_told_faces, found.faces, output),
-        (_told_rejects, found.rejects, work.rejects_path(output)),
-    ):
+    for write in (write_faces, lambda: _told_rejects(rejects, work.rejects_path(output))):
         try:
-            write(table, place)
+            write()
         except OutputError as error:
             failed.append(str(error))
         except OSError as error:
             failed.append(str(of_system(error)))
     if failed:
         raise OutputError(" ".join(failed))
-
-
-def _told_faces(faces: "pl.DataFrame", path: Path) -> None:
-    from agepipe.serving import predict as work
-
-    work.write(faces, path)
-    many = f"{counted(len(faces), 'face')} of {counted(faces['path'].n_unique(), 'photograph')}"
-    typer.echo(f"{many} {'is' if len(faces) == 1 else 'are'} in {path}.")
 
 
 def _told_rejects(rejects: "pl.DataFrame", path: Path) -> None:

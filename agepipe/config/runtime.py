@@ -14,8 +14,10 @@ from agepipe.core import storage
 from agepipe.core.errors import ConfigError
 from agepipe.core.mirror import Mirror
 
-StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare"]
-STAGES: tuple[StageName, ...] = ("ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare")
+StageName = Literal["ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare", "predict"]
+STAGES: tuple[StageName, ...] = (
+    "ingest", "audit", "relabel", "split", "search", "train", "evaluate", "compare", "predict",
+)  # fmt: skip
 """The stages whose results are cached, in the order in which they run."""
 
 
@@ -82,7 +84,8 @@ class Runtime(Settings):
     gpu_trials: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of concurrent trials on each GPU; a single trial of a small network leaves most of the GPU idle."""
     runner: Literal["threads", "processes", "dask"] = "threads"
-    """Where the trials of a search run: threads, processes, or Dask workers; the result is the same."""
+    """Where the trials of a search and the parts of many predictions run: threads, processes, or Dask workers; the
+    result is the same."""
     scheduler: str = ""
     """Address of a running Dask scheduler, such as `tcp://host:8786`; empty starts workers here (`runner = "dask"`)."""
     refresh: tuple[StageName, ...] = ()

@@ -110,12 +110,13 @@ def check(archive: Path) -> None:
             _opened(archive).close()
 
 
-def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
+def entries(location: Path, prefix: str = "", start: int = 0) -> Iterator[Entry]:
     """All files of a folder or archive in their fixed order, without those that operating systems add.
 
     Args:
         location: a folder or an archive.
         prefix: put before each path, such as `faces.tar/`.
+        start: where the first file of an archive is, from `starts`; the files before it are skipped.
 
     Raises:
         SourceError: the location is an archive that is damaged.
@@ -124,10 +125,25 @@ def entries(location: Path, prefix: str = "") -> Iterator[Entry]:
     if location.is_dir():
         found = _folder(location, prefix)
     elif location.suffix.lower() == ".zip":
-        found = _zip(location, prefix)
+        found = _zip(location, prefix, start)
     else:
-        found = _tar(location, prefix)
+        found = _tar(location, prefix, start)
     yield from map(_as_text, found)
+
+
+def starts(archive: Path) -> Iterator[int]:
+    """Where each file of an archive is, for `entries`: the byte of its header in a tar, its number in a zip.
+
+    Raises:
+        SourceError: the archive is damaged.
+    """
+    with _named(archive):
+        if archive.suffix.lower() == ".zip":
+            with zipfile.ZipFile(archive) as opened:
+                yield from (number for number, member in enumerate(opened.infolist()) if _is_zip_file(member))
+        else:
+            with _opened(archive) as tar:
+                yield from (member.offset for member in _members(tar))
 
 
 def _as_text(entry: Entry) -> Entry:
@@ -193,32 +209,70 @@ def walk(folder: Path) -> Iterator[Found]:
 
 
 def _folder(folder: Path, prefix: str) -> Iterator[Entry]:
-    for found in sorted(walk(folder), key=lambda found: found.path.split("/")):
+    for found in in_order(folder):
         path, item, status = prefix + found.path, Path(found.item.path), found.status()
-        if found.fault is not None:
-            yield _refused(path, Reject("unreadable", f"the folder cannot be listed ({found.fault.strerror})."))
-        elif status is None:
-            yield _refused(path, Reject("unreadable", "it disappeared while the source was read."))
-        elif stat.S_ISLNK(status.st_mode):
-            yield _refused(path, Reject("link", "links are not followed; put the file itself there."))
-        elif not stat.S_ISREG(status.st_mode):
-            yield _refused(path, Reject("not an image", "it is not a regular file."))
-        elif is_archive(path):
-            yield from _inside(item, path)
+        if is_archive(path) and status is not None and stat.S_ISREG(status.st_mode):
+            yield from inside(item, path)
         else:
-            yield Entry(path, status.st_size, item.read_bytes, at_any_time=True)
+            yield _single(path, item, status, found.fault)
 
 
-def _inside(archive: Path, path: str) -> Iterator[Entry]:
-    """The members of an archive in a folder; if it is damaged, the last entry is the archive with the reason."""
-    count = 0
+def in_order(folder: Path) -> list[Found]:
+    """What `walk` finds, in the order of `entries`.
+
+    Raises:
+        OSError: the folder itself cannot be listed.
+    """
+    return sorted(walk(folder), key=lambda found: found.path.split("/"))
+
+
+def single(path: str, item: Path) -> Entry:
+    """The entry of one file that `walk` has found.
+
+    Args:
+        path: its path in the source.
+        item: the file.
+    """
     try:
-        for entry in entries(archive, f"{path}/"):
+        status, fault = item.lstat(), None
+        if stat.S_ISDIR(status.st_mode):
+            os.scandir(item).close()
+    except FileNotFoundError:
+        status, fault = None, None
+    except OSError as error:
+        status, fault = None, error
+    return _as_text(_single(path, item, status, fault))
+
+
+def _single(path: str, item: Path, status: os.stat_result | None, fault: OSError | None) -> Entry:
+    if fault is not None:
+        return _refused(path, Reject("unreadable", f"the folder cannot be listed ({fault.strerror})."))
+    if status is None:
+        return _refused(path, Reject("unreadable", "it disappeared while the source was read."))
+    if stat.S_ISLNK(status.st_mode):
+        return _refused(path, Reject("link", "links are not followed; put the file itself there."))
+    if not stat.S_ISREG(status.st_mode):
+        return _refused(path, Reject("not an image", "it is not a regular file."))
+    return Entry(path, status.st_size, item.read_bytes, at_any_time=True)
+
+
+def inside(archive: Path, path: str, start: int = 0, before: int = 0) -> Iterator[Entry]:
+    """The members of an archive in a folder; if it is damaged, the last entry is the archive with the reason.
+
+    Args:
+        archive: the file.
+        path: its path in the source.
+        start: as in `entries`.
+        before: number of members before `start`.
+    """
+    count = before
+    try:
+        for entry in entries(archive, f"{path}/", start):
             count += 1
             yield replace(entry, read=_alone(entry.read))
     except SourceError as error:
-        before = f"; what follows its first {count} files is lost" if count else "; nothing of it is used"
-        yield _refused(path, Reject("unreadable", f"{error.__cause__}{before}; fetch or pack the archive again."))
+        lost = f"; what follows its first {count} files is lost" if count else "; nothing of it is used"
+        yield _refused(path, Reject("unreadable", f"{error.__cause__}{lost}; fetch or pack the archive again."))
 
 
 def _alone(read: Callable[[], bytes]) -> Callable[[], bytes]:
@@ -246,13 +300,22 @@ def _opened(archive: Path) -> tarfile.TarFile:
     return tarfile.open(archive, "r:*", tarinfo=_Member)
 
 
-def _tar(archive: Path, prefix: str) -> Iterator[Entry]:
+def _tar(archive: Path, prefix: str, start: int) -> Iterator[Entry]:
     with _named(archive), _opened(archive) as tar:
-        while member := tar.next():
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
-            if not member.isdir() and not is_litter(member.name.replace("\\", "/")):
-                yield _tar_entry(archive, tar, member, prefix)
-        _check_end(tar)
+        if start:
+            tar.firstmember = None  # type: ignore[attr-defined]  # which was read already
+            tar.offset = start
+        for member in _members(tar):
+            yield _tar_entry(archive, tar, member, prefix)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members that are no folders and no litter, to the checked end of the archive."""
+    while member := tar.next():
+        tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header in memory
+        if not member.isdir() and not is_litter(member.name.replace("\\", "/")):
+            yield member
+    _check_end(tar)
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -290,12 +353,19 @@ def _tar_entry(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, pre
     return Entry(prefix + member.name.removeprefix("./"), member.size, read, reject=reject)
 
 
-def _zip(archive: Path, prefix: str) -> Iterator[Entry]:
+def _zip(archive: Path, prefix: str, start: int) -> Iterator[Entry]:
     with _named(archive), zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            name = member.filename.replace("\\", "/")
-            if not name.endswith("/") and not is_litter(name):
-                yield _zip_entry(opened, member, name, prefix)
+        for member in opened.infolist()[start:]:
+            if _is_zip_file(member):
+                yield _zip_entry(opened, member, _zip_name(member), prefix)
+
+
+def _is_zip_file(member: zipfile.ZipInfo) -> bool:
+    return not _zip_name(member).endswith("/") and not is_litter(_zip_name(member))
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    return member.filename.replace("\\", "/")
 
 
 def _zip_entry(opened: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, prefix: str) -> Entry:

@@ -20,6 +20,8 @@ from agepipe.model.decoding import decide
 BATCH = 256
 """Pictures in a batch; this bounds the memory, and larger batches are no faster on a CPU."""
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
 BROKEN = (
     runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.InvalidProtobuf,
     runtime.NoSuchFile, runtime.NotImplemented, runtime.RuntimeException,
@@ -45,14 +47,19 @@ class Predictor:
         self._session = session
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Self:
+    def load(cls, folder: Path, threads: int = 1, device: str = "cpu") -> Self:
         """Load a bundle.
 
+        Args:
+            folder: the bundle.
+            threads: threads of one prediction on the CPU.
+            device: `cpu`; `cuda`, which needs the package onnxruntime-gpu; or `auto`, a GPU if that is installed.
+
         Raises:
-            ModelError: a file is missing or damaged, or the graph does not agree with the card.
+            ModelError: a file is missing or damaged, the graph does not agree with the card, or there is no CUDA.
         """
         card = read_card(folder)
-        session = _session(folder / NETWORK, threads)
+        session = _session(folder / NETWORK, threads, device)
         _check_graph(folder, card, session)
         return cls(card, session)
 
@@ -123,19 +130,28 @@ class Predictor:
             )
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int, device: str) -> onnxruntime.InferenceSession:
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file; give the folder of an exported model.")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    wanted = [CPU] if device == "cpu" or CUDA not in onnxruntime.get_available_providers() else [CUDA, CPU]
+    if CUDA in wanted:
+        onnxruntime.preload_dlls()  # the libraries of CUDA that pip has installed, if there are any
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
     except BROKEN as error:
         raise ModelError(
             f"{path}: not a network that can be run ({first_line(error)[:200]}); export it again."
         ) from error
+    if device == "cuda" and CUDA not in session.get_providers():
+        raise ModelError(
+            f"device: 'cuda', but ONNX Runtime has {', '.join(session.get_providers())}; install onnxruntime-gpu in "
+            "place of onnxruntime and a driver for the GPU, or take 'cpu'."
+        )
+    return session
 
 
 def _check_graph(folder: Path, card: Card, session: onnxruntime.InferenceSession) -> None:

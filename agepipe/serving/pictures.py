@@ -51,7 +51,7 @@ def read(locations: Sequence[Path]) -> Iterator[Picture]:
     """Read and decode all files; hidden files of operating systems are skipped."""
     for location in locations:
         for found in _entries(location):
-            yield found if isinstance(found, Picture) else _decode(found)
+            yield found if isinstance(found, Picture) else decode(found)
 
 
 def read_file(path: Path) -> Picture:
@@ -61,12 +61,13 @@ def read_file(path: Path) -> Picture:
         SourceError: the path does not exist.
     """
     check([path])
-    found = _file(path)
-    return found if isinstance(found, Picture) else _decode(found)
+    found = file(path, str(path))
+    return found if isinstance(found, Picture) else decode(found)
 
 
-def _file(path: Path) -> Entry | Picture:
-    shown = archives.escaped(str(path))
+def file(path: Path, name: str) -> Entry | Picture:
+    """A file that the user named, with that name."""
+    shown = archives.escaped(name)
     if path.is_file():
         return Entry(shown, path.stat().st_size, path.read_bytes)
     return Picture(shown, None, "not an image", "it is not a regular file.")
@@ -79,12 +80,13 @@ def _entries(location: Path) -> Iterator[Entry | Picture]:
         if location.is_dir() or (location.is_file() and archives.is_archive(location.name)):
             yield from archives.entries(location, f"{location}/")
         else:
-            yield _file(location)
+            yield file(location, str(location))
     except (SourceError, OSError) as error:
         yield Picture(path, None, UNREADABLE, str(error))
 
 
-def _decode(entry: Entry) -> Picture:
+def decode(entry: Entry) -> Picture:
+    """Read and decode the file of an entry."""
     reject = entry.reject or archives.too_large(entry, DEFAULT_LIMITS)
     if reject is not None:
         return Picture(entry.path, None, reject.reason, reject.detail)

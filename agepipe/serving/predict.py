@@ -4,7 +4,7 @@ Faces are detected, aligned to the geometry of UTKFace's chips, and scaled as in
 chips already are only scaled.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,26 +67,44 @@ def predict(
         ModelError: the network fails.
     """
     pictures.check(locations)
-    total, size, ranges = pictures.count(locations), predictor.card.size, predictor.card.ranges
+    found = pictures.read(locations)
+    return predicted(predictor, found, pictures.count(locations), detector, all_ranges=all_ranges, progress=progress)
+
+
+def predicted(
+    predictor: Predictor,
+    photographs: Iterable[Picture],
+    total: int,
+    detector: FaceDetector | None,
+    *,
+    all_ranges: bool = False,
+    progress: Progress = silent,
+) -> Predictions:
+    """Predict every face of photographs that are read one after the other, of which there are about `total`.
+
+    Raises:
+        ModelError: the network fails.
+    """
+    size, ranges = predictor.card.size, predictor.card.ranges
+    columns = [*SCHEMA, *(ranges.words if all_ranges else ())]
+    none = Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32))
     rejects: list[Picture] = []
-    tables = [_table([], Prediction(np.empty((0, len(ranges)), np.float32), np.empty(0, np.float32)), predictor.card)]
+    tables = [_table([], none, predictor.card).select(columns)]
     pending: list[tuple[str, int, Image]] = []
-    for done, picture in enumerate(pictures.read(locations), start=1):
+    for done, picture in enumerate(photographs, start=1):
         faces = None if picture.image is None or detector is None else detector.search(picture.image)
         chips = list(_chips(picture, faces))
         if not chips or (faces and not all(face.large_enough for face in faces)):
             rejects.append(_rejected(picture, faces))
         pending += [(picture.path, number, fit(chip, size)) for number, chip in enumerate(chips, start=1)]
         if len(pending) >= BATCH:
-            tables.append(_predicted(pending, predictor))
+            tables.append(_predicted(pending, predictor).select(columns))
             pending = []
         progress(done, total, f"{len(rejects)} not usable" if rejects else "")
     if pending:  # `total` may be wrong, because files may be added and removed meanwhile
-        tables.append(_predicted(pending, predictor))
-    table = pl.concat(tables)
+        tables.append(_predicted(pending, predictor).select(columns))
     rows = [(picture.path, picture.reason, picture.detail) for picture in rejects]
-    faces_table = table if all_ranges else table.select(list(SCHEMA))
-    return Predictions(faces_table, pl.DataFrame(rows, schema=REJECTS, orient="row"))
+    return Predictions(pl.concat(tables), pl.DataFrame(rows, schema=REJECTS, orient="row"))
 
 
 def _chips(picture: Picture, faces: Sequence[Face] | None) -> Iterator[Image]:
@@ -132,8 +150,10 @@ def _table(chips: Sequence[tuple[str, int, Image]], found: Prediction, card: Car
     return pl.DataFrame(columns | each, schema=SCHEMA | dict.fromkeys(ranges.words, pl.Float64))
 
 
-def write(table: pl.DataFrame, path: Path) -> Path:
+def write(table: pl.DataFrame | pl.LazyFrame, path: Path) -> Path:
     """Write a table atomically, in the format of its suffix; `.csv` starts with a byte order mark for Excel.
+
+    A lazy table is read while it is written, so that it need not fit into memory.
 
     Raises:
         OutputError: the table was written to another path, which is named.
@@ -142,11 +162,11 @@ def write(table: pl.DataFrame, path: Path) -> Path:
     def write_draft(draft: Path) -> None:
         match path.suffix.lower():
             case ".parquet":
-                table.write_parquet(draft)
+                table.lazy().sink_parquet(draft)
             case ".jsonl":
-                table.write_ndjson(draft)
+                table.lazy().sink_ndjson(draft)
             case _:
-                table.write_csv(draft, include_bom=True, float_precision=6)
+                table.lazy().sink_csv(draft, include_bom=True, float_precision=6)
 
     return save(path, write_draft)
 

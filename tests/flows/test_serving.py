@@ -26,7 +26,7 @@ from agepipe.core.errors import OutputError
 from agepipe.registry import lookup
 from agepipe.serving.deploy import current, folder_of
 from agepipe.serving.detect import yunet
-from agepipe.serving.predict import REJECTS, SCHEMA, Predictions
+from agepipe.serving.predict import REJECTS, SCHEMA
 from flows import serving
 
 WITHOUT = """
@@ -87,7 +87,7 @@ def test_both_tables_that_must_lie_elsewhere_are_told(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rejects = pl.DataFrame([("x.txt", "not an image", "no bytes")], schema=REJECTS, orient="row")
     with pytest.raises(OutputError) as told:
-        serving._written(Predictions(pl.DataFrame(schema=SCHEMA), rejects), tmp_path / "gone" / "out.csv")
+        serving._written(pl.DataFrame(schema=SCHEMA), 0, 0, rejects, tmp_path / "gone" / "out.csv")
     kept = sorted(tmp_path.glob("agepipe-*/*.csv"))
     assert sorted(path.name for path in kept) == ["out.csv", "out.rejects.csv"]
     assert all(str(path) in str(told.value) for path in kept)

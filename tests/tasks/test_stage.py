@@ -22,6 +22,7 @@ from tasks.cache import cache_key
 from tasks.compare import compare
 from tasks.evaluate import evaluate
 from tasks.ingest import catalogued
+from tasks.predict import part
 from tasks.relabel import relabel
 from tasks.split import split
 from tasks.stage import Stage
@@ -150,7 +151,7 @@ def test_the_key_follows_content_and_settings_but_not_paths(tmp_path: Path) -> N
     assert cache_key("audit", 2, {"catalogue": here, "factor": 1}) != keys[0]
 
 
-STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare)
+STAGES = (catalogued, audit, relabel, split, trial, _train, evaluate, compare, part)
 
 
 @pytest.mark.parametrize("one", STAGES, ids=lambda one: one.name)
