@@ -3,11 +3,12 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import gpu, memory, notebook_search, orchestration, training
+from benchmarks import gpu, memory, millions, notebook_search, orchestration, training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,6 +53,16 @@ def test_memory_is_compared_with_the_size_of_each_store(run: Run) -> None:
     share = float(re.findall(r"grows by (-?[\d.]+) of what", printed)[0])
     assert status == int(share > 0.1)
     assert all(row[2] > 50 for row in rows)
+
+
+def test_chips_are_made_ingested_and_predicted_in_processes_that_are_measured(run: Run, tmp_path: Path) -> None:
+    status, printed = run(millions.main, str(tmp_path), "--rows", "250", "--archive", "100")
+    assert status == 0, printed
+    rows = re.findall(r"│ (\w+) +│ +([\d.]+) │ +([\d,]+) │ +([\d.]+) │ +([\d,]+) │ +([\d,]+) │", printed)
+    assert [row[0] for row in rows] == ["decode", "ingest", "predict"], printed
+    assert all(20 < int(row[5].replace(",", "")) < 1000 for row in rows)
+    assert "250 photographs in 245 groups" in printed
+    assert "250 faces of 250 photographs" in printed
 
 
 def test_every_part_of_the_gpu_benchmark_runs_a_few_steps_on_a_cpu(run: Run) -> None:
