@@ -8,8 +8,8 @@ hashes differ as those of photographs do; one in fifty is a copy of another one,
 is the loop of `benchmarks.ingest` that only decodes and resizes, on the same archives and threads, keeping nothing.
 
 Each step is a process of its own. Its memory is `RssAnon` summed over its processes, sampled ten times a second: what
-they have allocated, without the pages of files, which the kernel drops when it needs memory. `--limit` is a hard limit
-on what each of its processes may allocate (`RLIMIT_DATA`), in GB.
+they have allocated, without the pages of files, which the kernel drops when it needs memory. A step that has more than
+`--limit` GB is killed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from itertools import repeat
@@ -86,7 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shard", type=int, default=20_000, help="chips in a part of predict with a runner")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--threads", type=int, default=cores(), help="decoders, and predictions at a time")
-    parser.add_argument("--limit", type=float, default=2.0, help="GB that a process may allocate; 0 means no limit")
+    parser.add_argument("--limit", type=float, default=2.0, help="GB of own memory that a step may have")
     return parser.parse_args()
 
 
@@ -143,13 +143,15 @@ def _chips(start: int, count: int, faces: NDArray[np.float32]) -> Iterator[tuple
 def _run(step: str, archives: Sequence[Path], arguments: argparse.Namespace) -> Cost | None:
     """Run a step in a process of its own and measure it; None if it failed."""
     start, before = time.perf_counter(), _processor()
-    process = psutil.Popen([sys.executable, *_command(step, archives, arguments)], preexec_fn=_limiting(arguments))
+    process = psutil.Popen([sys.executable, *_command(step, archives, arguments)])
     peak, over = 0.0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not over.wait(EVERY):
             peak = max(peak, _own_memory(process))
+            if peak > arguments.limit * 1000:
+                process.kill()
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -176,11 +178,6 @@ def _own_memory(process: psutil.Process) -> float:
                 lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
                 total += int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
     return total / 1e6
-
-
-def _limiting(arguments: argparse.Namespace) -> Callable[[], None]:
-    most = int(arguments.limit * 1e9) or resource.RLIM_INFINITY
-    return lambda: resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _command(step: str, archives: Sequence[Path], arguments: argparse.Namespace) -> list[str]:
