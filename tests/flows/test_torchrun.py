@@ -8,10 +8,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import polars as pl
 import psutil
 import pytest
 import torch
 from commands import AGEPIPE, environ, free_port, lives
+
+from agepipe.model.bundle import CURVES
 
 pytest.importorskip("lightning_fabric", reason="needs the extra distributed")
 
@@ -54,6 +57,16 @@ class Host:
         """The weights of the one model in the cache of this host."""
         (path,) = self.folder.glob(".cache/agepipe/*/models/[!.]*/network.pt")
         return torch.load(path, weights_only=True)  # type: ignore[no-any-return]
+
+    def saved_seconds(self) -> list[float]:
+        """The duration of each epoch until the checkpoint of this host."""
+        (path,) = self.folder.glob(".cache/agepipe/*/models/.*-progress/**/checkpoint.pt")
+        return [row["seconds"] for row in torch.load(path, weights_only=True)["curves"]]
+
+    def seconds(self) -> list[float]:
+        """The duration of each epoch of the one model in the cache of this host."""
+        (path,) = self.folder.glob(f".cache/agepipe/*/models/[!.]*/{CURVES}")
+        return pl.read_parquet(path)["seconds"].to_list()
 
     def has_saved(self, since: float) -> bool:
         """Whether an epoch was saved after a moment, in seconds since 1970."""
@@ -180,8 +193,9 @@ def test_when_a_host_dies_the_other_says_so_and_the_same_commands_go_on(
         assert processes[stays].returncode == 1
         if stays is one:  # otherwise torchrun itself misses its store first, and ends the rank
             assert "run the same command again" in sentence(output)
-    resumed, _ = succeed(*(host.torchrun(one, *run) for host in hosts))
-    assert "resuming after epoch" in resumed
+    saved = one.saved_seconds()
+    succeed(*(host.torchrun(one, *run) for host in hosts))
+    assert one.seconds()[: len(saved)] == saved, "it resumes from the last checkpoint"
 
     alone = Host(tmp_path / "alone", tmp_path / "bucket")
     words = (*run[:-2], "--threads", "2", "--processes", "2", "--refresh", "train")
