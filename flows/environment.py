@@ -18,8 +18,9 @@ from flows import access, shell
 
 QUIET_CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 """In the user's terminal the command line speaks; Prefect's lines go to its server."""
-HEARTBEATS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-"""For a server that outlives the command and so may have to notice its death; each flow ends up to a second later."""
+LASTING = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
+"""For a server that outlives the command. It may have to notice the command's death, for which each flow ends up to a
+second later; and while its database restarts it answers with status 500, after which a request is repeated."""
 LONGEST = 480
 """Maximum length of the path of an SQLite file, bytes; its journal adds an ending."""
 USERS = (
@@ -34,7 +35,7 @@ UVICORN = ("UVICORN_", "WEB_CONCURRENCY")
 
 def settings(runtime: Runtime) -> dict[str, str]:
     """The variables for a flow that runs on this workspace."""
-    return {**own(runtime), **defaults(), **HEARTBEATS}
+    return {**own(runtime), **defaults(), **LASTING}
 
 
 def own(runtime: Runtime) -> dict[str, str]:
@@ -106,7 +107,7 @@ def change(runtime: Runtime, api_url: str | None) -> None:
     if not named or _same_server(named, api_url):  # otherwise the user's own password applies
         os.environ.update(access.client(access.kept(runtime)) if api_url else access.temporary())
     extra = {"PREFECT_API_URL": api_url} if api_url else {}
-    kept_alive = HEARTBEATS if named or api_url else {}
+    kept_alive = LASTING if named or api_url else {}
     for name, value in {**defaults(), **QUIET_CONSOLE, **kept_alive, **extra}.items():
         os.environ.setdefault(name, value)
     os.environ.update(own(runtime))
