@@ -85,7 +85,7 @@ def _figures(path: Path) -> dict[str, Any]:
 
 
 def _work(host: Host) -> Counter[str]:
-    """How often each kind of work was done, on all hosts; the run of a killed trial is not finished, and not counted."""
+    """How often each kind of work was finished, on all hosts; the run of a killed trial never is."""
     return Counter(json.loads(host.does(PYTHON, "-c", KINDS)))
 
 
