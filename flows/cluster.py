@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -39,8 +39,6 @@ class Needs(NamedTuple):
     """URI of the workspace; empty if it is a folder that all machines share."""
     token: str
     """A file in the workspace: its path, or its name in the bucket."""
-    now: float
-    """Seconds since the epoch."""
 
 
 def check_weights(learn: LearnSettings, search: SearchSettings, runtime: Runtime) -> None:
@@ -72,9 +70,11 @@ def check(runtime: Runtime, api_url: str) -> None:
     """
     with _client(runtime.scheduler) as client, _token(runtime) as token:
         needs = Needs(
-            version("agepipe"), socket.gethostname(), api_url, store.address(runtime), runtime.bucket, token,
-            time.time(),
+            version("agepipe"), socket.gethostname(), api_url, store.address(runtime), runtime.bucket, token
         )  # fmt: skip
+        sent = time.time()
+        clocks: dict[str, float] = client.run(time.time)
+        check_clocks(clocks, sent, time.time())
         answers: dict[str, Any] = client.run(lacking, needs, on_error="return")
     if not answers:
         raise WorkerError(f"scheduler: {runtime.scheduler} has no worker; start one with `dask worker`.")
@@ -87,13 +87,30 @@ def check(runtime: Runtime, api_url: str) -> None:
             raise WorkerError(f"scheduler: the worker {worker} {answer}")
 
 
+def check_clocks(clocks: Mapping[str, float], sent: float, received: float) -> None:
+    """Refuse workers whose clock differs from that of this machine by more than `CLOCKS`.
+
+    Args:
+        clocks: time of each worker, s, by its address.
+        sent: time of this machine before they were asked, s.
+        received: its time when all had answered, s.
+
+    Raises:
+        WorkerError: names the worker.
+    """
+    for worker, clock in clocks.items():
+        if (difference := max(sent - clock, clock - received)) > CLOCKS:
+            raise WorkerError(
+                f"scheduler: the worker {worker} has a clock that differs by {difference:.0f} s from that of this "
+                "machine; set both by a time server."
+            )
+
+
 def lacking(needs: Needs) -> str:
     """What this machine lacks, as the end of a sentence; empty if it lacks nothing. Runs on the worker."""
     here, elsewhere = version("agepipe"), socket.gethostname() != needs.host
     if here != needs.version:
         return f"has agepipe {here}, not {needs.version}; install the same version there."
-    if (difference := abs(needs.now - time.time())) > CLOCKS:
-        return f"has a clock that differs by {difference:.0f} s from that of {needs.host}; set both by a time server."
     if not _reaches(needs.prefect):
         return (
             f"does not reach Prefect at {needs.prefect}; set PREFECT_API_URL to an address that it reaches, as of "

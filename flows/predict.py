@@ -1,5 +1,6 @@
 """The flow that predicts many photographs in parts, mapped over a task runner that is chosen."""
 
+from itertools import chain, repeat
 from pathlib import Path
 
 from prefect import flow
@@ -8,7 +9,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.core.errors import SourceError
 from agepipe.serving import shards as sharding
 from agepipe.serving.detect.detector import load_detector
-from agepipe.serving.shards import Part
+from agepipe.serving.records import Part
 from flows.beginning import begin
 from flows.runners import surviving
 from tasks.predict import predict as parts_of
@@ -45,7 +46,9 @@ def predict(
     """
     # the parts decode on the cores and share a GPU, so its number does not limit them
     on_cores = runtime.model_copy(update={"device": "cpu"})
+    # a further attempt keeps what the first one has computed
+    attempts = chain([runtime], repeat(runtime.model_copy(update={"refresh": ()})))
     return surviving(
         on_cores, "take fewer --workers",
-        lambda ready: _predict.with_options(task_runner=ready)(paths, model, name, aligned, shard, runtime),
+        lambda ready: _predict.with_options(task_runner=ready)(paths, model, name, aligned, shard, next(attempts)),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agepipe.config.runtime import Runtime
 from agepipe.config.stages import Config
-from agepipe.core.errors import ModelError
+from agepipe.core.errors import ConfigError, ModelError
 from agepipe.data import sources
 from agepipe.registry import locked_rows, lookup
 from agepipe.reports.comparison import check_different
@@ -20,7 +20,10 @@ def run(config: Config, runtime: Runtime) -> None:
     Raises:
         SourceError: a path cannot hold photographs, or a Kaggle data set cannot be requested.
         ModelError: the initial weights are those of a version that does not exist.
+        ConfigError: `--refresh` names a stage that is not part of a run.
     """
+    if "predict" in runtime.refresh:
+        raise ConfigError("refresh: 'predict' is no stage of a run; name one of these, or refresh `agepipe predict`.")
     sources.check(config.source.data)
     warm_start.with_files(config, lambda version: lookup.weights_file(version, runtime))
 

@@ -7,7 +7,7 @@ from agepipe.config.runtime import Runtime
 from agepipe.core.progress import Progress
 from agepipe.model.records import Model
 from agepipe.serving import shards as work
-from agepipe.serving.shards import Part, Shard
+from agepipe.serving.records import Part, Shard
 from tasks.stage import stage
 
 

@@ -130,8 +130,10 @@ def _stored(body: Cached[P, R]) -> Callable[P, R]:
     @wraps(body.body)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
         arguments = on_this_machine(body.signature.bind(*args, **kwargs).arguments)
+        if (runtime := runtime_of(arguments.values())).scheduler:
+            runtime.mirror.forget(body.folder(arguments))
         record = body(**arguments)  # type: ignore[call-arg]  # the same names, which the type does not know
-        return record.relative_to(runtime_of(arguments.values()).workspace)
+        return record.relative_to(runtime.workspace)
 
     made.__signature__ = body.signature  # type: ignore[attr-defined]  # without the folder, which is not an argument of the task
     return made

@@ -18,10 +18,12 @@ from agepipe.evaluation.records import Compared, Evaluation
 from agepipe.model.records import Model
 from agepipe.registry.records import Registered
 from agepipe.search.records import Trial
+from agepipe.serving.records import Part
 from agepipe.training.records import Choice
 
 RECORDS: tuple[type[Record], ...] = (
     Source, Catalogue, DataReport, Rows, Partition, Trial, Choice, Model, Evaluation, Compared, Registered,
+    Part,
 )  # fmt: skip
 """The classes that may be read."""
 FOLDER = "records"

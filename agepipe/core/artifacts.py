@@ -246,6 +246,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return found if all((folder / name).exists() for name in found["files"]) else None
 
 
+def reserve(descriptor: int, size: int) -> None:
+    """Allocate the space of a file that will be written through a memory map, which cannot report a full disk.
+
+    Raises:
+        OSError: the disk has not that much space.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as file:

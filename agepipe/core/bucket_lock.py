@@ -1,11 +1,13 @@
 """A lock in a bucket, for machines that share no file system.
 
 Those who held it are a row of objects, `locks/NAME/00000001` and so on. A machine takes the lock by writing the next
-object, which the store does only if there is none, so one of several machines gets it. It releases the lock by writing
-`00000001.ended` beside its object. A machine that died never does; its lock is free after `LEASE`, which each waiting
-machine measures itself, so their clocks need not agree.
+object, which the store does only if there is none, so one of several machines gets it. What is in the last object then
+says which one, whatever answer the request had. A machine releases the lock by writing `00000001.ended` beside its
+object. A machine that died never does; its lock is free after `LEASE`, which each waiting machine measures itself, so
+their clocks need not agree.
 
-A machine that holds the lock for longer than `LEASE`, and lives, does not learn that it has lost it.
+A machine that holds the lock for longer than `LEASE`, and lives, does not learn that it has lost it. A store that
+ignores the condition of a write (If-None-Match of S3) gives no lock.
 """
 
 import json
@@ -13,9 +15,11 @@ import logging
 import os
 import socket
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
+from typing import Any
 
 from agepipe.core.errors import StorageError
 from agepipe.core.storage import asking, create, opened
@@ -27,6 +31,8 @@ LEASE = 600.0
 PAUSE = 1.0
 """Time between two requests of a machine that waits, s."""
 ENDED = ".ended"
+KEPT = 100
+"""Objects of earlier holders that stay, so that a request that was delayed finds its number taken."""
 
 
 @contextmanager
@@ -41,55 +47,70 @@ def bucket_lock(field: str, uri: str, name: str) -> Iterator[None]:
     Raises:
         StorageError: the bucket cannot be used.
     """
-    mine = _taken(field, uri, name)
+    lock = _Lock(field, uri, name)
+    mine = lock.take()
     try:
         yield
     finally:
         try:
-            _write(field, uri, f"{mine}{ENDED}")
+            lock.write(f"{mine:08}{ENDED}", "")
+            lock.forget(mine - KEPT)
         except StorageError as error:
-            log.warning("the lock %s could not be released, so others wait %.0f s for it: %s", mine, LEASE, error)
+            log.warning(
+                "the lock %s/%08d could not be released, so others may wait %.0f s for it: %s",
+                lock.folder, mine, LEASE, error,
+            )  # fmt: skip
 
 
-def _taken(field: str, uri: str, name: str) -> str:
-    """Wait until the lock is free, and take it; returns the path of the object."""
-    folder = f"{opened(field, uri)[1]}/locks/{name}"
-    seen, since = 0, time.monotonic()
-    while True:
-        names = _names(field, uri, folder)
-        last = max((int(one) for one in names if one.isdecimal()), default=0)
-        if last != seen:
-            seen, since = last, time.monotonic()
-        free = last == 0 or f"{last:08}{ENDED}" in names or time.monotonic() - since > LEASE
-        if free and _write(field, uri, mine := f"{folder}/{last + 1:08}"):
-            _forget(field, uri, [f"{folder}/{one}" for one in names if int(one.removesuffix(ENDED)) < last])
-            return mine
-        if not free and since + PAUSE < time.monotonic() < since + 2 * PAUSE:
-            log.info("waiting for %s, which another machine uses (its name is in %s/%08d)", name, folder, last)
-        time.sleep(PAUSE)
+class _Lock:
+    """The objects of a lock; all methods raise `StorageError` if the bucket cannot be used."""
 
+    def __init__(self, field: str, uri: str, name: str) -> None:
+        self._field, self._uri, self._name = field, uri, name
+        self._fs, root = opened(field, uri)
+        self.folder = f"{root}/locks/{name}"
 
-def _names(field: str, uri: str, folder: str) -> list[str]:
-    fs, _ = opened(field, uri)
-    try:
-        with asking(field, uri, missing_ok=True):
-            found = fs.ls(folder, detail=False)
-    except FileNotFoundError:
-        return []
-    names = [PurePosixPath(path).name for path in found]
-    return [name for name in names if name.removesuffix(ENDED).isdecimal()]
+    def take(self) -> int:
+        """Wait until the lock is free, and take it; returns the number of the object."""
+        mine = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
+        seen, since, told = 0, time.monotonic(), False
+        while True:
+            names = self._names()
+            last = max((int(one) for one in names if one.isdecimal()), default=0)
+            if last != seen:
+                seen, since = last, time.monotonic()
+            if last == 0 or f"{last:08}{ENDED}" in names or time.monotonic() - since > LEASE:
+                self.write(f"{last + 1:08}", json.dumps(mine))
+                if self._last() == (last + 1, mine):
+                    return last + 1
+            elif not told and time.monotonic() - since > PAUSE:
+                log.info("waiting for %s, which is in use (%s/%08d says where)", self._name, self.folder, last)
+                told = True
+            time.sleep(PAUSE)
 
+    def write(self, name: str, text: str) -> None:
+        """Write an object if there is none."""
+        with asking(self._field, self._uri):
+            create(self._fs, f"{self.folder}/{name}", text.encode())
 
-def _write(field: str, uri: str, path: str) -> bool:
-    """Write an object that names this machine; False if there is one already."""
-    fs, _ = opened(field, uri)
-    with asking(field, uri):
-        return create(fs, path, json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
+    def forget(self, last: int) -> None:
+        """Remove the objects of earlier holders, up to a number."""
+        for name in self._names():
+            if int(name.removesuffix(ENDED)) <= last:
+                with suppress(FileNotFoundError), asking(self._field, self._uri, missing_ok=True):
+                    self._fs.rm_file(f"{self.folder}/{name}")
 
+    def _last(self) -> tuple[int, dict[str, Any]]:
+        """Number and content of the last object."""
+        last = max(int(one) for one in self._names() if one.isdecimal())
+        with asking(self._field, self._uri):
+            return last, json.loads(self._fs.cat_file(f"{self.folder}/{last:08}"))
 
-def _forget(field: str, uri: str, paths: list[str]) -> None:
-    """Remove the objects of earlier holders; the last one stays, because the next number follows from it."""
-    fs, _ = opened(field, uri)
-    for path in paths:
-        with asking(field, uri):
-            fs.rm_file(path)
+    def _names(self) -> list[str]:
+        try:
+            with asking(self._field, self._uri, missing_ok=True):
+                found = self._fs.ls(self.folder, detail=False)
+        except FileNotFoundError:
+            return []
+        names = [PurePosixPath(path).name for path in found]
+        return [name for name in names if name.removesuffix(ENDED).isdecimal()]

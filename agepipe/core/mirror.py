@@ -132,6 +132,11 @@ class Mirror:
             with suppress(FileNotFoundError), asking(FIELD, self.uri, missing_ok=True):
                 fs.rm(path, recursive=recursive)
 
+    def forget(self, folder: Path) -> None:
+        """Remove a result from this machine that was in the bucket and is there no more: `--refresh` has removed it."""
+        if self.uri and self._settled(folder) and self._manifest(folder) is None:
+            remove(folder, self.workspace)
+
     def _settled(self, folder: Path) -> bool:
         """Whether a finished folder is known to be in the bucket; nothing is requested."""
         try:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from agepipe.core.artifacts import partial
+from agepipe.core.artifacts import partial, reserve
 from agepipe.data.examine import LEDGER, Examined
 from agepipe.data.pixel_store import PixelWriter
 
@@ -78,6 +78,8 @@ class Journal:
         first = rows.get_column("digest").is_first_distinct() & rows.get_column("reason").is_null()
         path, start, row = self._ledger / "thumbnails.npy", 0, 0
         found = np.lib.format.open_memmap(path, "w+", np.uint8, (max(1, int(first.sum())), side, side))
+        with path.open("r+b") as file:
+            reserve(file.fileno(), path.stat().st_size)
         for number in range(self._count):
             chunk = self._read(number, ["thumbnail"]).get_column("thumbnail")
             kept = b"".join(chunk.filter(first[start : start + len(chunk)]))

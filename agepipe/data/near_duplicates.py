@@ -18,6 +18,8 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
+from agepipe.core.artifacts import reserve
+
 WINDOW = 12
 """Number of following rows in a sorted order with which each row is compared."""
 BAND = 9
@@ -108,6 +110,7 @@ def _room(shape: tuple[int, int], scratch: Path | None) -> Iterator[NDArray[np.f
         yield np.empty(shape, dtype=np.float32)
         return
     with TemporaryFile(dir=scratch) as file:
+        reserve(file.fileno(), int(np.prod(shape)) * np.dtype(np.float32).itemsize)
         yield np.memmap(file, np.float32, "w+", shape=shape)
 
 

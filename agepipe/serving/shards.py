@@ -5,6 +5,7 @@ those of `agepipe.serving.predict.predict` for the same paths.
 """
 
 import os
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -15,7 +16,7 @@ import polars as pl
 from agepipe.config.runtime import Runtime
 from agepipe.core.errors import DetectorError, SourceError
 from agepipe.core.progress import Progress, silent
-from agepipe.core.record import Made, Record, digest_of
+from agepipe.core.record import digest_of
 from agepipe.data import archives
 from agepipe.data.archives import Entry
 from agepipe.model.predictor import Predictor
@@ -24,53 +25,7 @@ from agepipe.serving import pictures
 from agepipe.serving.detect.detector import FaceDetector, load_detector
 from agepipe.serving.pictures import Picture
 from agepipe.serving.predict import SCHEMA, predicted
-
-FACES, REJECTED = "faces.parquet", "rejects.parquet"
-
-
-class Shard(Record):
-    """Some photographs; the digest covers their paths as the user gave them, and the sizes and times of the files."""
-
-    count: int
-    """Number of files; of a damaged archive those that can be listed."""
-    place: Path
-    """Absolute path of the archive, or of the folder that `names` are relative to."""
-    shown: Path
-    """What stands for `place` in the table: the path as the user gave it."""
-    named: bool
-    """Whether the user named the archive or the files; otherwise they were found in a folder."""
-    names: tuple[bytes, ...] = ()
-    """The files, as the system encodes their paths, which need not be UTF-8; empty for an archive."""
-    start: int = 0
-    """Where the first file of the archive is, from `agepipe.data.archives.starts`."""
-    before: int = 0
-    """Number of files before it."""
-    last: bool = False
-    """Whether the shard ends with its archive, whose damage it then reports."""
-
-    @property
-    def title(self) -> str:
-        """What it is, as a name of a task run."""
-        return f"predict {self.count} files of {archives.escaped(str(self.shown))}"
-
-
-class Part(Made):
-    """The predictions of a shard."""
-
-    photographs: int
-    """Photographs with at least one row."""
-    faces: int
-    """Rows."""
-
-    @property
-    def table(self) -> Path:
-        """Parquet: `agepipe.serving.predict.Predictions.faces` with the probability of each range."""
-        return self.folder / FACES
-
-    @property
-    def rejects(self) -> Path:
-        """Parquet: `agepipe.serving.predict.Predictions.rejects`."""
-        return self.folder / REJECTED
+from agepipe.serving.records import FACES, REJECTED, Part, Shard, Stamp
 
 
 def shards(locations: Sequence[Path], size: int) -> Iterator[Shard]:
@@ -87,44 +42,44 @@ def shards(locations: Sequence[Path], size: int) -> Iterator[Shard]:
         if not is_archive and not location.is_dir():
             loose.append(os.fsencode(location))
             continue
-        yield from _of_files(Path.cwd(), Path(), loose, size, named=True)
+        yield from _of_files(Path.cwd(), "", loose, size, named=True)
         loose = []
         if is_archive:
-            yield from _of_archive(location.absolute(), location, size, named=True)
+            yield from _of_archive(location.absolute(), str(location), size, named=True)
         else:
-            yield from _of_folder(location.absolute(), location, size)
-    yield from _of_files(Path.cwd(), Path(), loose, size, named=True)
+            yield from _of_folder(location.absolute(), str(location), size)
+    yield from _of_files(Path.cwd(), "", loose, size, named=True)
 
 
-def _of_folder(folder: Path, shown: Path, size: int) -> Iterator[Shard]:
+def _of_folder(folder: Path, shown: str, size: int) -> Iterator[Shard]:
     loose: list[bytes] = []
     try:
         found = archives.in_order(folder)
     except OSError as error:
-        name = archives.escaped(str(shown))
+        name = archives.escaped(shown)
         raise SourceError(f"path: {name} cannot be listed ({error.strerror}); check its permissions.") from error
     for item in found:
         status = item.status()
         if archives.is_archive(item.path) and status is not None and stat.S_ISREG(status.st_mode):
             yield from _of_files(folder, shown, loose, size, named=False)
             loose = []
-            yield from _of_archive(Path(item.item.path), shown / item.path, size, named=False)
+            yield from _of_archive(Path(item.item.path), f"{shown}/{item.path}", size, named=False)
         else:
             loose.append(os.fsencode(item.path))
     yield from _of_files(folder, shown, loose, size, named=False)
 
 
-def _of_files(folder: Path, shown: Path, names: list[bytes], size: int, *, named: bool) -> Iterator[Shard]:
+def _of_files(folder: Path, shown: str, names: list[bytes], size: int, *, named: bool) -> Iterator[Shard]:
     for start in range(0, len(names), size):
         chosen = tuple(names[start : start + size])
-        stamps = [(name, *_stamp(folder / os.fsdecode(name))) for name in chosen]
+        stamps = tuple(_stamp(folder / os.fsdecode(name), follow=named) for name in chosen)
         yield Shard(
-            digest=digest_of("files", folder, shown, named, stamps), count=len(chosen), place=folder, shown=shown,
-            named=named, names=chosen,
+            digest=digest_of("files", folder, shown, named, chosen, stamps), count=len(chosen), place=folder,
+            shown=shown, named=named, names=chosen, stamps=stamps,
         )  # fmt: skip
 
 
-def _of_archive(archive: Path, shown: Path, size: int, *, named: bool) -> Iterator[Shard]:
+def _of_archive(archive: Path, shown: str, size: int, *, named: bool) -> Iterator[Shard]:
     begins: list[int] = []
     count = 0
     try:
@@ -133,23 +88,38 @@ def _of_archive(archive: Path, shown: Path, size: int, *, named: bool) -> Iterat
                 begins.append(start)
     except SourceError:
         pass  # the last shard reads to the damage and reports it
-    stamp = _stamp(archive)
+    stamp = _stamp(archive, follow=named)
     for number, start in enumerate(begins or [0]):
         before, last = number * size, number == len(begins) - 1 or not begins
         files = min(size, count - before)
         yield Shard(
             digest=digest_of("archive", archive, shown, named, stamp, start, files), count=files, place=archive,
-            shown=shown, named=named, start=start, before=before, last=last,
+            shown=shown, named=named, start=start, before=before, last=last, stamps=(stamp,),
         )  # fmt: skip
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file, without following a link; -1 and 0 if it has disappeared."""
+def _stamp(path: Path, *, follow: bool) -> Stamp:
+    """The stamp of a file; of its target if `follow`, as files are read that the user named."""
     try:
-        status = os.lstat(path)
+        status = path.stat(follow_symlinks=follow)
     except OSError:
-        return -1, 0
-    return status.st_size, status.st_mtime_ns
+        return -1, -1, -1
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _check_unchanged(shard: Shard) -> None:
+    """Refuse files that are not those that were listed: they have changed, or another machine has others there.
+
+    Raises:
+        SourceError: names the file and this machine.
+    """
+    paths = [shard.place / os.fsdecode(name) for name in shard.names] or [shard.place]
+    for path, stamp in zip(paths, shard.stamps, strict=True):
+        if _stamp(path, follow=shard.named)[:2] != stamp[:2]:  # copies on several machines differ in the third
+            raise SourceError(
+                f"path: {archives.escaped(str(path))} on {socket.gethostname()} is not the file that was listed; give "
+                "the command again if it has changed, or let all workers see the same files."
+            )
 
 
 def read(shard: Shard) -> Iterator[Picture]:
@@ -168,12 +138,12 @@ def _entries(shard: Shard) -> Iterator[Entry | Picture]:
         return
     most = None if shard.last else shard.count
     if not shard.named:
-        yield from islice(archives.inside(shard.place, str(shard.shown), shard.start, shard.before), most)
+        yield from islice(archives.inside(shard.place, shard.shown, shard.start, shard.before), most)
         return
     try:
         yield from islice(archives.entries(shard.place, f"{shard.shown}/", shard.start), most)
     except (SourceError, OSError) as error:
-        yield Picture(archives.escaped(str(shard.shown)), None, pictures.UNREADABLE, str(error))
+        yield Picture(archives.escaped(shard.shown), None, pictures.UNREADABLE, str(error))
 
 
 def part(
@@ -190,13 +160,16 @@ def part(
         progress: called after each file.
 
     Raises:
+        SourceError: a file is not the one that was listed.
         DetectorError: this machine has another detector.
         ModelError: the bundle cannot be used, or the network fails.
     """
+    _check_unchanged(shard)
     predictor = Predictor.load(model.folder, device=runtime.device)
     found = predicted(
         predictor, read(shard), shard.count, _detector(detector, runtime), all_ranges=True, progress=progress
     )
+    _check_unchanged(shard)
     found.faces.write_parquet(folder / FACES)
     found.rejects.write_parquet(folder / REJECTED)
     return Part(
@@ -211,8 +184,8 @@ def _detector(title: str, runtime: Runtime) -> FaceDetector | None:
     detector, _ = load_detector(runtime)
     if detector.title != title:
         raise DetectorError(
-            f"detector: this machine finds faces by {detector.title}, and the command by {title}; copy YuNet's file to "
-            "it, or let it download the file."
+            f"detector: {socket.gethostname()} finds faces by {detector.title}, and the command by {title}; copy "
+            "YuNet's file to it, or let it download the file."
         )
     return detector
 

@@ -59,10 +59,12 @@ def _plain() -> Position:
             f"{', '.join(PLAIN)}; to run alone, unset WORLD_SIZE."
         )
     rank, count = _number("RANK"), _number("WORLD_SIZE")
+    if not 0 < (port := _number("MASTER_PORT")) < 2**16:
+        raise ConfigError(f"MASTER_PORT: {port} is not a port; give a number from 1 to 65535.")
     if rank >= count:
         raise ConfigError(f"RANK: {rank}, but WORLD_SIZE is {count}; ranks are numbered from 0 to {count - 1}.")
     return Position(
-        rank, count, os.environ["MASTER_ADDR"], _number("MASTER_PORT"), _number("LOCAL_RANK", 0),
+        rank, count, os.environ["MASTER_ADDR"], port, _number("LOCAL_RANK", 0),
         _number("LOCAL_WORLD_SIZE", 1), hosted=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )  # fmt: skip
 

@@ -145,8 +145,12 @@ class Ranks:
         number, pixels = next(self._trainings), job.pixels.relative_to(self.runtime.workspace).as_posix()
         with _connected(self.position):
             self._send(f"training/{number}", FORM.dump_json(Shared(job, pixels, is_file(job.learn.weights))).decode())
-            self._await_ready(number)
-            self.store.set(f"begin/{number}", "")
+            try:
+                self._await_ready(number)
+            except AgepipeError:
+                self.store.set(f"begin/{number}", "no")  # those that are ready wait for the next training
+                raise
+            self.store.set(f"begin/{number}", "yes")
             try:
                 return isolated_group(fitting, [(replace(job, seat=self._seat(number), gpu=self._gpu),)], on_epoch)
             except DiedError as error:
@@ -196,7 +200,7 @@ class Ranks:
         with tempfile.TemporaryDirectory(prefix="agepipe-") as folder:
             job = shared.job_here(self._seat(number), Path(folder), self.runtime, self._gpu)
             self.store.set(f"ready/{number}/{self.position.rank}", "")
-            if self._await(f"begin/{number}"):
+            if self._await(f"begin/{number}") and self.store.get(f"begin/{number}") == b"yes":
                 isolated_group(fitting, [(job,)], on_epoch)
 
     def _fail(self, number: int, cause: str) -> None:

@@ -34,7 +34,7 @@ def needs(address: str, tmp_path: Path) -> Needs:
     """What this machine has."""
     (tmp_path / "token").touch()
     here, store = socket.gethostname(), f"sqlite:///{tmp_path}/mlflow.db"
-    return Needs(version("agepipe"), here, f"{address}/api", store, "", str(tmp_path / "token"), time.time())
+    return Needs(version("agepipe"), here, f"{address}/api", store, "", str(tmp_path / "token"))
 
 
 @pytest.fixture
@@ -59,7 +59,6 @@ def test_a_worker_that_has_everything_lacks_nothing(needs: Needs, address: str) 
         ({"tracking": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
         ({"host": "other"}, "--tracking"),
         ({"token": "/nowhere/token"}, "/nowhere"),
-        ({"now": 0.0}, "clock"),
         ({"bucket": "file:///nowhere", "token": "token"}, "file:///nowhere"),
         ({"bucket": "gs://bucket/work", "token": "token"}, "agepipe[gcs]"),
     ],
@@ -72,6 +71,13 @@ def test_a_worker_that_shares_only_the_bucket_lacks_nothing(needs: Needs, bucket
     assert lacking(needs._replace(bucket=bucket, token="token")) == ""
     (tmp_path / "shared" / "token").unlink()
     assert bucket in lacking(needs._replace(bucket=bucket, token="token"))
+
+
+def test_a_clock_that_is_off_is_refused_and_a_slow_answer_is_not() -> None:
+    cluster.check_clocks({"tcp://b:1": 1000.0, "tcp://c:1": 1190.0}, sent=1000.0, received=1200.0)
+    for clock in (900.0, 1300.0):
+        with pytest.raises(WorkerError, match=r"tcp://c:1 .*clock .* 100 s"):
+            cluster.check_clocks({"tcp://b:1": 1000.0, "tcp://c:1": clock}, sent=1000.0, received=1200.0)
 
 
 def test_a_bucket_that_does_not_exist_or_refuses_is_named(needs: Needs) -> None:

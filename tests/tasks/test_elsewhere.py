@@ -45,6 +45,28 @@ def test_the_worker_fetches_its_inputs_and_its_result_reaches_the_searching_mach
     assert found.folder.is_relative_to(tmp_path / "one")
 
 
+def test_a_result_that_was_removed_from_the_bucket_is_computed_again_by_a_worker_that_has_it(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So `--refresh` on the searching machine reaches the workers."""
+    catalogue = first.without_prefect(IngestSettings(), runtime)
+    with monkeypatch.context() as worker:
+        worker.setenv("AGEPIPE_CACHE", str(tmp_path / "two"))
+        calls.clear()
+        arguments = {"catalogue": catalogue, "factor": 3, "runtime": runtime}
+        for _ in range(2):
+            record = _stored(second.without_prefect)(**arguments)
+    assert calls == {"second 3": 1}
+    runtime.mirror.remove(record.resolved_in(runtime.workspace).folder)
+    with monkeypatch.context() as worker:
+        worker.setenv("AGEPIPE_CACHE", str(tmp_path / "two"))
+        again = _stored(second.without_prefect)(**arguments)
+    assert calls == {"second 3": 2}
+    found = again.resolved_in(runtime.workspace)
+    runtime.mirror.fetch(found)
+    assert found.intact()
+
+
 def test_records_in_tuples_are_moved_too(runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = kept.without_prefect(runtime)
     monkeypatch.setenv("AGEPIPE_CACHE", str(tmp_path / "two"))

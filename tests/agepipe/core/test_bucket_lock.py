@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from buckets import new_bucket, served
 
 from agepipe.core import bucket_lock
 from agepipe.core.errors import StorageError
-from agepipe.core.storage import opened
+from agepipe.core.storage import create, opened
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 HOLD = """
 import sys, time
@@ -56,8 +60,29 @@ def test_of_processes_that_count_at_once_none_loses_a_count(uri: str, tmp_path: 
     processes = [subprocess.Popen([sys.executable, "-c", ADD, uri, str(count)]) for _ in range(3)]
     assert [process.wait(500) for process in processes] == [0, 0, 0]
     assert count.read_text() == "15"
+
+
+def test_the_objects_of_earlier_holders_are_removed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_lock, "KEPT", 2)
+    for _ in range(5):
+        with bucket_lock.bucket_lock("workspace", uri, "registry"):
+            pass
     fs, root = opened("workspace", uri)
-    assert len(fs.ls(f"{root}/locks/registry")) <= 4, "objects of earlier holders are removed"
+    names = sorted(path.rpartition("/")[2] for path in fs.ls(f"{root}/locks/registry", detail=False))
+    assert names == ["00000004", "00000004.ended", "00000005", "00000005.ended"]
+
+
+def test_a_write_whose_answer_was_lost_takes_the_lock(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store has written the object; the repeated request is told that there is one already."""
+
+    def repeated(fs: "AbstractFileSystem", path: str, content: bytes) -> bool:
+        create(fs, path, content)
+        return create(fs, path, content)
+
+    monkeypatch.setattr(bucket_lock, "create", repeated)
+    begin = time.monotonic()
+    with bucket_lock.bucket_lock("workspace", uri, "registry"):
+        assert time.monotonic() - begin < 30
 
 
 @pytest.mark.timeout(600)

@@ -1,6 +1,7 @@
 """Shards of photographs, read one after the other, are what the paths hold, whatever their size."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from bundles import make_bundle
 from photographs import chips, jpeg, tar_of, zip_of
 
 from agepipe.config.runtime import Runtime
-from agepipe.core.errors import DetectorError, ModelError
+from agepipe.core.errors import DetectorError, ModelError, SourceError
 from agepipe.model.predictor import CUDA, Predictor
 from agepipe.serving import pictures
 from agepipe.serving.pictures import Picture
@@ -75,6 +76,37 @@ def test_a_changed_file_changes_its_shard_alone(tmp_path: Path) -> None:
     files[2].write_bytes(jpeg(77) + b"more")
     after = [shard.digest for shard in shards([tmp_path / "faces"], 2)]
     assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_a_file_that_is_not_the_listed_one_is_refused_and_nothing_is_written(tmp_path: Path, runtime: Runtime) -> None:
+    files = chips(tmp_path / "faces", 2)
+    model = make_bundle(tmp_path / "bundle")
+    (shard,) = shards([tmp_path / "faces"], 4)
+    (folder := tmp_path / "part").mkdir()
+    files[1].unlink()
+    with pytest.raises(SourceError, match=f"path: {files[1]} on {socket.gethostname()}"):
+        part(shard, model, "", folder, runtime)
+    assert not list(folder.iterdir())
+
+
+def test_the_target_of_a_named_link_and_the_right_to_read_are_part_of_a_shard(tmp_path: Path) -> None:
+    (target := tmp_path / "target.jpg").write_bytes(jpeg(1))
+    (link := tmp_path / "link.jpg").symlink_to(target)
+    before = [shard.digest for shard in shards([link], 4)]
+    target.write_bytes(jpeg(2) + b"more")
+    changed = [shard.digest for shard in shards([link], 4)]
+    assert changed != before
+    target.chmod(0o600)
+    assert [shard.digest for shard in shards([link], 4)] != changed
+
+
+def test_the_present_folder_has_the_paths_of_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    chips(tmp_path / "faces", 2)
+    tar_of(tmp_path / "inner.tar", {"1.jpg": jpeg(1)})
+    expected = plain(pictures.read([Path()]))
+    assert plain(picture for shard in shards([Path()], 2) for picture in read(shard)) == expected
+    assert any(row[0].startswith("./inner.tar/") for row in expected)
 
 
 def test_parts_together_are_the_predictions_of_all(places: list[Path], tmp_path: Path, runtime: Runtime) -> None:
