@@ -171,7 +171,10 @@ def check_answer(runtime: Runtime, status: int, text: str) -> None:
         return
     if status == 404 and _key(text, "error_code") == "RESOURCE_DOES_NOT_EXIST":
         return
-    if status in (401, 403):
+    if status == 403 and text.startswith("Invalid Host header"):
+        name = urlsplit(runtime.tracking).netloc
+        remedy = f"start the server with `--allowed-hosts {name}`, or use an address that it allows"
+    elif status in (401, 403):
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for it"
     elif status >= 500:
         remedy = "the server failed; read its log, or use a local store"

@@ -39,6 +39,7 @@ def refused(url: str, tmp_path: Path) -> str:
     [
         (Answer(401), "MLFLOW_TRACKING_USERNAME"),
         (Answer(403, "<html>"), "MLFLOW_TRACKING_USERNAME"),
+        (Answer(403, "Invalid Host header - possible DNS rebinding attack detected"), "--allowed-hosts 127.0.0.1:"),
         (Answer(404, "<html>"), "404"),
         (Answer(404, '{"error_code": "ENDPOINT_NOT_FOUND"}'), "404"),
         (Answer(429), "429"),
