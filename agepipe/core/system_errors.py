@@ -38,7 +38,7 @@ def full_disk(error: BaseException) -> str | None:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not full and not any(words in str(error) for words in NO_ROOM):
         return None
-    file = getattr(error, "filename", None)
+    file = getattr(error, "filename2", None) or getattr(error, "filename", None)  # the second is the target of a copy
     return (
         f"the disk is full{f', so {file} could not be written' if file else ''}; make room, then give the same command "
         "again: it goes on from what is finished."
