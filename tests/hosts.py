@@ -71,10 +71,6 @@ class Host:
         """The last that the processes of this host have printed."""
         return (self.home / LOG).read_text(errors="replace")[-8000:]
 
-    def link(self, state: str) -> None:
-        """Plug the network cable in ("up") or out ("down")."""
-        _ip("-n", self._namespace, "link", "set", "eth0", state)
-
     def _environ(self, variables: Mapping[str, str]) -> dict[str, str]:
         return {**environ(), **self.variables, **variables}
 
